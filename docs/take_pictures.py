@@ -1,0 +1,83 @@
+"""Retakes the pictures in docs/images from a running UI: `make up`, then `.venv/bin/python docs/take_pictures.py`.
+
+Needs Chromium. The UI is looked for at http://127.0.0.1:3000, or at the URL that is given.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import FloatRect, Locator, Page, Position, expect, sync_playwright
+
+IMAGES = Path(__file__).with_name("images")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+
+
+def main(url: str) -> None:
+    """Take all pictures."""
+    chromium = shutil.which("chromium") or sys.exit("No chromium is installed: apt-get install chromium.")
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=FLAGS) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1760, "height": 1240})
+        expect.set_options(timeout=60_000)
+        lineage(page, url)
+        plot(page, url, "clickhouse/performance_hourly", "trend")
+
+
+def lineage(page: Page, url: str) -> None:
+    """The groups, then every table in its group."""
+    page.goto(f"{url}/asset-groups")
+    page.get_by_text("Hide navigation").click()
+    canvas = page.locator("[data-svg-viewport]")
+    expect(canvas.get_by_text("raw", exact=True)).to_be_visible()
+    expect(canvas.get_by_text("fetching statuses")).to_have_count(0)
+    page.add_style_tag(content="#zoom-slider-container { display: none }")
+    save(page, "lineage", clip=_around_nodes(page, canvas))
+
+    page.set_viewport_size({"width": 1500, "height": 2150})
+    corner: Position = {"x": 20, "y": 1900}
+    canvas.click(position=corner)
+    page.keyboard.press("Alt+KeyE")
+    expect(canvas.get_by_text("run_features", exact=True)).to_be_visible()
+    save(page, "tables", clip=_around_nodes(page, canvas))
+
+
+def _around_nodes(page: Page, canvas: Locator) -> FloatRect:
+    """The part of the page that holds the graph, once it fits into the window."""
+    window = canvas.bounding_box() or sys.exit("The page shows no graph.")
+    canvas.dblclick(position={"x": 20, "y": window["height"] - 100})
+    page.wait_for_timeout(4000)  # the animation has no end that could be waited for
+    boxes = [box for node in canvas.locator("foreignObject").all() if (box := node.bounding_box())]
+    left, top = (min(box[side] for box in boxes) - 20 for side in ("x", "y"))
+    width = max(box["x"] + box["width"] for box in boxes) + 20 - left
+    height = max(box["y"] + box["height"] for box in boxes) + 20 - top
+    return {"x": left, "y": top, "width": width, "height": height}
+
+
+def plot(page: Page, url: str, asset: str, name: str) -> None:
+    """An asset's page with its plot open."""
+    page.set_viewport_size({"width": 1360, "height": 1000})
+    page.goto(f"{url}/assets/{asset}?view=overview")
+    row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
+    row.get_by_text("Show Markdown").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("img")).to_be_visible()
+    page.wait_for_timeout(1000)
+    save(dialog.locator("img"), name)
+
+
+def save(shown: Locator | Page, name: str, **options: Any) -> None:
+    """A screenshot in a palette of 128 colours: a third of the bytes."""
+    file = IMAGES / f"{name}.png"
+    shown.screenshot(path=file, **options)
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(128).save(file, optimize=True)
+    print(f"{file}: {file.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000")

@@ -1,0 +1,1 @@
+"""ml-assets: the whole ML database stack as one Dagster asset graph."""

@@ -1,0 +1,35 @@
+"""Automation conditions, each with its why. Sensors bring rows in; these carry them on."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+PARTITIONED = (
+    dg.AutomationCondition.eager()
+    # Late rows arrive on days long past; eager alone looks at the latest day only.
+    .without(dg.AutomationCondition.in_latest_time_window())
+    # A day may hold runs and no predictions: a parent without that day must not hold up the others.
+    .without(~dg.AutomationCondition.any_deps_missing())
+    .with_label("follow every day that a parent rebuilt")
+)
+"""For daily assets: rebuild the days that a parent rebuilt, however old."""
+
+WHOLE = (
+    dg.AutomationCondition.eager()
+    # A partitioned parent always lacks some of its five thousand days.
+    .without(~dg.AutomationCondition.any_deps_missing())
+    .with_label("follow every change of a parent")
+)
+"""For unpartitioned assets: rebuild after any parent changed."""
+
+HOURLY = (
+    dg.AutomationCondition.cron_tick_passed("20 * * * *").since_last_handled()
+    # While tables are being rebuilt, neighbours differ for a moment.
+    & ~dg.AutomationCondition.any_deps_in_progress()
+).with_label("hourly, when nothing is being rebuilt")
+"""For what compares tables with each other."""
+
+FRESH_WITHIN_A_DAY = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=26), warn_window=timedelta(hours=25)
+)
+"""For what a schedule or daily retraining keeps up to date: a day, and time for the run itself."""

@@ -1,0 +1,106 @@
+"""`build_defs`: settings in, definitions out. The one seam between the graph and the world around it.
+
+Tests and other projects call it with settings of their own, or with other resources; nothing in the graph
+asks where it runs.
+"""
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.settings import Settings
+
+# A single run for a range of days is what keeps a backfill cheap; its parameter is still marked beta.
+warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
+
+ROOMS = ("raw", "experiments", "features", "performance", "embeddings", "serving", "quality")
+
+
+def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All assets, checks, sensors, schedules and jobs, with their resources.
+
+    Args:
+        settings: where the stores are, and the limits.
+        resource_overrides: resources or IO managers by key that take the place of the usual ones.
+    """
+    rooms = [importlib.import_module(f"ml_assets.defs.{room}").build(settings) for room in ROOMS]
+    resources = {**_resources(settings), **(resource_overrides or {})}
+    executor = dg.in_process_executor if settings.executor_kind == "in_process" else dg.multiprocess_executor
+    follow = dg.AutomationConditionSensorDefinition(
+        "follow_parents",
+        target=dg.AssetSelection.all(),
+        # The one that Dagster adds by itself starts stopped.
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=15,
+    )
+    return dg.Definitions.merge(
+        *rooms, dg.Definitions(sensors=[follow], resources=resources, executor=executor)
+    )
+
+
+def _resources(settings: Settings) -> dict[str, Any]:
+    from ml_assets.io_managers.chroma import ChromaIOManager
+    from ml_assets.io_managers.clickhouse import ClickHouseIOManager
+    from ml_assets.io_managers.duckdb import DuckLakeIOManager
+    from ml_assets.io_managers.postgres import PostgresIOManager
+    from ml_assets.io_managers.redis import RedisIOManager
+    from ml_assets.io_managers.sqlite import SQLiteIOManager
+
+    stores = store_resources(settings)
+    lake, postgres = stores["lake"], stores["postgres"]
+    return {
+        **stores,
+        "duckdb_io": DuckLakeIOManager(lake=lake),
+        "postgres_io": PostgresIOManager(postgres=postgres),
+        "clickhouse_io": ClickHouseIOManager(clickhouse=stores["clickhouse"]),
+        "chroma_io": ChromaIOManager(chroma=stores["chroma"], postgres=postgres),
+        "sqlite_io": SQLiteIOManager(sqlite=stores["sqlite"]),
+        "redis_io": RedisIOManager(redis=stores["redis"], postgres=postgres),
+    }
+
+
+def store_resources(settings: Settings) -> dict[str, Any]:
+    """One resource a store, and the embedder. The command line uses the same ones."""
+    from ml_assets.resources.chroma import ChromaResource
+    from ml_assets.resources.clickhouse import ClickHouseResource
+    from ml_assets.resources.duckdb import DuckLakeResource
+    from ml_assets.resources.embedder import EmbedderResource
+    from ml_assets.resources.mlflow import MLflowResource
+    from ml_assets.resources.postgres import PostgresResource
+    from ml_assets.resources.redis import RedisResource
+    from ml_assets.resources.sqlite import SQLiteResource
+
+    home = str(settings.home)
+    limits: dict[str, Any] = {"query_timeout_s": settings.query_timeout_s, "write_timeout_s": settings.write_timeout_s}
+    return {
+        "postgres": PostgresResource(home=home, url=settings.secret("postgres_url"), **limits),
+        "lake": DuckLakeResource(
+            home=home,
+            catalog_url=settings.secret("lake_url"),
+            postgres_url=settings.secret("postgres_url"),
+            data_path=settings.lake_data_path,
+            **limits,
+        ),
+        "clickhouse": ClickHouseResource(
+            home=home,
+            url=settings.secret("clickhouse_url"),
+            lock_timeout_s=settings.lock_timeout_s,
+            **limits,
+        ),
+        "chroma": ChromaResource(home=home, url=settings.secret("chroma_url"), **limits),
+        "sqlite": SQLiteResource(
+            home=home, url=settings.secret("sqlite_url"), lock_timeout_s=settings.lock_timeout_s, **limits
+        ),
+        "redis": RedisResource(
+            home=home, url=settings.secret("redis_url"), query_timeout_s=settings.query_timeout_s
+        ),
+        "mlflow": MLflowResource(
+            home=home, url=settings.secret("mlflow_url"), query_timeout_s=settings.query_timeout_s
+        ),
+        "embedder": EmbedderResource(
+            home=home, kind=settings.embedder, ollama_url=settings.secret("ollama_url")
+        ),
+    }

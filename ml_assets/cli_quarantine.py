@@ -1,0 +1,68 @@
+"""`ml-assets quarantine` and `ml-assets retire`: what they print. The verbs are in lib/intake/quarantine.py."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ml_assets.build import store_resources
+from ml_assets.contracts import STREAMS
+from ml_assets.errors import Refusal
+from ml_assets.lib.intake import quarantine
+from ml_assets.lib.intake.judge import Bounds
+from ml_assets.settings import Settings
+
+
+def show(settings: Settings, stream: str, limit: int, as_json: bool) -> None:
+    """Print quarantined rows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stores = store_resources(settings)
+    rows = [
+        row
+        for name in _streams(stream)
+        for row in quarantine.quarantined(stores["lake"], stores["postgres"], name, limit).to_pylist()
+    ]
+    if as_json:
+        print(json.dumps(rows, default=str))
+        return
+    table = Table("stream", "reason", "row")
+    for row in rows:
+        # Text, since rows may well hold what looks like markup.
+        table.add_row(*(Text(cell) for cell in (row["stream"], row["reason"], (row["text"] or "")[:200])))
+    Console().print(table if rows else "Nothing is in quarantine.")
+
+
+def export(settings: Settings, stream: str, file: Path) -> str:
+    """Write all quarantined rows of a stream to a JSON lines file."""
+    stores = store_resources(settings)
+    (name,) = _streams(stream)
+    count = quarantine.export_rows(quarantine.quarantined(stores["lake"], stores["postgres"], name), file)
+    return f"{count:,} rows written to {file}."
+
+
+def retry(settings: Settings, stream: str) -> str:
+    """Have files with quarantined rows judged again."""
+    postgres = store_resources(settings)["postgres"]
+    count = sum(
+        quarantine.reopen(postgres, name, settings.landing, settings.sources) for name in _streams(stream)
+    )
+    return f"{count:,} files or runs are read again by the next `ml-assets refresh`."
+
+
+def retire(settings: Settings, stream: str, file: str) -> str:
+    """Withdraw a landing file."""
+    stores = store_resources(settings)
+    (name,) = _streams(stream)
+    bounds = Bounds(settings.partitions_start, datetime.now(UTC))
+    report = quarantine.retire_file(name, file, stores["lake"], stores["postgres"], bounds)
+    if not report.retired:
+        return f"{file} was withdrawn before."
+    return f"{file} is withdrawn; `ml-assets refresh` rebuilds the days that it touched."
+
+
+def _streams(stream: str) -> list[str]:
+    if stream and stream not in STREAMS:
+        raise Refusal(f"There is no stream {stream!r}: name one of {', '.join(STREAMS)}.")
+    return [stream] if stream else list(STREAMS)

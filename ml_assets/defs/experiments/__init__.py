@@ -1,0 +1,110 @@
+"""Experiments: runs in PostgreSQL, and in SQLite with the files and the data behind them."""
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from ml_assets.contracts import EXPERIMENT_TABLES, TABLES
+from ml_assets.defs.checks import table_checks
+from ml_assets.defs.options import key, table_asset
+from ml_assets.lib.artifacts import artifact_rows, training_data_rows
+from ml_assets.lib.sql import read_sql
+from ml_assets.partitions import run_days
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.mlflow import MLflowResource
+from ml_assets.settings import Settings
+
+POSTGRES = "postgres/ml_experiments"
+SQLITE = "sqlite/ml_experiments"
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """Runs in both stores, artifacts, training data."""
+    return dg.Definitions(
+        assets=[_postgres_runs(settings), _sqlite_runs(settings), *_run_files(settings)],
+        asset_checks=[table_checks(contract.asset) for contract in EXPERIMENT_TABLES],
+    )
+
+
+def _postgres_runs(settings: Settings) -> dg.AssetsDefinition:
+    runs_sql = read_sql("duckdb/experiments/ml_experiments.sql")
+
+    @table_asset(
+        settings,
+        POSTGRES,
+        group="experiments",
+        description=(
+            "The register of training runs. Parameters, metrics and tags are JSONB, so "
+            "`metrics->>'accuracy'` can be filtered and indexed; the last value of each metric is filled "
+            "up from the metric history. Rows that an application created through the resource's "
+            "operations (origin `api`) are left alone."
+        ),
+        logic=[runs_sql],
+        kinds=["sql"],
+        deps=[key("duckdb/raw_runs"), key("duckdb/raw_metrics")],
+    )
+    def ml_experiments(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> pa.RecordBatchReader:
+        days = run_days(context)
+        return lake.reader(runs_sql, {"start": days.start, "end": days.end})
+
+    return ml_experiments
+
+
+def _sqlite_runs(settings: Settings) -> dg.AssetsDefinition:
+    @table_asset(
+        settings,
+        SQLITE,
+        group="experiments",
+        description=(
+            "The same runs in one SQLite file: to carry around, to open in a notebook on a train, to "
+            "hand to somebody who has no server."
+        ),
+        ins={"runs": _runs_input(*TABLES[SQLITE].names)},
+    )
+    def sqlite_experiments(runs: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        return runs
+
+    return sqlite_experiments
+
+
+def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
+    @table_asset(
+        settings,
+        "sqlite/ml_model_artifacts",
+        group="experiments",
+        description=(
+            "Every file that a run left behind: models, plots, tables. The files stay where they are; "
+            "here stand path, size and SHA-256, so a model in production can be traced to its run, and a "
+            "changed file is noticed."
+        ),
+        kinds=["file"],
+        logic=["artifacts 1"],
+        ins={"runs": _runs_input("id", "artifact_uri", "created_at")},
+        deps=[key(SQLITE)],
+    )
+    def ml_model_artifacts(runs: pa.RecordBatchReader, mlflow: MLflowResource) -> pa.RecordBatchReader:
+        return artifact_rows(runs, mlflow.run_files)
+
+    @table_asset(
+        settings,
+        "sqlite/ml_training_data",
+        group="experiments",
+        description=(
+            "Which data a run was trained and judged on: name, source, fingerprint, rows and features, "
+            "as logged through MLflow's dataset inputs. Two runs with the same digest saw the same data."
+        ),
+        kinds=["file"],
+        logic=["training data 1"],
+        ins={"runs": _runs_input("id", "dataset", "created_at")},
+        deps=[key(SQLITE)],
+    )
+    def ml_training_data(runs: pa.RecordBatchReader, mlflow: MLflowResource) -> pa.RecordBatchReader:
+        return training_data_rows(runs, mlflow.run_datasets)
+
+    return [ml_model_artifacts, ml_training_data]
+
+
+def _runs_input(*columns: str) -> dg.AssetIn:
+    metadata: dict[str, Any] = {"columns": list(columns)}
+    return dg.AssetIn(key(POSTGRES), metadata=metadata)

@@ -1,0 +1,109 @@
+"""Feature tables: one SELECT in sql/duckdb/features/NAME.sql each, run inside the lake.
+
+Adding a table is adding its SQL file and its contract. What it depends on, and which column comes from
+which, is read from the SQL.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import dagster as dg
+
+from ml_assets import metadata
+from ml_assets.contracts import TABLES
+from ml_assets.defs.checks import table_checks
+from ml_assets.defs.options import key, table_asset
+from ml_assets.lib.feature_sql import FeatureSQL, column_lineage, read_feature
+from ml_assets.lib.query import Query
+from ml_assets.lib.sql import read_sql
+from ml_assets.partitions import run_days
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.settings import SQL_DIR, Settings
+
+LESSONS = {
+    "run_features": (
+        "Turns a run and its learning curve into numbers that can be compared: duration, best and last loss, "
+        "slope of the loss, and how the same model stood before. The `previous_` columns are a point-in-time "
+        "join: they use only runs that had ended before this one started, so a model that learns from this "
+        "table cannot peek into the future."
+    ),
+    "experiment_cards": (
+        "Writes each run as a short text: what was tried, on what data, with which parameters, and how it "
+        "went. The text is what gets embedded, so that runs can be found by meaning."
+    ),
+    "model_performance_events": (
+        "Joins every evaluation and every served inference with the run that trained the model, so that "
+        "latency and quality can be cut by model type, dataset and age of the model."
+    ),
+    "ml_predictions": (
+        "Keeps every prediction with its confidence, and marks it right or wrong where the truth is known."
+    ),
+}
+
+CURVES = 8
+"""Runs in the picture of learning curves: as many as one can tell apart."""
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """One asset per SELECT file."""
+    files = sorted((SQL_DIR / "duckdb" / "features").glob("*.sql"))
+    features = [read_feature(file) for file in files]
+    return dg.Definitions(
+        assets=[_feature_asset(settings, feature) for feature in features],
+        asset_checks=[table_checks(f"duckdb/{feature.name}") for feature in features],
+    )
+
+
+def _feature_asset(settings: Settings, feature: FeatureSQL) -> dg.AssetsDefinition:
+    asset = f"duckdb/{feature.name}"
+
+    @table_asset(
+        settings,
+        asset,
+        group="features",
+        description=LESSONS.get(feature.name, feature.description),
+        logic=[feature.text],
+        kinds=["sql"],
+        deps=[key(parent) for parent in feature.parents],
+    )
+    def feature_table(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> Query:
+        context.add_output_metadata({"dagster/column_lineage": _lineage(feature)})
+        days = run_days(context) if TABLES[asset].partition_column else None
+        window = {"start": days.start, "end": days.end} if days else {}
+        draw = PLOTS.get(feature.name)
+        return Query(
+            feature.text,
+            {name: window[name] for name in feature.parameters},
+            committed=(lambda: draw(context, lake)) if draw else None,
+        )
+
+    return feature_table
+
+
+def _learning_curves(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> None:
+    from ml_assets.lib.plots import learning_curves
+
+    days = run_days(context)
+    window = {"start": days.start, "end": days.end, "runs": CURVES}
+    points = lake.reader(read_sql("duckdb/operations/learning_curves.sql"), window).read_all()
+    if points.num_rows:
+        picture = metadata.plot("Learning curves", learning_curves(points))
+        # At the last day alone: what is added to the output would be stored again for every day.
+        context.add_asset_metadata({"learning_curves": picture}, partition_key=days.last.isoformat())
+
+
+PLOTS: dict[str, Callable[[dg.AssetExecutionContext, DuckLakeResource], None]] = {
+    "run_features": _learning_curves
+}
+"""What is drawn for a table once its rows are in place."""
+
+
+@cache
+def _lineage(feature: FeatureSQL) -> dg.TableColumnLineage:
+    columns = {parent: dict.fromkeys(TABLES[parent].names, "VARCHAR") for parent in feature.parents}
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset_key=key(parent), column_name=name) for parent, name in deps]
+            for column, deps in column_lineage(feature, columns).items()
+        }
+    )

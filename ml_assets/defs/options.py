@@ -1,0 +1,95 @@
+"""What every asset of the graph has in common, derived from its contract."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from ml_assets import automation, metadata
+from ml_assets.contracts import TABLES, Contract
+from ml_assets.partitions import daily_partitions
+from ml_assets.settings import Settings
+
+OWNERS = ["team:ml-assets"]
+
+KINDS = {
+    "duckdb": {"duckdb", "ducklake"},
+    "postgres": {"postgres"},
+    "clickhouse": {"clickhouse"},
+    "chroma": {"chroma"},
+    "sqlite": {"sqlite"},
+    "serving": {"redis", "postgres"},
+}
+
+
+def code_version(*texts: str) -> str:
+    """Version of an asset's logic: a hash of the texts (SQL, contract) that decide about its rows."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def key(asset: str) -> dg.AssetKey:
+    """`store/table` as an asset key."""
+    return dg.AssetKey(asset.split("/"))
+
+
+def options(
+    settings: Settings,
+    asset: str,
+    *,
+    group: str,
+    description: str,
+    logic: Iterable[str] = (),
+    kinds: Iterable[str] = (),
+    fresh: bool = False,
+    automated: bool = True,
+) -> dict[str, Any]:
+    """Keyword arguments of `dg.asset` for a table of the graph.
+
+    Args:
+        settings: for the first day of the partitions.
+        asset: `store/table`, the key of a contract.
+        group: the room.
+        description: what the table teaches its reader; the contract's row description follows it.
+        logic: texts besides the contract that decide about the rows (SQL, a version of the Python code).
+        kinds: tags besides the store's.
+        fresh: whether it should be rebuilt every day.
+        automated: whether it follows its parents by itself.
+    """
+    contract: Contract = TABLES[asset]
+    daily = contract.partition_column is not None
+    condition = automation.PARTITIONED if daily else automation.WHOLE
+    return {
+        "key": key(asset),
+        "group_name": group,
+        "owners": OWNERS,
+        "kinds": KINDS[contract.store] | set(kinds),
+        "description": f"{description}\n\nOne row is {contract.description}.",
+        "code_version": code_version(repr(contract), *logic),
+        "metadata": metadata.table_metadata(contract),
+        "io_manager_key": f"{contract.store}_io".replace("serving", "redis"),
+        "partitions_def": daily_partitions(settings.partitions_start) if daily else None,
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "pool": "clickhouse" if contract.store == "clickhouse" else None,
+        "freshness_policy": automation.FRESH_WITHIN_A_DAY if fresh else None,
+        "automation_condition": condition if automated else None,
+    }
+
+
+def table_asset(
+    settings: Settings,
+    asset: str,
+    *,
+    ins: Mapping[str, dg.AssetIn] | None = None,
+    deps: Iterable[Any] = (),
+    **more: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset` for a table of the graph.
+
+    Args:
+        settings, asset, more: see `options`.
+        ins: inputs that the IO managers load.
+        deps: keys of what the body reads by itself.
+    """
+    given = options(settings, asset, **more)
+    return dg.asset(ins=ins, deps=list(deps), **given)

@@ -1,0 +1,70 @@
+"""Quality: what spans the stores."""
+
+import dagster as dg
+
+from ml_assets.agreements import AGREEMENTS
+from ml_assets.automation import HOURLY
+from ml_assets.defs.checks import fetching
+from ml_assets.defs.options import OWNERS, code_version, key
+from ml_assets.lib.reconcile import compare_all
+from ml_assets.settings import Settings
+
+RECONCILIATION = "quality/reconciliation"
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """The reconciliation across the stores."""
+
+    @dg.asset(
+        key=key(RECONCILIATION),
+        group_name="quality",
+        owners=OWNERS,
+        kinds={"sql"},
+        description=(
+            "Counts the same rows in every store they were carried to and compares. A row that got lost "
+            "between two stores, or stands in one of them twice, shows here as a difference.\n\nIt writes no "
+            "table: the comparison is the metadata of its materialization."
+        ),
+        code_version=code_version(repr(AGREEMENTS)),
+        deps=[key(asset) for asset in AGREEMENTS],
+        required_resource_keys={"lake", "postgres", "clickhouse", "sqlite"},
+        check_specs=[
+            dg.AssetCheckSpec("stores_agree", asset=key(RECONCILIATION), description="No comparison differs.")
+        ],
+        pool="clickhouse",
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=HOURLY,
+    )
+    def reconciliation(context: dg.AssetExecutionContext):
+        with fetching(context.resources) as fetch:
+            found = compare_all(fetch)
+        differing = [comparison for comparison in found if not comparison.agrees]
+        records = [
+            dg.TableRecord(
+                {
+                    "table": comparison.asset,
+                    "rows": comparison.here,
+                    "upstream": comparison.parent,
+                    "rows_upstream": comparison.there,
+                    "agrees": comparison.agrees,
+                    "what": comparison.text,
+                }
+            )
+            for comparison in found
+        ]
+        yield dg.AssetCheckResult(
+            asset_key=key(RECONCILIATION),
+            check_name="stores_agree",
+            passed=not differing,
+            description="; ".join(f"{c.asset}: {c.here:,}, {c.parent}: {c.there:,}" for c in differing)
+            or f"{len(found)} comparisons agree.",
+        )
+        yield dg.MaterializeResult(
+            metadata={
+                "comparisons": dg.MetadataValue.table(records),
+                "compared": len(found),
+                "differing": len(differing),
+            }
+        )
+
+    return dg.Definitions(assets=[reconciliation])

@@ -1,0 +1,157 @@
+"""The assets of the raw room: landing folders and MLflow (external), intake, raw."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.contracts import STREAMS, TABLES, Stream
+from ml_assets.defs.options import OWNERS, key, table_asset
+from ml_assets.io_managers.duckdb import make_tables
+from ml_assets.lib.intake import ledger
+from ml_assets.lib.intake.files import take_in_files
+from ml_assets.lib.intake.judge import Bounds
+from ml_assets.lib.intake.landing import list_files
+from ml_assets.lib.intake.raw import raw_inputs, raw_query, settle
+from ml_assets.lib.intake.sources import list_source, sources
+from ml_assets.lib.intake.tracking import take_in_mlflow
+from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
+from ml_assets.lib.query import Query
+from ml_assets.lib.sql import read_sql
+from ml_assets.partitions import run_days
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.mlflow import MLflowResource
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.settings import Settings, redact_url
+
+LESSONS = {
+    "runs": "A run exists once, whatever the number of files that speak of it: the one that ended last wins.",
+    "metrics": "Every point of every learning curve; NaN and infinities are kept: a diverging run has them.",
+    "performance": "Evaluations and served inferences, each on the day on which it happened.",
+    "predictions": "Single answers of models, with the truth where it is known.",
+    "documents": "Texts to be asked about. They have no event time, so the table is one piece.",
+}
+
+LAKE_TABLES = [c for c in TABLES.values() if c.store == "duckdb" and c.schema != "intake"]
+"""A team without metrics or predictions has these tables too, empty: queries join them."""
+
+_SHOWN = 10
+
+
+def external_assets(settings: Settings) -> list[dg.AssetSpec]:
+    """The outside world: folders that people put files into, and MLflow."""
+    folders = [
+        dg.AssetSpec(
+            dg.AssetKey(["landing", stream.name]),
+            group_name="raw",
+            kinds={"file"},
+            owners=OWNERS,
+            description=(
+                f"Files in `landing/{stream.name}` (JSON lines, CSV, Parquet; plain, gzip or zstd; "
+                f"sub-folders allowed). One row is {stream.description}. A sensor looks here every few "
+                "seconds; `ml-assets refresh` does so at once."
+            ),
+            metadata={"folder": dg.MetadataValue.path(str(settings.landing / stream.name))},
+        )
+        for stream in STREAMS.values()
+    ]
+    tracking = dg.AssetSpec(
+        dg.AssetKey(["mlflow", "runs"]),
+        group_name="raw",
+        kinds={"mlflow"},
+        owners=OWNERS,
+        description=(
+            "Runs of an MLflow tracking store: every experiment, nested and failed runs too, parameters, "
+            "tags, full metric histories, dataset inputs, registered versions. Deleted runs are withdrawn, "
+            "restored ones come back."
+        ),
+        metadata={"tracking_store": redact_url(settings.mlflow_uri)},
+    )
+    return [*folders, tracking]
+
+
+def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
+    """`duckdb/intake_<stream>`: append what is new."""
+    landing = dg.AssetKey(["landing", stream.name])
+
+    @table_asset(
+        settings,
+        f"duckdb/intake_{stream.name}",
+        group="raw",
+        description=(
+            "Every row as it arrived, appended once and never changed, with file, line and hash of the file. "
+            "A row that breaks its contract is kept as text with the reason and the way out, and stops no "
+            "other row. The ledger in PostgreSQL (schema `ledger`) knows each file by its content, so a file "
+            "that comes again under any name is not read again."
+        ),
+        logic=["intake 1"],
+        automated=False,
+        deps=[landing, dg.AssetKey(["mlflow", "runs"])] if stream.from_mlflow else [landing],
+    )
+    def intake(
+        lake: DuckLakeResource, postgres: PostgresResource, mlflow: MLflowResource
+    ) -> dg.MaterializeResult:
+        make_tables(lake, LAKE_TABLES)
+        bounds = Bounds(settings.partitions_start, datetime.now(UTC))
+        listing = list_files(settings.landing / stream.name)
+        reports = [take_in_files(stream.name, listing, lake, postgres, bounds)]
+        for source in sources(stream.name, settings.sources):
+            listing = list_source(source, settings.landing)
+            reports.append(take_in_files(stream.name, listing, lake, postgres, bounds, source))
+        if stream.from_mlflow and (mlflow.database is None or mlflow.database.exists()):
+            root = redact_url(mlflow.tracking_uri())
+            reports.append(take_in_mlflow(stream.name, mlflow.client(), root, lake, postgres, bounds))
+        return dg.MaterializeResult(metadata=_told(reports))
+
+    return intake
+
+
+def _told(reports: list[IntakeReport]) -> dict[str, Any]:
+    skipped = {place: why for report in reports for place, why in report.skipped.items()}
+    ignored = sorted({name for report in reports for name in report.ignored_columns})
+    days = sorted({day for report in reports for day in report.days} - {ledger.WHOLE})
+    told: dict[str, Any] = {
+        "rows_read": sum(report.rows_read for report in reports),
+        "rows_quarantined": sum(report.rows_quarantined for report in reports),
+        "contents_read": sum(report.contents for report in reports),
+        "withdrawn": sum(report.retired for report in reports),
+        "touched_days": len(days),
+        "seconds": round(sum(report.seconds for report in reports), 3),
+        "ingest_ids": [report.ingest_id for report in reports if report.ingest_id],
+    }
+    if days:
+        told |= {"first_day": days[0].isoformat(), "last_day": days[-1].isoformat()}
+    if skipped:
+        lines = [f"- `{place}`: {why}" for place, why in sorted(skipped.items())[:_SHOWN]]
+        told["left_alone"] = dg.MetadataValue.md("\n".join([f"{len(skipped)} in all", *lines]))
+    if ignored:
+        told["columns_without_a_place"] = ignored
+    return told
+
+
+def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
+    """`duckdb/raw_<stream>`: rebuild days, or the whole table, from intake."""
+    template = read_sql(f"duckdb/raw/{'unique' if stream.unique_across_days else 'daily'}.sql")
+
+    @table_asset(
+        settings,
+        f"duckdb/raw_{stream.name}",
+        group="raw",
+        description=(
+            f"{LESSONS[stream.name]} It is rebuilt from intake alone, so a late, doubled, changed or "
+            "withdrawn file ends in the same table, whatever the order in which files came. Of the rows "
+            "of a key the latest update wins, ties by content hash."
+        ),
+        logic=[template],
+        kinds=["sql"],
+        automated=False,
+        deps=[key(f"duckdb/intake_{stream.name}")],
+    )
+    def raw(context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource) -> Query:
+        days = run_days(context) if stream.day_column else None
+        first, last = (days.first, days.last) if days else (ledger.WHOLE, ledger.WHOLE)
+        ensure_tables(lake)
+        inputs = raw_inputs(postgres, stream.name, first, last)
+        return raw_query(inputs, committed=lambda: settle(postgres, lake, inputs))
+
+    return raw

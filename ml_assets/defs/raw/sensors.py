@@ -1,0 +1,220 @@
+"""Sensors of the raw room: what is new in the landing folders and in MLflow, and which days are due.
+
+Each compares the world with the ledger; a cursor only saves the comparison where nothing has changed. None
+asks again while what it asked for is under way, and after a failure each waits longer than before.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+
+from ml_assets.contracts import STREAMS
+from ml_assets.defs.options import key
+from ml_assets.lib.intake import landing, ledger
+from ml_assets.lib.intake.files import pending_files
+from ml_assets.lib.intake.sources import stream_listings
+from ml_assets.lib.intake.tracking import pending_runs
+from ml_assets.partitions import bridge
+from ml_assets.resources.mlflow import MLflowResource
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.settings import Settings, redact_url
+
+REQUESTED_BY = "ml_assets/requested_by"
+"""Tag of every run that one of these sensors asks for."""
+
+MAX_REQUESTS = 20
+"""Runs that one tick asks for, at most; the next tick goes on."""
+
+FIRST_WAIT_S = 30
+LONGEST_WAIT_S = 3_600
+
+_INTERVAL_S = 15
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_REMEMBERED = 10
+
+
+def landing_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Asks for intake of the streams whose folders hold something new."""
+
+    @dg.sensor(
+        name="landing_sensor",
+        target=[key(f"duckdb/intake_{name}") for name in STREAMS],
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks for new or changed files in the landing folders and has them taken in.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
+        if reason := _reason_to_wait(context.instance, "landing_sensor"):
+            return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
+        seen = json.loads(context.cursor or "{}")
+        again = _to_be_read_again(postgres)
+        clean: dict[str, str] = {}
+        fresh: dict[str, int] = {}
+        writing = 0
+        for name in STREAMS:
+            listings = stream_listings(name, settings.landing, settings.sources)
+            state = _state(listings.values())
+            if seen.get(name) == state and name not in again:
+                clean[name] = state
+                continue
+            pending = [
+                f for root, each in listings.items() for f in pending_files(name, each, postgres, root)
+            ]
+            quiet = [file for file in pending if landing.quiet(file, time.time())]
+            writing += len(pending) - len(quiet)
+            if quiet:
+                fresh[name] = len(quiet)
+            elif not pending:
+                clean[name] = state
+        if not fresh:
+            told = f"; {writing} still being written" if writing else ""
+            return dg.SensorResult(
+                skip_reason=f"no new files in the landing folders{told}", cursor=json.dumps(clean)
+            )
+        return dg.SensorResult([_intake_request("landing_sensor", fresh)], cursor=json.dumps(clean))
+
+    return sensor
+
+
+def _state(listings: Iterable[landing.Listing]) -> str:
+    """A hash that changes when a file comes, goes or changes."""
+    lines = "\n".join(f"{file.path}\t{file.fingerprint}" for listing in listings for file in listing.files)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def mlflow_sensor() -> dg.SensorDefinition:
+    """Asks for intake of runs and metrics when MLflow has something new."""
+    streams = [name for name, stream in STREAMS.items() if stream.from_mlflow]
+
+    @dg.sensor(
+        name="mlflow_sensor",
+        target=[key(f"duckdb/intake_{name}") for name in streams],
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks for new, changed, deleted and restored runs in MLflow and has them taken in.",
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext, postgres: PostgresResource, mlflow: MLflowResource
+    ) -> dg.SensorResult:
+        if reason := _reason_to_wait(context.instance, "mlflow_sensor"):
+            return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
+        file = mlflow.database
+        if file is not None and not file.exists():
+            return dg.SensorResult(skip_reason="nothing has been logged to MLflow yet")
+        # Taken before the comparison, so that what comes in between is seen by the next tick.
+        state = _file_state(file) if file else ""
+        again = _to_be_read_again(postgres).intersection(streams)
+        if state and state == context.cursor and not again:
+            return dg.SensorResult(skip_reason="MLflow's file has not changed", cursor=state)
+        fresh = pending_runs(mlflow.client(), redact_url(mlflow.tracking_uri()), postgres)
+        fresh = {stream: count for stream, count in fresh.items() if count}
+        if not fresh:
+            return dg.SensorResult(skip_reason="no new or changed runs in MLflow", cursor=state)
+        return dg.SensorResult([_intake_request("mlflow_sensor", fresh)], cursor="")
+
+    return sensor
+
+
+def _to_be_read_again(postgres: PostgresResource) -> set[str]:
+    """Streams with contents that `ml-assets quarantine retry` has reopened."""
+    ledger.ensure_schema(postgres)
+    with postgres.connect() as connection:
+        return ledger.reopened(connection)
+
+
+def _file_state(file: Path) -> str:
+    """Changes with every commit to a SQLite file."""
+    parts = [part.stat() for part in (file, file.with_name(f"{file.name}-wal")) if part.exists()]
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in parts)
+
+
+def _intake_request(sensor: str, fresh: Mapping[str, int]) -> dg.RunRequest:
+    return dg.RunRequest(
+        asset_selection=[key(f"duckdb/intake_{name}") for name in fresh],
+        tags={REQUESTED_BY: sensor, **{f"ml_assets/new_{name}": str(count) for name, count in fresh.items()}},
+    )
+
+
+def touched_days_sensor() -> dg.SensorDefinition:
+    """Asks for the raw tables of the days that intake touched."""
+
+    @dg.sensor(
+        name="touched_days_sensor",
+        target=[key(f"duckdb/raw_{name}") for name in STREAMS],
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Has the raw tables of touched days rebuilt: few runs, each over a range of days.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
+        if reason := _reason_to_wait(context.instance, "touched_days_sensor"):
+            return dg.SensorResult(skip_reason=reason)
+        ledger.ensure_schema(postgres)
+        with postgres.connect() as connection:
+            due = {name: ledger.due_days(connection, name) for name in STREAMS}
+        requests = due_requests(due)
+        if not requests:
+            return dg.SensorResult(skip_reason="no touched days")
+        return dg.SensorResult(requests[:MAX_REQUESTS])
+
+    return sensor
+
+
+def due_requests(due: Mapping[str, Sequence[date]]) -> list[dg.RunRequest]:
+    """Run requests that rebuild the due days of each stream.
+
+    Args:
+        due: days by stream.
+    """
+    requests = []
+    tags = {REQUESTED_BY: "touched_days_sensor"}
+    daily = {name: days for name, days in due.items() if days and STREAMS[name].day_column}
+    spans = bridge({day for days in daily.values() for day in days})
+    if len(spans) > 1 and daily.get("metrics"):
+        # A run's row shows metrics of other days: with several ranges, those are rebuilt first.
+        daily.pop("runs", None)
+        spans = bridge({day for days in daily.values() for day in days})
+    for span in spans:
+        wanted = [name for name, days in daily.items() if any(span.first <= day <= span.last for day in days)]
+        requests.append(
+            dg.RunRequest(
+                asset_selection=[key(f"duckdb/raw_{name}") for name in wanted], tags={**tags, **span.tags}
+            )
+        )
+    whole = [name for name, days in due.items() if days and not STREAMS[name].day_column]
+    if whole:
+        requests.append(
+            dg.RunRequest(asset_selection=[key(f"duckdb/raw_{name}") for name in whole], tags=tags)
+        )
+    return requests
+
+
+def _reason_to_wait(instance: dg.DagsterInstance, sensor: str) -> str | None:
+    """Why nothing may be asked for now: a request is under way, or the last ones failed."""
+    mine = {REQUESTED_BY: sensor}
+    if instance.get_runs_count(dg.RunsFilter(tags=mine, statuses=_UNDER_WAY)):
+        return "the run that was asked for before is not finished"
+    records = instance.get_run_records(dg.RunsFilter(tags=mine), limit=_REMEMBERED)
+    failures = 0
+    for record in records:
+        if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
+            break
+        failures += 1
+    if not failures:
+        return None
+    wait = min(FIRST_WAIT_S * 2 ** (failures - 1), LONGEST_WAIT_S)
+    left = (records[0].end_time or 0) + wait - time.time()
+    if left <= 0:
+        return None
+    run_id = records[0].dagster_run.run_id
+    return f"run {run_id} failed, {failures} in a row; next try in {left:.0f} s"

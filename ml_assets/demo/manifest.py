@@ -1,0 +1,98 @@
+"""The manifest of the demo, `home/demo/manifest.json`: which fortnight, which of its days are finished.
+
+It is the identity of the demo: MLflow gives its runs new ids each time, so a day that stands here is never
+trained again.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+from ml_assets.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Day:
+    """A finished day.
+
+    Args:
+        counts: runs, failed, events, predictions, documents.
+        seconds: wall time by phase.
+        files: landing files, relative to the landing folder.
+    """
+
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    files: list[str]
+
+
+@dataclass
+class Manifest:
+    """The state of the demo in one home.
+
+    Args:
+        end: last replayed day, UTC.
+        days: how many days are replayed.
+        finished: finished days by number, from 1.
+    """
+
+    end: date
+    days: int
+    finished: dict[int, Day] = field(default_factory=dict)
+
+    @property
+    def start(self) -> date:
+        """First replayed day."""
+        return self.end - timedelta(days=self.days - 1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every day is finished."""
+        return len(self.finished) == self.days
+
+    def date_of(self, day: int) -> date:
+        """Date of day number `day`, from 1."""
+        return self.start + timedelta(days=day - 1)
+
+    @staticmethod
+    def path(home: Path) -> Path:
+        """Where the manifest of a home lies."""
+        return home / "demo" / "manifest.json"
+
+    @classmethod
+    def read(cls, home: Path) -> "Manifest | None":
+        """The manifest of a home, None if it has none. Raises `Refusal` if it is damaged."""
+        path = cls.path(home)
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            document = json.loads(text)
+            return cls(
+                date.fromisoformat(document["end"]),
+                int(document["days"]),
+                {int(number): Day(**day) for number, day in document["finished"].items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise Refusal(
+                f"The demo's manifest {path} cannot be read ({fault}): delete it to make the demo anew."
+            ) from fault
+
+    def write(self, home: Path) -> None:
+        """Replace the manifest of a home, all or nothing."""
+        path = self.path(home)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "end": self.end.isoformat(),
+            "days": self.days,
+            "finished": {str(number): asdict(day) for number, day in self.finished.items()},
+        }
+        fresh = path.with_name("manifest.json.tmp")
+        with fresh.open("w") as file:
+            json.dump(document, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)

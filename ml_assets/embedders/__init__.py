@@ -1,0 +1,26 @@
+"""Texts to vectors: the protocol, and the one place that chooses between its implementations."""
+
+from pathlib import Path
+
+from ml_assets.embedders.base import Embedder, EmbedderError
+from ml_assets.settings import Settings
+
+__all__ = ["Embedder", "EmbedderError", "create", "make_embedder"]
+
+
+def make_embedder(settings: Settings) -> Embedder:
+    """The embedder that the settings name; nothing is loaded before its first use."""
+    return create(settings.embedder, settings.home, settings.ollama_url or "")
+
+
+def create(kind: str, home: Path, ollama_url: str = "") -> Embedder:
+    """An embedder by kind: `minilm` (local, keeps its graph under `home`) or `ollama` (a server)."""
+    if kind == "minilm":
+        from ml_assets.embedders.minilm import MiniLMEmbedder
+
+        return MiniLMEmbedder(home / "models")
+    if kind == "ollama":
+        from ml_assets.embedders.ollama import DEFAULT_URL, OllamaEmbedder
+
+        return OllamaEmbedder(ollama_url or DEFAULT_URL)
+    raise EmbedderError(f"no embedder is called {kind!r}: set ML_ASSETS_EMBEDDER to minilm or ollama.")

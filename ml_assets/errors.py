@@ -1,0 +1,85 @@
+"""Faults that a person can mend, told in one sentence: used by the command line at its edge."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+FULL_DISK = ("no space left on device", "disk is full", "disk full", "could not extend file", "enospc")
+
+LONGEST_HOME = 400
+"""Bytes. The longest path below it, a run's history with SQLite's journal, takes 69 more of SQLite's 511."""
+
+
+class Refusal(RuntimeError):
+    """Something cannot be done; the message is one sentence that says what and what to do."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything that caused it, outermost first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def sentence(error: BaseException, home: Path) -> str | None:
+    """What to tell a person of a fault that is not a bug of ours; None if it may well be one."""
+    from ml_assets.resources.base import StoreUnavailable
+    from ml_assets.services import ServiceError
+
+    causes = list(chain(error))
+    if any(_disk_is_full(cause) for cause in causes):
+        free = shutil.disk_usage(_existing(home)).free // 2**20
+        return (
+            f"The disk that holds {home} is full ({free} MB free): make room or set ML_ASSETS_HOME to a "
+            "folder on another disk, then run the same command again; what was written before is intact."
+        )
+    for cause in causes:
+        if isinstance(cause, (Refusal, StoreUnavailable, ServiceError)):
+            return str(cause)
+    for cause in causes:
+        if isinstance(cause, PermissionError) or (
+            isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.ENOTDIR)
+        ):
+            return (
+                f"{cause.filename or home} cannot be written ({cause.strerror}): set ML_ASSETS_HOME to a "
+                "folder that you may write, or change who may write this one."
+            )
+        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            return f"The path {home} is longer than this system allows: set ML_ASSETS_HOME to a shorter one."
+    return None
+
+
+def require_home(home: Path) -> None:
+    """Refuse a home in which nothing could work, before anything is started there.
+
+    Raises:
+        Refusal: the path is too long, or leads through something that is not a folder.
+    """
+    length = len(os.fsencode(home))
+    if length > LONGEST_HOME:
+        raise Refusal(
+            f"The path of the home is too long ({length} bytes; SQLite opens no file beyond 511): set "
+            f"ML_ASSETS_HOME to a path of at most {LONGEST_HOME} bytes."
+        )
+    if not (place := _existing(home)).is_dir():
+        raise Refusal(
+            f"{place} is not a folder, so nothing can be kept in {home}: set ML_ASSETS_HOME to another path."
+        )
+
+
+def _disk_is_full(cause: BaseException) -> bool:
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(cause).lower()
+    return any(mark in text for mark in FULL_DISK)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

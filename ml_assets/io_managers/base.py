@@ -1,0 +1,217 @@
+"""What all IO managers have in common: which slice is written or read, checks, metadata, types.
+
+What belongs here: the translation between Dagster's contexts and the plain pieces in lib/ (contract, window,
+staged rows). What does not: any store. A store's module gives the operations at the end of `TableIOManager`
+and is otherwise free.
+"""
+
+import time
+from abc import abstractmethod
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import dagster as dg
+
+from ml_assets import metadata
+from ml_assets.contracts import TABLES, Contract
+from ml_assets.lib.validation import WHOLE, Limits, Window, micros
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_assets.lib.staging import Staged
+
+_DAY_US = 86_400_000_000
+_BUCKETS_US = (_DAY_US, 3_600_000_000, 900_000_000)
+"""Lengths of a stored partition, longest first: a day, an hour, a quarter of one (for odd time zones)."""
+
+
+class TableIOManager(dg.ConfigurableIOManager):
+    """Base of the six IO managers.
+
+    A table's contract is looked up by the asset key in `contracts.TABLES`; an asset that has none there gets
+    one from its metadata (see lib/inference.py) and from the schema of its rows.
+    """
+
+    store: ClassVar[str]
+    """First part of the keys of the assets that it writes."""
+
+    limits: ClassVar[Limits]
+    """What the store can hold."""
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the rows of the run's partitions, or of the whole table.
+
+        Raises:
+            ContractViolation: rows, columns or types break the contract; the table is as it was.
+        """
+        from ml_assets.lib.staging import stage
+
+        start = time.perf_counter()
+        rows = self._rows(obj)
+        try:
+            contract = self._output_contract(context, rows)
+            window, bucket_us = output_window(context, contract)
+            with stage(rows, contract, self.limits, window, bucket_us) as staged:
+                changed = self._write(contract, staged)
+                self._committed(obj)
+                _report(context, contract, staged, time.perf_counter() - start, changed)
+        finally:
+            if rows is not obj:
+                rows.close()
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """The rows that the consumer asks for, in the type of its annotation.
+
+        `pandas.DataFrame`, `pyarrow.Table` (also without annotation), or `pyarrow.RecordBatchReader`, which
+        is streamed. The metadata `columns` of the input names the columns to read. A consumer with
+        partitions gets the rows of its own, any other consumer all rows.
+        """
+        contract = self._input_contract(context)
+        columns = (context.definition_metadata or {}).get("columns")
+        names = list(columns) if columns else list(contract.names)
+        return self._load(context.dagster_type.typing_type, contract, names, input_window(context, contract))
+
+    def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
+        return as_type(self._read(contract, columns, window), wanted)
+
+    def _output_contract(self, context: dg.OutputContext, rows: Any) -> Contract:
+        asset = "/".join(context.asset_key.path)
+        if asset in TABLES:
+            return TABLES[asset]
+        from ml_assets.lib.inference import inferred_contract, table_asset
+
+        return inferred_contract(
+            table_asset(context.asset_key.path, self.store), context.definition_metadata or {}, rows
+        )
+
+    def _input_contract(self, context: dg.InputContext) -> Contract:
+        asset = "/".join(context.asset_key.path)
+        if asset in TABLES:
+            return TABLES[asset]
+        from ml_assets.lib.arrow_types import never_written
+        from ml_assets.lib.inference import table_asset
+
+        asset = table_asset(context.asset_key.path, self.store)
+        contract = self._remembered(asset)
+        if contract is None:
+            raise never_written(asset)
+        return contract
+
+    def _rows(self, obj: Any) -> Any:
+        """What the asset returned as Arrow data or a DataFrame; a store may accept more than those."""
+        return obj
+
+    def _committed(self, obj: Any) -> None:
+        """Called with what the asset returned once its rows are in place."""
+
+    @abstractmethod
+    def _write(self, contract: Contract, staged: "Staged") -> bool:
+        """Put staged rows in place in one commit; returns whether anything had to be changed."""
+
+    @abstractmethod
+    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        """The rows of a window as a stream that owns its connection. Columns in the order asked for.
+
+        Raises:
+            LookupError: the table was never written; here, or when the first batch is asked for.
+        """
+
+    @abstractmethod
+    def _remembered(self, asset: str) -> Contract | None:
+        """The contract by which a table was last written; None if it never was."""
+
+
+def as_type(reader: "pa.RecordBatchReader", wanted: Any) -> Any:
+    """A stream of batches as the type that a consumer's annotation names.
+
+    Raises:
+        TypeError: no such type can be given.
+    """
+    import pyarrow as pa
+
+    name = f"{getattr(wanted, '__module__', '')}.{getattr(wanted, '__qualname__', '')}"
+    if wanted is pa.RecordBatchReader:
+        return reader
+    if wanted is pa.Table or wanted is Any or wanted is object:
+        return reader.read_all()
+    if name.startswith("pandas.") and name.endswith("DataFrame"):
+        return reader.read_all().to_pandas()
+    raise TypeError(
+        f"an input annotated with {name} cannot be loaded: annotate it with pandas.DataFrame, pyarrow.Table or "
+        "pyarrow.RecordBatchReader."
+    )
+
+
+def output_window(context: dg.OutputContext, contract: Contract) -> tuple[Window, int]:
+    """The run's window, and the length of a stored partition in microseconds."""
+    if not context.has_asset_partitions:
+        return WHOLE, _DAY_US
+    return _time_window(context, contract), _bucket_us(context.asset_partitions_def)
+
+
+def input_window(context: dg.InputContext, contract: Contract) -> Window:
+    """The window that the consumer needs: its own partitions, or everything if it has none."""
+    if not context.has_asset_partitions or contract.partition_column is None:
+        return WHOLE
+    return _time_window(context, contract)
+
+
+def _time_window(context: dg.OutputContext | dg.InputContext, contract: Contract) -> Window:
+    if contract.partition_column is None:
+        raise ValueError(
+            f"{contract.asset} is partitioned, but its contract names no partition_column: name the timestamp or "
+            "date whose day is the partition."
+        )
+    window = context.asset_partitions_time_window
+    return Window(window.start, window.end)
+
+
+def _bucket_us(partitions: dg.PartitionsDefinition) -> int:
+    if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        raise TypeError(
+            f"{type(partitions).__name__} is not supported: partition by time, or keep all categories in one table."
+        )
+    first = partitions.get_first_partition_window()
+    if first is None:
+        return _DAY_US
+    edges = (micros(first.start), micros(first.end))
+    return next(us for us in _BUCKETS_US if us == _BUCKETS_US[-1] or not any(edge % us for edge in edges))
+
+
+def _report(
+    context: dg.OutputContext, contract: Contract, staged: "Staged", seconds: float, changed: bool
+) -> None:
+    described = {
+        **metadata.table_metadata(contract),
+        **metadata.write_metadata(staged.rows, staged.bytes, staged.state.content_hash, seconds, changed),
+        "preview": metadata.preview(staged.preview()),
+    }
+    if context.has_asset_partitions:
+        context.add_output_metadata(described)
+        _report_partitions(context, staged)
+    else:
+        context.add_output_metadata({**described, "dagster/row_count": staged.rows})
+
+
+def _report_partitions(context: dg.OutputContext, staged: "Staged") -> None:
+    """Counts and hash of each partition. What is added to the output would stand at every one of them."""
+    from ml_assets.lib.staging import table_state
+
+    partitions = context.asset_partitions_def
+    buckets = sorted(staged.buckets)
+    for key in context.asset_partition_keys:
+        window = partitions.time_window_for_partition_key(key)  # pyright: ignore[reportAttributeAccessIssue]
+        first, last = (bisect_left(buckets, micros(edge)) for edge in (window.start, window.end))
+        inside = {bucket: staged.buckets[bucket] for bucket in buckets[first:last]}
+        state = table_state(inside)
+        context.step_context.add_asset_metadata(
+            {
+                "dagster/partition_row_count": state.rows,
+                "content_hash": state.content_hash,
+                "bytes": sum(part.bytes for part in inside.values()),
+            },
+            asset_key=context.asset_key,
+            partition_key=key,
+        )

@@ -1,0 +1,488 @@
+"""Tables in ClickHouse: a staging table, then partitions swapped in under a redo log.
+
+ClickHouse has no transactions. A write fills a staging table (`<table>__stage__<id>`), counts it, and renames
+it to `<table>__ready__<id>`: that is the commit. What is to be done with it stands in its comment. Whoever
+comes next, this process or another after a crash, finishes it: REPLACE PARTITION for each partition, or
+EXCHANGE TABLES for a table without partitions; doing so twice does no harm. Readers see a partition's old
+rows or its new ones.
+
+What belongs here: DDL, this protocol, and the ledger table. What does not: anything about another store.
+"""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.resources.clickhouse import ClickHouseResource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from clickhouse_connect.driver.client import Client
+
+    from ml_assets.lib.staging import Buckets, Staged, TableState
+
+_TYPES = {
+    "string": "String",
+    "int64": "Int64",
+    "float64": "Float64",
+    "bool": "Bool",
+    "timestamp": "DateTime64(6, 'UTC')",
+    "date": "Date32",
+    "json": "String",
+    "vector": "Array(Float32)",
+}
+_LEDGER = "write_ledger"
+_CONTRACTS = "write_contracts"
+_LEDGER_TABLES = (
+    f"CREATE TABLE IF NOT EXISTS {_LEDGER} (table_name String, partition String, sequence Int64, rows Int64, "
+    "bytes Int64, content_hash String, hash_version String, written_at DateTime64(6, 'UTC')) "
+    "ENGINE = ReplacingMergeTree(sequence) ORDER BY (table_name, partition)",
+    f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset String, contract String, sequence Int64) "
+    "ENGINE = ReplacingMergeTree(sequence) ORDER BY asset",
+)
+_INSERT_BATCHES = 8
+"""Batches of one INSERT: each makes a part per partition, and few large parts are faster than many."""
+
+_ABANDONED_S = 24 * 3600
+"""Age at which a staging table on a server is taken for one whose writer is gone."""
+
+_DAY_US = 86_400_000_000
+
+
+class ClickHouseIOManager(TableIOManager):
+    """Writes and reads tables of ClickHouse, a server or embedded.
+
+    Args:
+        clickhouse: the server or engine.
+    """
+
+    store: ClassVar[str] = "clickhouse"
+    limits: ClassVar[Limits] = Limits("ClickHouse", first_year=1900, last_year=2299)
+
+    clickhouse: ClickHouseResource
+
+    def _write(self, contract: Contract, staged: "Staged") -> bool:
+        with self.clickhouse.client(write=True) as client:
+            return write(client, contract, staged)
+
+    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        import pyarrow as pa
+
+        from ml_assets.lib.arrow_types import arrow_schema, never_written
+
+        def batches() -> "Iterator[pa.RecordBatch]":
+            with self.clickhouse.client(write=True) as client:
+                if not _columns(client, contract.table):
+                    raise never_written(contract.asset)
+                yield from _select(client, contract, columns, contract.table, window)
+
+        return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def _remembered(self, asset: str) -> Contract | None:
+        with self.clickhouse.client() as client:
+            return _remembered(client, asset)
+
+
+def recorded(clickhouse: ClickHouseResource, contract: Contract) -> "TableState":
+    """Rows and content hash as noted when the table was written."""
+    from ml_assets.lib.staging import table_state
+
+    with clickhouse.client() as client:
+        return table_state(_recorded(client, contract))
+
+
+def measured(clickhouse: ClickHouseResource, contract: Contract) -> "TableState":
+    """Rows and content hash of what the table holds now."""
+    from ml_assets.lib.staging import table_state
+
+    with clickhouse.client(write=True) as client:
+        return table_state(_measured(client, contract, WHOLE, _DAY_US))
+
+
+def write(client: "Client", contract: Contract, staged: "Staged") -> bool:
+    """Put staged rows in place; returns whether anything had to be changed.
+
+    Raises:
+        ContractViolation: the table is not the contract's and cannot be made so.
+    """
+    from ml_assets.lib.staging import confirmed
+
+    _ensure_ledger(client)
+    ensure_table(client, contract, staged.bucket_us)
+    recover(client, contract.table)
+    if contract.mode == "upsert":
+        changed = set(staged.buckets)
+    else:
+        changed = confirmed(
+            staged,
+            _recorded(client, contract),
+            lambda window: _measured(client, contract, window, staged.bucket_us),
+        )
+    if not changed:
+        return False
+    _publish(client, contract.table, _commit(client, contract, staged, changed))
+    return True
+
+
+def recover(client: "Client", table: str) -> list[str]:
+    """Finish writes that were committed and not yet published; drop staging tables of dead writers.
+
+    Returns:
+        Names of the tables that were dealt with.
+    """
+    rows = client.query(
+        "SELECT name, toUnixTimestamp(metadata_modification_time) FROM system.tables "
+        "WHERE database = currentDatabase() AND startsWith(name, {prefix:String}) ORDER BY comment, name",
+        parameters={"prefix": f"{table}__"},
+    ).result_rows
+    dealt_with = []
+    for name, modified in sorted(rows, key=lambda row: row[1]):
+        if re.fullmatch(re.escape(table) + "__ready__[0-9a-f]{16}", name):
+            _publish(client, table, name)
+            dealt_with.append(name)
+        elif re.fullmatch(re.escape(table) + "__stage__[0-9a-f]{16}", name) and _is_abandoned(
+            client, modified
+        ):
+            client.command(f"DROP TABLE IF EXISTS {quote_identifier(name)} SYNC")
+            dealt_with.append(name)
+    return dealt_with
+
+
+def _is_abandoned(client: "Client", modified: int) -> bool:
+    # The embedded engine has one process, which is us: whoever staged this is gone.
+    return _embedded(client) or time.time() - modified > _ABANDONED_S
+
+
+def _embedded(client: "Client") -> bool:
+    return "chdb" in type(client).__module__
+
+
+def _commit(client: "Client", contract: Contract, staged: "Staged", changed: set[int]) -> str:
+    """Fill a staging table and rename it: from then on the write will be finished. Returns the new name."""
+    identity = uuid.uuid4().hex[:16]
+    stage, ready = f"{contract.table}__stage__{identity}", f"{contract.table}__ready__{identity}"
+    client.command(f"CREATE TABLE {quote_identifier(stage)} AS {quote_identifier(contract.table)}")
+    try:
+        _fill(client, stage, contract, staged, changed)
+        plan = _plan(client, contract, staged, changed, stage, identity)
+        client.command(
+            f"ALTER TABLE {quote_identifier(stage)} MODIFY COMMENT {quote_literal(json.dumps(plan))}"
+        )
+        client.command(f"RENAME TABLE {quote_identifier(stage)} TO {quote_identifier(ready)}")
+    except BaseException:
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(stage)} SYNC")
+        raise
+    return ready
+
+
+def _fill(client: "Client", stage: str, contract: Contract, staged: "Staged", changed: set[int]) -> None:
+    import pyarrow as pa
+
+    from ml_assets.lib.arrow_types import arrow_schema
+
+    schema = arrow_schema(contract)
+    waiting: list[pa.RecordBatch] = []
+
+    def flush() -> None:
+        if waiting:
+            table = pa.Table.from_batches(waiting, schema)
+            client.insert_arrow(stage, table, settings={"max_partitions_per_insert_block": 0})
+            waiting.clear()
+
+    for batch in staged.batches(changed):
+        waiting.append(batch)
+        if len(waiting) == _INSERT_BATCHES:
+            flush()
+    flush()
+    expected, found = staged.rows_in(changed), _count(client, stage)
+    if found != expected:
+        raise RuntimeError(
+            f"{contract.asset}: ClickHouse took {found:,} of {expected:,} rows; the table is as it was, run it again."
+        )
+    if contract.mode == "upsert":
+        _keep_others(client, stage, contract, changed, staged.bucket_us)
+
+
+def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[int], bucket_us: int) -> None:
+    """Add the old rows of the changed partitions whose key is not among the new ones."""
+    names = ", ".join(map(quote_identifier, contract.names))
+    keys = ", ".join(map(quote_identifier, contract.key))
+    where = ""
+    if contract.partition_column:
+        ids = ", ".join(quote_literal(_partition_id(bucket, bucket_us)) for bucket in changed)
+        where = f"_partition_id IN ({ids}) AND "
+    client.command(
+        f"INSERT INTO {quote_identifier(stage)} ({names}) SELECT {names} FROM {quote_identifier(contract.table)} "
+        f"WHERE {where} ({keys}) NOT IN (SELECT {keys} FROM {quote_identifier(stage)})"
+    )
+
+
+def _plan(
+    client: "Client", contract: Contract, staged: "Staged", changed: set[int], stage: str, identity: str
+) -> dict[str, Any]:
+    """What is to be done with a committed table: partitions to swap or drop, entries of the ledger."""
+    from ml_assets.lib.staging import EMPTY, bucket_name, measure
+
+    held = staged.buckets
+    if contract.mode == "upsert":
+        held = measure(_select(client, contract, contract.names, stage, WHOLE), contract, staged.bucket_us)
+    every = staged.window.whole and contract.mode != "upsert"
+    touched = set(_recorded(client, contract)) | set(held) if every else changed
+    swaps: dict[str, int] = {}
+    if contract.partition_column:
+        if every:
+            swaps = dict.fromkeys(_partitions(client, contract.table), 0)
+        swaps |= {_partition_id(b, staged.bucket_us): held[b].rows if b in held else 0 for b in touched}
+    states = {b: held.get(b, EMPTY) for b in touched}
+    ledger = [
+        [bucket_name(b, contract, staged.bucket_us), s.rows, s.bytes, s.content_hash]
+        for b, s in states.items()
+    ]
+    return {
+        "id": identity,
+        "sequence": time.time_ns(),
+        "table": contract.table,
+        "swaps": swaps,
+        "ledger": ledger,
+    }
+
+
+def _publish(client: "Client", table: str, ready: str) -> None:
+    """Do what a committed table's comment says, then drop it. May be repeated, also by two processes at once."""
+    comment = client.query(
+        "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+        parameters={"name": ready},
+    ).result_rows
+    if not comment:
+        return  # another process has published it
+    # After EXCHANGE TABLES this name stands for the old rows, whose comment is that of another write, or none.
+    own = f'{{"id": "{ready[-16:]}"'
+    plan = json.loads(comment[0][0]) if comment[0][0].startswith(own) else None
+    source, target = quote_identifier(ready), quote_identifier(table)
+    if plan:
+        for partition, rows in plan["swaps"].items():
+            verb = (
+                f"REPLACE PARTITION ID {quote_literal(partition)} FROM {source}"
+                if rows
+                else f"DROP PARTITION ID {quote_literal(partition)}"
+            )
+            client.command(f"ALTER TABLE {target} {verb}")
+        _record(client, plan)
+        if not _is_partitioned(client, table):
+            client.command(f"EXCHANGE TABLES {source} AND {target}")
+    client.command(f"DROP TABLE IF EXISTS {source} SYNC")
+
+
+def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US) -> None:
+    """Create the table, or add the nullable columns that the contract has gained.
+
+    Raises:
+        ContractViolation: the table differs in another way; says which statement would mend it.
+    """
+    from ml_assets.lib.contract_json import contract_text, refuse_new_identity
+
+    existing = _columns(client, contract.table)
+    old = _remembered(client, contract.asset)
+    if not existing:
+        client.command(create_statement(contract, bucket_us))
+    elif old is not None:
+        refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}")
+    if existing:
+        _fit_columns(client, contract, existing)
+    if not existing or old != contract:
+        entry = [[contract.asset, contract_text(contract), time.time_ns()]]
+        client.insert(_CONTRACTS, entry, column_names=["asset", "contract", "sequence"])
+
+
+def _fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) -> None:
+    """Add nullable columns that the table lacks, refuse what else differs."""
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    table = quote_identifier(contract.table)
+    for column in contract.columns:
+        name, kind = quote_identifier(column.name), _type(contract, column)
+        if column.name not in existing:
+            statement = f"ALTER TABLE {table} ADD COLUMN {name} {kind}"
+            if column.nullable:
+                client.command(statement)
+                continue
+            difference = (
+                f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
+                f"value for it; run {statement} DEFAULT ..., make it nullable"
+            )
+        elif existing[column.name] != kind:
+            difference = (
+                f"column {column.name!r} is {existing[column.name]} in ClickHouse and {kind} in the contract; run "
+                f"ALTER TABLE {table} MODIFY COLUMN {name} {kind}"
+            )
+        else:
+            continue
+        raise ContractViolation(f"{contract.asset}: {difference}, or undo the change. Nothing was written.")
+    for name in existing.keys() - set(contract.names):
+        raise ContractViolation(
+            f"{contract.asset}: the table has a column {name!r} that the contract does not have; run ALTER TABLE "
+            f"{table} DROP COLUMN {quote_identifier(name)}, or add it to the contract. Nothing was written."
+        )
+
+
+def create_statement(contract: Contract, bucket_us: int = _DAY_US) -> str:
+    """The table's DDL: MergeTree, a partition a day, ordered as the contract says."""
+    columns = ", ".join(f"{quote_identifier(c.name)} {_type(contract, c)}" for c in contract.columns)
+    order = ", ".join(map(quote_identifier, contract.order_by or contract.key)) or "tuple()"
+    partition = f"PARTITION BY {_partition_sql(contract, bucket_us)} " if contract.partition_column else ""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {quote_identifier(contract.table)} ({columns}) ENGINE = MergeTree "
+        f"{partition}ORDER BY ({order})"
+    )
+
+
+def _partition_sql(contract: Contract, bucket_us: int) -> str:
+    column = quote_identifier(contract.partition_column or "")
+    if bucket_us == _DAY_US:
+        return f"toYYYYMMDD({column})"
+    return f"intDiv(toUnixTimestamp64Micro({column}), {bucket_us})"
+
+
+def _partition_id(bucket: int, bucket_us: int) -> str:
+    from ml_assets.lib.staging import bucket_start
+
+    return f"{bucket_start(bucket):%Y%m%d}" if bucket_us == _DAY_US else str(bucket // bucket_us)
+
+
+def _type(contract: Contract, column: Column) -> str:
+    kind = _TYPES[column.type]
+    nullable = column.nullable and column.name not in contract.key and column.type != "vector"
+    kind = f"Nullable({kind})" if nullable else kind
+    # Few different values: those with choices, and what the table is ordered by besides its key.
+    few = column.choices or (column.name in contract.order_by and column.name not in contract.key)
+    return f"LowCardinality({kind})" if few and column.type == "string" else kind
+
+
+def _columns(client: "Client", table: str) -> dict[str, str]:
+    rows = client.query(
+        "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
+        parameters={"table": table},
+    ).result_rows
+    return {name: kind for name, kind in rows}  # noqa: C416 - pairs, and typed as such
+
+
+def _remembered(client: "Client", asset: str) -> Contract | None:
+    """The contract by which a table was last written; None if it never was."""
+    from ml_assets.lib.contract_json import contract_of_text
+
+    if not _columns(client, _CONTRACTS):
+        return None
+    rows = client.query(
+        f"SELECT contract FROM {_CONTRACTS} WHERE asset = {{asset:String}} ORDER BY sequence DESC LIMIT 1",
+        parameters={"asset": asset},
+    ).result_rows
+    return contract_of_text(rows[0][0]) if rows else None
+
+
+def _count(client: "Client", table: str) -> int:
+    return int(client.query(f"SELECT count() FROM {quote_identifier(table)}").result_rows[0][0])
+
+
+def _is_partitioned(client: "Client", table: str) -> bool:
+    rows = client.query(
+        "SELECT partition_key FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+        parameters={"name": table},
+    ).result_rows
+    return bool(rows and rows[0][0])
+
+
+def _partitions(client: "Client", table: str) -> list[str]:
+    rows = client.query(
+        "SELECT DISTINCT partition_id FROM system.parts "
+        "WHERE database = currentDatabase() AND table = {table:String} AND active",
+        parameters={"table": table},
+    ).result_rows
+    return [row[0] for row in rows]
+
+
+def _select(
+    client: "Client", contract: Contract, columns: Sequence[str], table: str, window: Window
+) -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    from ml_assets.lib.arrow_types import arrow_schema, recast
+    from ml_assets.lib.staging import windows_sql
+
+    names = ", ".join(map(quote_identifier, columns))
+    where = windows_sql(contract, [window], _literal(contract))
+    schema = arrow_schema(contract, columns)
+    stream = client.query_arrow_stream(
+        f"SELECT {names} FROM {quote_identifier(table)} WHERE {where}", use_strings=True
+    )
+    with stream as blocks:
+        for block in blocks:
+            for batch in block.to_batches() if isinstance(block, pa.Table) else [block]:
+                yield from recast(pa.RecordBatchReader.from_batches(batch.schema, [batch]), schema)
+
+
+def _literal(contract: Contract) -> Any:
+    column = contract.by_name[contract.partition_column] if contract.partition_column else None
+    if column is not None and column.type == "date":
+        return lambda moment: f"toDate32({quote_literal(moment.astimezone(UTC).date().isoformat())})"
+    return lambda moment: f"toDateTime64({quote_literal(_utc(moment))}, 6, 'UTC')"
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _measured(client: "Client", contract: Contract, window: Window, bucket_us: int) -> "Buckets":
+    from ml_assets.lib.staging import measure
+
+    if not _columns(client, contract.table):
+        return {}
+    return measure(_select(client, contract, contract.names, contract.table, window), contract, bucket_us)
+
+
+def _ensure_ledger(client: "Client") -> None:
+    for statement in _LEDGER_TABLES:
+        client.command(statement)
+
+
+def _recorded(client: "Client", contract: Contract) -> "Buckets":
+    from ml_assets.lib.hashing import HASH_VERSION
+    from ml_assets.lib.staging import PartitionState, bucket_of_name
+
+    if not _columns(client, _LEDGER):
+        return {}
+    rows = client.query(
+        f"SELECT partition, rows, bytes, content_hash FROM {quote_identifier(_LEDGER)} FINAL "
+        "WHERE table_name = {table:String} AND hash_version = {version:String} AND rows > 0",
+        parameters={"table": contract.table, "version": HASH_VERSION},
+    ).result_rows
+    return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
+
+
+def _record(client: "Client", plan: dict[str, Any]) -> None:
+    from ml_assets.lib.hashing import HASH_VERSION
+
+    now = datetime.now(UTC)
+    entries = [
+        [plan["table"], partition, plan["sequence"], rows, size, content_hash, HASH_VERSION, now]
+        for partition, rows, size, content_hash in plan["ledger"]
+    ]
+    names = [
+        "table_name",
+        "partition",
+        "sequence",
+        "rows",
+        "bytes",
+        "content_hash",
+        "hash_version",
+        "written_at",
+    ]
+    if entries:
+        client.insert(_LEDGER, entries, column_names=names)

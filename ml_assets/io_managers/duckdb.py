@@ -1,0 +1,457 @@
+"""Tables in the lake: DuckLake, one transaction a write.
+
+What belongs here: DDL, overwrite, merge and ledger for DuckLake. What does not: anything about another
+store's tables; PostgreSQL appears only as the lake's catalog, whose advisory locks let one writer at a time
+commit to a table. (DuckLake finds conflicts at commit; two inserts into one empty partition are none to it.)
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.query import Query
+from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
+from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.resources.duckdb import DuckLakeResource
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from ml_assets.lib.staging import Buckets, Staged, TableState
+
+_TYPES = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+    "date": "DATE",
+    "json": "JSON",
+    "vector": "FLOAT[]",
+}
+_LEDGER = 'lake."ledger"."writes"'
+_CONTRACTS = 'lake."ledger"."contracts"'
+_LEDGER_TABLES = (
+    'CREATE SCHEMA IF NOT EXISTS lake."ledger"',
+    f'CREATE TABLE IF NOT EXISTS {_LEDGER} (table_name VARCHAR, "partition" VARCHAR, sequence BIGINT, rows BIGINT, '
+    "bytes BIGINT, content_hash VARCHAR, hash_version VARCHAR, written_at TIMESTAMPTZ)",
+    f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset VARCHAR, contract VARCHAR, sequence BIGINT)",
+)
+_TRIES = 5
+
+
+class DuckLakeIOManager(TableIOManager):
+    """Writes and reads tables of the lake. Also takes a DuckDB relation or a `Query`, which runs in the lake.
+
+    Args:
+        lake: the lake.
+    """
+
+    store: ClassVar[str] = "duckdb"
+    limits: ClassVar[Limits] = Limits("DuckLake")
+
+    lake: DuckLakeResource
+
+    def _rows(self, obj: Any) -> Any:
+        if isinstance(obj, Query):
+            return _query_reader(self.lake, obj)
+        if type(obj).__name__ == "DuckDBPyRelation":
+            return obj.to_arrow_reader(65_536)
+        return obj
+
+    def _committed(self, obj: Any) -> None:
+        if isinstance(obj, Query) and obj.committed is not None:
+            obj.committed()
+
+    def _write(self, contract: Contract, staged: "Staged") -> bool:
+        with self.lake.get_connection(write=True) as connection, writing(self.lake, contract):
+            return write(connection, contract, staged)
+
+    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        from ml_assets.lib.arrow_types import arrow_schema, recast
+
+        schema = arrow_schema(contract, columns)
+        with _explained(contract):
+            reader = self.lake.reader(_select_sql(contract, columns, [window]))
+        return recast(reader, schema)
+
+    def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
+        if getattr(wanted, "__name__", "") == "DuckDBPyRelation":
+            return self._relation(contract, columns, window)
+        return super()._load(wanted, contract, columns, window)
+
+    def _relation(
+        self, contract: Contract, columns: Sequence[str], window: Window
+    ) -> "duckdb.DuckDBPyRelation":
+        """The rows as a lazy relation: what is asked of it is asked of the lake."""
+        # The relation, and whatever is made from it, keeps the connection open.
+        with _explained(contract):
+            return self.lake.open().sql(_select_sql(contract, columns, [window]))
+
+    def _remembered(self, asset: str) -> Contract | None:
+        with self.lake.get_connection() as connection:
+            return _remembered(connection, asset)
+
+
+@contextmanager
+def _explained(contract: Contract) -> Iterator[None]:
+    """A table that is not there, as the sentence that says what to do."""
+    import duckdb
+
+    from ml_assets.lib.arrow_types import never_written
+
+    try:
+        yield
+    except duckdb.CatalogException as fault:
+        if contract.table in str(fault):
+            raise never_written(contract.asset) from fault
+        raise
+
+
+def recorded(lake: DuckLakeResource, contract: Contract) -> "TableState":
+    """Rows and content hash as noted when the table was written."""
+    from ml_assets.lib.staging import table_state
+
+    with lake.get_connection() as connection:
+        return table_state(_recorded(connection, contract))
+
+
+def measured(lake: DuckLakeResource, contract: Contract) -> "TableState":
+    """Rows and content hash of what the table holds now."""
+    from ml_assets.lib.staging import table_state
+
+    with lake.get_connection() as connection:
+        return table_state(_measured(connection, contract, WHOLE))
+
+
+@contextmanager
+def writing(lake: DuckLakeResource, contract: Contract) -> Iterator[None]:
+    """Let one process at a time commit to the table, by a lock in the catalog's PostgreSQL."""
+    import psycopg
+
+    with psycopg.connect(lake.resolved_catalog_url(), application_name="ml-assets lake writer") as lock:
+        lock.execute(
+            "SELECT set_config('statement_timeout', %s, true)", [str(int(lake.write_timeout_s * 1000))]
+        )
+        lock.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + contract.asset])
+        yield
+
+
+def write(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
+    """Put staged rows in place in one transaction; returns whether anything had to be changed.
+
+    A conflict with somebody who does not take our lock is tried again, up to five times.
+
+    Raises:
+        ContractViolation: the table in the lake is not the contract's and cannot be made so.
+        duckdb.TransactionException: the conflict did not go away.
+    """
+    import duckdb
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+    tries = Retrying(
+        retry=retry_if_exception_type(duckdb.TransactionException),
+        stop=stop_after_attempt(_TRIES),
+        wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.5),
+        reraise=True,
+    )
+    return tries(_write_once, connection, contract, staged)
+
+
+def _write_once(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
+    connection.execute("BEGIN")
+    try:
+        changed = _apply(connection, contract, staged)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    # A COMMIT that fails has already ended the transaction.
+    connection.execute("COMMIT")
+    return changed
+
+
+def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
+    from ml_assets.lib.staging import confirmed, spans, windows_sql
+
+    ensure_table(connection, contract)
+    table = _name(contract)
+    if contract.mode == "upsert":
+        return _upsert(connection, contract, staged)
+    changed = confirmed(
+        staged,
+        _recorded(connection, contract),
+        lambda window: _measured(connection, contract, window, staged.bucket_us),
+    )
+    if not changed:
+        return False
+    connection.execute(f"DELETE FROM {table} WHERE {windows_sql(contract, spans(staged, changed), _literal)}")
+    every = staged.window.whole
+    _insert(connection, contract, staged, None if every else changed)
+    _record(connection, contract, staged.buckets, None if every else changed, staged.bucket_us)
+    return True
+
+
+def _insert(
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged", buckets: set[int] | None
+) -> None:
+    names = ", ".join(map(quote_identifier, contract.names))
+    connection.register("staged_rows", staged.reader(buckets))
+    try:
+        connection.execute(f"INSERT INTO {_name(contract)} ({names}) SELECT {names} FROM staged_rows")
+    finally:
+        connection.unregister("staged_rows")
+
+
+def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
+    names = [quote_identifier(name) for name in contract.names]
+    keys = [quote_identifier(name) for name in contract.key]
+    connection.register("staged_rows", staged.reader())
+    connection.execute("CREATE OR REPLACE TEMPORARY TABLE staged_once AS SELECT * FROM staged_rows")
+    connection.unregister("staged_rows")
+    values = [name for name in names if name not in keys]
+    differs = " OR ".join(f"old.{name} IS DISTINCT FROM new.{name}" for name in values) or "false"
+    assigned = ", ".join(f"{name} = new.{name}" for name in values)
+    update = f"WHEN MATCHED AND ({differs}) THEN UPDATE SET {assigned}" if values else ""
+    same_key = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+    count = connection.execute(
+        f"MERGE INTO {_name(contract)} AS old USING temp.staged_once AS new ON {same_key} {update} "
+        f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f'new.{n}' for n in names)})"
+    ).fetchall()[0][0]
+    connection.execute("DROP TABLE temp.staged_once")
+    if count:
+        held = _measured(connection, contract, WHOLE, staged.bucket_us)
+        _record(connection, contract, held, None, staged.bucket_us)
+    return bool(count)
+
+
+def make_tables(lake: DuckLakeResource, contracts: Iterable[Contract]) -> None:
+    """Create those tables that are not there yet, empty, for queries that read them before their first write."""
+    with lake.get_connection() as connection:
+        rows = connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+        ).fetchall()
+    present = set(rows)
+    for contract in contracts:
+        if (contract.schema, contract.table) not in present:
+            with writing(lake, contract), lake.get_connection(write=True) as connection:
+                connection.execute("BEGIN")
+                ensure_table(connection, contract)
+                connection.execute("COMMIT")
+
+
+def ensure_table(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> None:
+    """Create the table with its partitioning, or add the nullable columns that the contract has gained.
+
+    Raises:
+        ContractViolation: the table differs in another way; says which statement would mend it.
+    """
+    from ml_assets.lib.contract_json import contract_text, refuse_new_identity
+
+    existing = _columns(connection, contract.schema, contract.table)
+    old = _remembered(connection, contract.asset)
+    if not existing:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(contract.schema)}")
+        for statement in create_statements(contract):
+            connection.execute(statement)
+    elif old is not None:
+        refuse_new_identity(old, contract, f"DROP TABLE {_name(contract)}")
+    if existing:
+        _fit_columns(connection, contract, existing)
+    if not existing or old != contract:
+        for statement in _LEDGER_TABLES:
+            connection.execute(statement)
+        # Appended, never updated: updates of one table by two writers would conflict.
+        connection.execute(
+            f"INSERT INTO {_CONTRACTS} SELECT $1, $2, coalesce(max(sequence), 0) + 1 FROM {_CONTRACTS} WHERE asset = $1",
+            [contract.asset, contract_text(contract)],
+        )
+
+
+def _fit_columns(
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, existing: dict[str, tuple[str, bool]]
+) -> None:
+    """Add nullable columns that the table lacks, refuse what else differs."""
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    for column in contract.columns:
+        kind, required = _TYPES[column.type], _is_required(contract, column)
+        alter = f"ALTER TABLE {_name(contract)} ALTER COLUMN {quote_identifier(column.name)}"
+        if column.name not in existing:
+            statement = f"ALTER TABLE {_name(contract)} ADD COLUMN {quote_identifier(column.name)} {kind}"
+            if not required:
+                connection.execute(statement)
+                continue
+            difference = (
+                f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
+                f"value for it; run {statement} DEFAULT ... and {alter} SET NOT NULL, make it nullable"
+            )
+        elif existing[column.name][0] != kind:
+            difference = (
+                f"column {column.name!r} is {existing[column.name][0]} in the lake and {kind} in the contract; run "
+                f"{alter} SET TYPE {kind}"
+            )
+        elif existing[column.name][1] != required:
+            difference = (
+                f"column {column.name!r} may {'be' if required else 'not be'} null in the lake and may "
+                f"{'not be' if required else 'be'} in the contract; run {alter} {'SET' if required else 'DROP'} NOT NULL"
+            )
+        else:
+            continue
+        raise ContractViolation(f"{contract.asset}: {difference}, or undo the change. Nothing was written.")
+    for name in existing.keys() - set(contract.names):
+        # Columns of somebody else's are left alone, but an overwritten row would lose them.
+        if contract.mode != "upsert":
+            raise ContractViolation(
+                f"{contract.asset}: the table has a column {name!r} that the contract does not have; run ALTER TABLE "
+                f"{_name(contract)} DROP COLUMN {quote_identifier(name)}, or add it to the contract. Nothing was written."
+            )
+
+
+def create_statements(contract: Contract) -> list[str]:
+    """The table's DDL. DuckLake has no keys and no checks; validation keeps them."""
+    columns = ", ".join(_column_sql(contract, column) for column in contract.columns)
+    statements = [f"CREATE TABLE {_name(contract)} ({columns})"]
+    if contract.partition_column:
+        day = quote_identifier(contract.partition_column)
+        statements.append(
+            f"ALTER TABLE {_name(contract)} SET PARTITIONED BY (year({day}), month({day}), day({day}))"
+        )
+    return statements
+
+
+def _column_sql(contract: Contract, column: Column) -> str:
+    required = " NOT NULL" if _is_required(contract, column) else ""
+    return f"{quote_identifier(column.name)} {_TYPES[column.type]}{required}"
+
+
+def _is_required(contract: Contract, column: Column) -> bool:
+    return not column.nullable or column.name in (*contract.key, contract.partition_column)
+
+
+def _name(contract: Contract) -> str:
+    return qualified("lake", contract.schema, contract.table)
+
+
+def _literal(moment: datetime) -> str:
+    return quote_literal(moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")) + "::TIMESTAMPTZ"
+
+
+def _columns(connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> dict[str, tuple[str, bool]]:
+    """Type and whether it may not be null, of each column that the table has."""
+    rows = connection.execute(
+        "SELECT column_name, data_type, NOT is_nullable FROM duckdb_columns() "
+        "WHERE database_name = 'lake' AND schema_name = $1 AND table_name = $2",
+        [schema, table],
+    ).fetchall()
+    return {name: (kind, required) for name, kind, required in rows}
+
+
+def _remembered(connection: "duckdb.DuckDBPyConnection", asset: str) -> Contract | None:
+    """The contract by which a table was last written; None if it never was."""
+    from ml_assets.lib.contract_json import contract_of_text
+
+    if not _columns(connection, "ledger", "contracts"):
+        return None
+    rows = connection.execute(
+        f"SELECT contract FROM {_CONTRACTS} WHERE asset = $1 ORDER BY sequence DESC LIMIT 1", [asset]
+    ).fetchall()
+    return contract_of_text(rows[0][0]) if rows else None
+
+
+def _select_sql(contract: Contract, columns: Sequence[str], windows: Sequence[Window]) -> str:
+    from ml_assets.lib.staging import windows_sql
+
+    names = ", ".join(map(quote_identifier, columns))
+    return f"SELECT {names} FROM {_name(contract)} WHERE {windows_sql(contract, windows, _literal)}"
+
+
+def _measured(
+    connection: "duckdb.DuckDBPyConnection",
+    contract: Contract,
+    window: Window,
+    bucket_us: int = 86_400_000_000,
+) -> "Buckets":
+    from ml_assets.lib.arrow_types import arrow_schema, recast
+    from ml_assets.lib.staging import measure
+
+    if not _columns(connection, contract.schema, contract.table):
+        return {}
+    reader = connection.execute(_select_sql(contract, contract.names, [window])).to_arrow_reader(65_536)
+    return measure(recast(reader, arrow_schema(contract)), contract, bucket_us)
+
+
+def _recorded(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> "Buckets":
+    """The last entry of each partition in the ledger."""
+    from ml_assets.lib.hashing import HASH_VERSION
+    from ml_assets.lib.staging import PartitionState, bucket_of_name
+
+    if not _columns(connection, "ledger", "writes"):
+        return {}
+    rows = connection.execute(
+        f'SELECT "partition", rows, bytes, content_hash FROM {_LEDGER} WHERE table_name = $1 '
+        'QUALIFY row_number() OVER (PARTITION BY "partition" ORDER BY sequence DESC) = 1 '
+        "AND hash_version = $2 AND rows > 0",
+        [f"{contract.schema}.{contract.table}", HASH_VERSION],
+    ).fetchall()
+    return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
+
+
+def _record(
+    connection: "duckdb.DuckDBPyConnection",
+    contract: Contract,
+    held: "Buckets",
+    buckets: Iterable[int] | None,
+    bucket_us: int,
+) -> None:
+    """Append what some partitions (None: all) hold now; the last entry of a partition counts."""
+    import pyarrow as pa
+
+    from ml_assets.lib.hashing import HASH_VERSION
+    from ml_assets.lib.staging import EMPTY, bucket_name
+
+    name = f"{contract.schema}.{contract.table}"
+    found = connection.execute(
+        f"SELECT max(sequence) FROM {_LEDGER} WHERE table_name = $1", [name]
+    ).fetchall()
+    sequence, now = (found[0][0] or 0) + 1, datetime.now(UTC)
+    known = set(_recorded(connection, contract)) | set(held) if buckets is None else buckets
+    states = {bucket: held.get(bucket, EMPTY) for bucket in known}
+    entries = pa.table(
+        {
+            "table_name": [name] * len(states),
+            "partition": [bucket_name(bucket, contract, bucket_us) for bucket in states],
+            "sequence": [sequence] * len(states),
+            "rows": [state.rows for state in states.values()],
+            "bytes": [state.bytes for state in states.values()],
+            "content_hash": [state.content_hash for state in states.values()],
+            "hash_version": [HASH_VERSION] * len(states),
+            "written_at": [now] * len(states),
+        }
+    )
+    connection.register("ledger_entries", entries)
+    connection.execute(f"INSERT INTO {_LEDGER} SELECT * FROM ledger_entries")
+    connection.unregister("ledger_entries")
+
+
+def _query_reader(lake: DuckLakeResource, query: Query) -> "pa.RecordBatchReader":
+    """A query's rows; its connection is closed when they are exhausted or dropped."""
+    import pyarrow as pa
+
+    if not query.tables:
+        return lake.reader(query.sql, dict(query.parameters) or None)
+
+    def batches() -> "Iterator[pa.RecordBatch]":
+        with lake.get_connection() as connection:
+            for name, table in query.tables.items():
+                connection.register(name, table)
+            stream = connection.execute(query.sql, dict(query.parameters) or None).to_arrow_reader(65_536)
+            yield stream.schema  # pyright: ignore[reportReturnType]
+            yield from stream
+
+    stream = batches()
+    schema: Any = next(stream)
+    return pa.RecordBatchReader.from_batches(schema, stream)

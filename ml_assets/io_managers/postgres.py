@@ -1,0 +1,81 @@
+"""Tables in PostgreSQL: one transaction a write, COPY in both directions.
+
+What belongs here: the IO manager and the two questions about a table's state. How a table is made and
+merged is in lib/postgres_table.py. What does not: anything about another store.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from ml_assets.contracts import Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.validation import Limits, Window
+from ml_assets.resources.postgres import PostgresResource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_assets.lib.staging import Staged, TableState
+
+
+class PostgresIOManager(TableIOManager):
+    """Writes and reads tables of PostgreSQL.
+
+    Args:
+        postgres: the server.
+    """
+
+    store: ClassVar[str] = "postgres"
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False)
+
+    postgres: PostgresResource
+
+    def _write(self, contract: Contract, staged: "Staged") -> bool:
+        from ml_assets.lib import postgres_table
+
+        with self.postgres.connect(write=True) as connection:
+            return postgres_table.write(connection, contract, staged)
+
+    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        return read(self.postgres, contract, columns, window)
+
+    def _remembered(self, asset: str) -> Contract | None:
+        from ml_assets.lib import postgres_table
+
+        with self.postgres.connect() as connection:
+            return postgres_table.remembered(connection, asset)
+
+
+def read(
+    postgres: PostgresResource, contract: Contract, columns: Sequence[str], window: Window
+) -> "pa.RecordBatchReader":
+    """Rows of a window as a stream; the connection is closed when it is exhausted or dropped."""
+    import pyarrow as pa
+
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.arrow_types import arrow_schema
+
+    def batches() -> "Iterator[pa.RecordBatch]":
+        # The longer time-out: the statement runs for as long as the consumer takes.
+        with postgres.connect(write=True) as connection:
+            yield from postgres_table.read(connection, contract, columns, window)
+
+    return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+
+def recorded(postgres: PostgresResource, contract: Contract) -> "TableState":
+    """Rows and content hash as noted when the table was written."""
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    with postgres.connect() as connection:
+        return table_state(postgres_table.recorded_buckets(connection, contract))
+
+
+def measured(postgres: PostgresResource, contract: Contract) -> "TableState":
+    """Rows and content hash of what the table holds now."""
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    with postgres.connect(write=True) as connection:
+        return table_state(postgres_table.measured_buckets(connection, contract))

@@ -1,0 +1,197 @@
+"""Online features: PostgreSQL holds the truth, Redis a copy of one version of it.
+
+A table is written to PostgreSQL in one transaction. Its rows also go to Redis as one hash per version, and a
+pointer names the version that counts. Around PostgreSQL's commit the pointer is taken away, so whoever asks
+in that moment reads PostgreSQL; it comes back under the table's lock, naming the version that PostgreSQL
+has. So a reader sees old or new, and a crash leaves no stale pointer. Without Redis all this is PostgreSQL.
+
+What belongs here: the IO manager, and `lookup`, the one way to read a row. What does not: features.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ml_assets.contracts import Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.resources.redis import RedisResource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from redis import Redis
+
+    from ml_assets.lib.staging import Staged, TableState
+
+_KEPT_S = 60
+"""How long a replaced version stays, for readers that hold its name already."""
+
+_FIELDS = 5_000
+"""Rows of one command."""
+
+_LOOKUP = """
+local version = redis.call('GET', KEYS[1])
+if not version then return false end
+return redis.call('HGET', KEYS[1] .. ':' .. version, ARGV[1])
+"""
+
+
+class RedisIOManager(TableIOManager):
+    """Writes feature tables for lookup by key.
+
+    Args:
+        redis: the cache; nothing is cached where no Redis is to be had.
+        postgres: the truth.
+    """
+
+    store: ClassVar[str] = "serving"
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False)
+
+    redis: RedisResource
+    postgres: PostgresResource
+
+    def _write(self, contract: Contract, staged: "Staged") -> bool:
+        from ml_assets.lib import postgres_table
+
+        cache = self.redis.client()
+        with self.postgres.connect(write=True) as connection:
+            changed = postgres_table.write(connection, contract, staged)
+            if cache is not None and changed:
+                cache.delete(_pointer(contract))
+        if cache is not None:
+            refresh(cache, self.postgres, contract)
+            cache.close()
+        return changed
+
+    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        import pyarrow as pa
+
+        from ml_assets.lib import postgres_table
+        from ml_assets.lib.arrow_types import arrow_schema
+
+        def batches() -> "Any":
+            with self.postgres.connect(write=True) as connection:
+                yield from postgres_table.read(connection, contract, columns, window)
+
+        return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def _remembered(self, asset: str) -> Contract | None:
+        from ml_assets.lib import postgres_table
+
+        with self.postgres.connect() as connection:
+            return postgres_table.remembered(connection, asset)
+
+
+def recorded(postgres: PostgresResource, contract: Contract) -> "TableState":
+    """Rows and content hash as noted when the table was written."""
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    with postgres.connect() as connection:
+        return table_state(postgres_table.recorded_buckets(connection, contract))
+
+
+def measured(postgres: PostgresResource, contract: Contract) -> "TableState":
+    """Rows and content hash of what PostgreSQL holds now."""
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    with postgres.connect(write=True) as connection:
+        return table_state(postgres_table.measured_buckets(connection, contract))
+
+
+def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> bool:
+    """Make Redis hold what PostgreSQL holds; returns whether it had to be filled.
+
+    Runs under the table's lock, so that the version named is the version that PostgreSQL has.
+    """
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    with postgres.connect(write=True) as connection:
+        postgres_table.lock(connection, contract.asset)
+        version = table_state(postgres_table.recorded_buckets(connection, contract)).content_hash
+        pointer = _pointer(contract)
+        if cache.get(pointer) == version.encode() and (
+            cache.exists(f"{pointer}:{version}") or version == "0" * 16
+        ):
+            return False
+        _fill(cache, f"{pointer}:{version}", contract, connection)
+        cache.set(pointer, version)
+        for old in cache.scan_iter(match=f"{pointer}:*", count=1000):
+            if old != f"{pointer}:{version}".encode() and cache.ttl(old) < 0:
+                cache.expire(old, _KEPT_S)
+    return True
+
+
+def lookup(
+    cache: "Redis | None", postgres: PostgresResource, contract: Contract, entity: str
+) -> dict[str, Any] | None:
+    """The row of one entity, None if there is none: from Redis, and from PostgreSQL where Redis does not have it.
+
+    Args:
+        cache: `RedisResource.client()`; None reads PostgreSQL.
+        entity: value of the contract's key, a single text column.
+    """
+    from redis import RedisError
+
+    if cache is not None:
+        try:
+            found: Any = cache.eval(_LOOKUP, 1, _pointer(contract), entity)
+        except RedisError:
+            found = None  # a cache that is gone is no reason not to answer
+        if found is not None:
+            return _unpacked(found, contract)
+    return _lookup_postgres(postgres, contract, entity)
+
+
+def _lookup_postgres(postgres: PostgresResource, contract: Contract, entity: str) -> dict[str, Any] | None:
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.sql import quote_identifier, quote_literal
+
+    with postgres.connect() as connection:
+        if not postgres_table.table_exists(connection, contract.schema, contract.table):
+            return None
+        condition = f"{quote_identifier(contract.key[0])} = {quote_literal(entity)}"
+        for batch in postgres_table.read(connection, contract, contract.names, WHOLE, condition):
+            for row in batch.to_pylist():
+                return row
+    return None
+
+
+def _pointer(contract: Contract) -> str:
+    return f"ml-assets:{contract.asset}"
+
+
+def _fill(cache: "Redis", name: str, contract: Contract, connection: Any) -> None:
+    from ml_assets.lib import postgres_table
+
+    cache.delete(name)
+    for batch in postgres_table.read(connection, contract, contract.names):
+        for start in range(0, batch.num_rows, _FIELDS):
+            rows = batch.slice(start, _FIELDS).to_pylist()
+            cache.hset(
+                name, mapping={row[contract.key[0]]: json.dumps(row, default=_json_time) for row in rows}
+            )
+    cache.persist(name)
+
+
+def _json_time(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in Redis")
+
+
+def _unpacked(packed: bytes, contract: Contract) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(packed)
+    for column in contract.columns:
+        value = row[column.name]
+        if value is not None and column.type == "timestamp":
+            row[column.name] = datetime.fromisoformat(value)
+        elif value is not None and column.type == "date":
+            row[column.name] = date.fromisoformat(value)
+    return row

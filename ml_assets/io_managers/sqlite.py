@@ -1,0 +1,474 @@
+"""Tables in a SQLite file: one transaction a write.
+
+What belongs here: DDL, encoding of values, merge and ledger for SQLite. Times are ISO 8601 text in UTC with
+microseconds, JSON and vectors are text, so that the file can be read with any tool. What does not:
+anything about another store.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.sql import quote_identifier, quote_literal, utc_text
+from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.resources.sqlite import SQLiteResource
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import pyarrow as pa
+
+    from ml_assets.lib.staging import Buckets, Staged, TableState
+
+_TYPES = {
+    "string": "TEXT",
+    "int64": "INTEGER",
+    "float64": "REAL",
+    "bool": "INTEGER",
+    "timestamp": "TEXT",
+    "date": "TEXT",
+    "json": "TEXT",
+    "vector": "TEXT",
+}
+_READ_ROWS = 20_000
+_LEDGER = "ml_assets_writes"
+_CONTRACTS = "ml_assets_contracts"
+_LEDGER_TABLES = (
+    f"CREATE TABLE IF NOT EXISTS {_LEDGER} (table_name TEXT, partition TEXT, rows INTEGER NOT NULL, "
+    "bytes INTEGER NOT NULL, content_hash TEXT NOT NULL, hash_version TEXT NOT NULL, written_at TEXT NOT NULL, "
+    "PRIMARY KEY (table_name, partition))",
+    f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset TEXT PRIMARY KEY, contract TEXT NOT NULL)",
+)
+
+
+class SQLiteIOManager(TableIOManager):
+    """Writes and reads tables of a SQLite file.
+
+    Args:
+        sqlite: the file.
+    """
+
+    store: ClassVar[str] = "sqlite"
+    limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False)
+
+    sqlite: SQLiteResource
+
+    def _write(self, contract: Contract, staged: "Staged") -> bool:
+        with self.sqlite.connect(write=True) as connection:
+            return write(connection, contract, staged)
+
+    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        import pyarrow as pa
+
+        from ml_assets.lib.arrow_types import arrow_schema, never_written
+
+        def batches() -> "Iterator[pa.RecordBatch]":
+            with self.sqlite.connect() as connection:
+                if not _columns(connection, contract.table):
+                    raise never_written(contract.asset)
+                yield from _select(connection, contract, columns, [window])
+
+        return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def _remembered(self, asset: str) -> Contract | None:
+        with self.sqlite.connect() as connection:
+            return _remembered(connection, asset)
+
+
+def recorded(sqlite: SQLiteResource, contract: Contract) -> "TableState":
+    """Rows and content hash as noted when the table was written."""
+    from ml_assets.lib.staging import table_state
+
+    with sqlite.connect() as connection:
+        return table_state(_recorded(connection, contract))
+
+
+def measured(sqlite: SQLiteResource, contract: Contract) -> "TableState":
+    """Rows and content hash of what the table holds now."""
+    from ml_assets.lib.staging import measure, table_state
+
+    with sqlite.connect() as connection:
+        if not _columns(connection, contract.table):
+            return table_state({})
+        return table_state(measure(_select(connection, contract, contract.names, [WHOLE]), contract))
+
+
+def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged") -> bool:
+    """Put staged rows in place within the open transaction; returns whether anything had to be changed.
+
+    Raises:
+        ContractViolation: the table in the file is not the contract's, or a foreign key points nowhere.
+    """
+    from ml_assets.lib.staging import confirmed, measure
+
+    ensure_table(connection, contract)
+    every = staged.window.whole
+    if contract.mode == "upsert":
+        changed = set(staged.buckets)
+    else:
+        changed = confirmed(
+            staged,
+            _recorded(connection, contract),
+            lambda window: measure(
+                _select(connection, contract, contract.names, [window]), contract, staged.bucket_us
+            ),
+        )
+    if not changed:
+        return False
+    displaced = _put(connection, contract, staged, changed)
+    _check_foreign_keys(connection, contract)
+    if contract.mode == "upsert":
+        _measure_again(connection, contract, changed | displaced, staged.bucket_us)
+        return True
+    held = {b: state for b, state in staged.buckets.items() if every or b in changed}
+    _record(connection, contract, held, None if every else changed, staged.bucket_us)
+    _measure_again(connection, contract, displaced - changed, staged.bucket_us)
+    return True
+
+
+def _put(
+    connection: "sqlite3.Connection", contract: Contract, staged: "Staged", changed: set[int]
+) -> set[int]:
+    """Delete and insert, or merge; returns the partitions that rows were taken from."""
+    from ml_assets.lib.staging import spans, windows_sql
+
+    if contract.mode == "overwrite" and not contract.unique_across_days:
+        where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
+        connection.execute(f"DELETE FROM {quote_identifier(contract.table)} WHERE {where}")
+        _insert(connection, quote_identifier(contract.table), contract, staged, changed)
+        return set()
+    _fill_stage(connection, contract, staged, changed)
+    displaced = _displaced(connection, contract, staged)
+    _merge(connection, contract, staged, changed)
+    return displaced
+
+
+def _insert(
+    connection: "sqlite3.Connection",
+    table: str,
+    contract: Contract,
+    staged: "Staged",
+    buckets: set[int] | None,
+) -> None:
+    names = ", ".join(map(quote_identifier, contract.names))
+    statement = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(contract.columns))})"
+    for batch in staged.batches(buckets):
+        connection.executemany(statement, _encoded(batch, contract))
+
+
+def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
+    """Create the table, or add the nullable columns that the contract has gained.
+
+    Raises:
+        ContractViolation: the table differs in another way; says what to do.
+    """
+    from ml_assets.lib.contract_json import contract_text, refuse_new_identity
+
+    for statement in _LEDGER_TABLES:
+        connection.execute(statement)
+    existing = _columns(connection, contract.table)
+    old = _remembered(connection, contract.asset)
+    if not existing:
+        for statement in create_statements(contract):
+            connection.execute(statement)
+    elif old is not None:
+        refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}")
+    if existing:
+        _fit_columns(connection, contract, existing)
+    if not existing or old != contract:
+        connection.execute(
+            f"INSERT OR REPLACE INTO {_CONTRACTS} VALUES (?, ?)", [contract.asset, contract_text(contract)]
+        )
+
+
+def _fit_columns(
+    connection: "sqlite3.Connection", contract: Contract, existing: dict[str, tuple[str, bool]]
+) -> None:
+    """Add nullable columns that the table lacks, refuse what else differs. SQLite cannot alter a column."""
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    table = quote_identifier(contract.table)
+    rebuild = f"ALTER TABLE {table} RENAME TO old_{contract.table}, materialize again"
+    for column in contract.columns:
+        kind, required = _TYPES[column.type], _is_required(contract, column)
+        if column.name in existing and existing[column.name] != (kind, required):
+            was, is_now = (
+                f"{k}{' NOT NULL' if r else ''}" for k, r in (existing[column.name], (kind, required))
+            )
+            difference = (
+                f"column {column.name!r} is {was} in the file and {is_now} in the contract; run {rebuild}"
+            )
+        elif column.name not in existing and required:
+            difference = (
+                f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
+                f"value for it; run {rebuild}, make it nullable"
+            )
+        else:
+            if column.name not in existing:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote_identifier(column.name)} {kind}")
+            continue
+        raise ContractViolation(f"{contract.asset}: {difference}, or undo the change. Nothing was written.")
+    for name in existing.keys() - set(contract.names):
+        # Columns of somebody else's are left alone, but an overwritten row would lose them.
+        if contract.mode == "overwrite":
+            raise ContractViolation(
+                f"{contract.asset}: the table has a column {name!r} that the contract does not have; run ALTER TABLE "
+                f"{table} DROP COLUMN {quote_identifier(name)}, or add it to the contract. Nothing was written."
+            )
+
+
+def create_statements(contract: Contract) -> list[str]:
+    """The table's DDL: columns, key, foreign keys (which follow a deleted parent), index on the partition."""
+    table = quote_identifier(contract.table)
+    columns = [
+        f"{quote_identifier(c.name)} {_TYPES[c.type]}{' NOT NULL' if _is_required(contract, c) else ''}"
+        for c in contract.columns
+    ]
+    columns += [
+        f"FOREIGN KEY ({quote_identifier(key.column)}) REFERENCES {quote_identifier(key.parent)} "
+        f"({quote_identifier(key.parent_column)}) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED"
+        for key in contract.foreign_keys
+    ]
+    statements = []
+    if contract.key and _across(contract):
+        columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
+    statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
+    index = f"{contract.table}_{{}}"
+    if contract.key and not _across(contract):
+        name = quote_identifier(index.format("key"))
+        statements.append(f"CREATE UNIQUE INDEX {name} ON {table} ({_conflict_target(contract)})")
+    for column in [contract.partition_column, *(key.column for key in contract.foreign_keys)]:
+        if column:
+            name = quote_identifier(index.format(column))
+            statements.append(f"CREATE INDEX {name} ON {table} ({quote_identifier(column)})")
+    return statements
+
+
+def _across(contract: Contract) -> bool:
+    return contract.partition_column is None or contract.unique_across_days
+
+
+def _conflict_target(contract: Contract) -> str:
+    """What a key is unique within: the table, or the day (the first ten characters of the time)."""
+    names = ", ".join(map(quote_identifier, contract.key))
+    if _across(contract) or contract.partition_column is None:
+        return names
+    return f"{names}, substr({quote_identifier(contract.partition_column)}, 1, 10)"
+
+
+def _is_required(contract: Contract, column: Column) -> bool:
+    return not column.nullable or column.name in (*contract.key, contract.partition_column)
+
+
+def _columns(connection: "sqlite3.Connection", table: str) -> dict[str, tuple[str, bool]]:
+    """Type and whether it may not be null, of each column that the table has."""
+    rows = connection.execute('SELECT name, type, "notnull" FROM pragma_table_info(?)', [table]).fetchall()
+    return {name: (kind, bool(required)) for name, kind, required in rows}
+
+
+def _remembered(connection: "sqlite3.Connection", asset: str) -> Contract | None:
+    """The contract by which a table was last written; None if it never was."""
+    from ml_assets.lib.contract_json import contract_of_text
+
+    if not _columns(connection, _CONTRACTS):
+        return None
+    rows = connection.execute(f"SELECT contract FROM {_CONTRACTS} WHERE asset = ?", [asset]).fetchall()
+    return contract_of_text(rows[0][0]) if rows else None
+
+
+def _fill_stage(
+    connection: "sqlite3.Connection", contract: Contract, staged: "Staged", buckets: set[int]
+) -> None:
+    columns = ", ".join(f"{quote_identifier(c.name)} {_TYPES[c.type]}" for c in contract.columns)
+    key = f", PRIMARY KEY ({_stage_key(contract)})" if contract.key else ""
+    connection.execute("DROP TABLE IF EXISTS temp.stage")
+    connection.execute(f"CREATE TEMPORARY TABLE stage ({columns}{key})")
+    _insert(connection, "temp.stage", contract, staged, buckets)
+
+
+def _stage_key(contract: Contract) -> str:
+    names = list(contract.key) if _across(contract) else [*contract.key, contract.partition_column or ""]
+    return ", ".join(map(quote_identifier, dict.fromkeys(names)))
+
+
+def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> None:
+    from ml_assets.lib.staging import spans, windows_sql
+
+    table = quote_identifier(contract.table)
+    names = ", ".join(map(quote_identifier, contract.names))
+    if contract.mode != "upsert":
+        where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
+        same_key = " AND ".join(f"new.{k} = old.{k}" for k in map(quote_identifier, contract.key)) or "false"
+        connection.execute(
+            f"DELETE FROM {table} AS old WHERE {where} AND NOT EXISTS (SELECT 1 FROM temp.stage AS new WHERE {same_key})"
+        )
+    values = [quote_identifier(name) for name in contract.names if name not in contract.key]
+    action = "NOTHING"
+    if values:
+        # `IS NOT` compares nulls, too: only rows that differ are written.
+        differs = " OR ".join(f"{table}.{name} IS NOT excluded.{name}" for name in values)
+        action = f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in values)} WHERE {differs}"
+    conflict = f"ON CONFLICT ({_conflict_target(contract)}) DO {action}" if contract.key else ""
+    # WHERE true: without it SQLite reads ON as part of a join.
+    connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM temp.stage WHERE true {conflict}")
+    connection.execute("DROP TABLE temp.stage")
+
+
+def _displaced(connection: "sqlite3.Connection", contract: Contract, staged: "Staged") -> set[int]:
+    """Partitions that hold rows which will move into the slice because their day has changed."""
+    from ml_assets.lib.staging import bucket_of_name
+
+    if contract.partition_column is None or not contract.unique_across_days:
+        return set()
+    column = quote_identifier(contract.partition_column)
+    same_key = " AND ".join(f"old.{k} = new.{k}" for k in map(quote_identifier, contract.key))
+    rows = connection.execute(
+        f"SELECT DISTINCT old.{column} FROM {quote_identifier(contract.table)} AS old JOIN temp.stage AS new "
+        f"ON {same_key} WHERE old.{column} <> new.{column}"
+    ).fetchall()
+    return {bucket_of_name(moment[:10]) for (moment,) in rows}
+
+
+def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) -> None:
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    if not contract.foreign_keys:
+        return
+    for key in contract.foreign_keys:
+        child, parent = quote_identifier(key.column), quote_identifier(key.parent)
+        orphans = connection.execute(
+            f"SELECT DISTINCT {child} FROM {quote_identifier(contract.table)} WHERE {child} IS NOT NULL AND {child} "
+            f"NOT IN (SELECT {quote_identifier(key.parent_column)} FROM {parent}) LIMIT 3"
+        ).fetchall()
+        if orphans:
+            raise ContractViolation(
+                f"{contract.asset}: column {key.column!r} holds {', '.join(repr(v) for (v,) in orphans)}, which "
+                f"{key.parent}.{key.parent_column} does not have: write {key.parent} first. Nothing was written."
+            )
+
+
+def _recorded(connection: "sqlite3.Connection", contract: Contract) -> "Buckets":
+    from ml_assets.lib.hashing import HASH_VERSION
+    from ml_assets.lib.staging import PartitionState, bucket_of_name
+
+    if not _columns(connection, _LEDGER):
+        return {}
+    rows = connection.execute(
+        f"SELECT partition, rows, bytes, content_hash FROM {_LEDGER} WHERE table_name = ? AND hash_version = ?",
+        [contract.table, HASH_VERSION],
+    ).fetchall()
+    return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
+
+
+def _record(
+    connection: "sqlite3.Connection",
+    contract: Contract,
+    held: "Buckets",
+    buckets: Iterable[int] | None,
+    bucket_us: int,
+) -> None:
+    """Note what some partitions (None: all) hold now; those that hold nothing are forgotten."""
+    from ml_assets.lib.hashing import HASH_VERSION
+    from ml_assets.lib.staging import bucket_name
+
+    if buckets is None:
+        connection.execute(f"DELETE FROM {_LEDGER} WHERE table_name = ?", [contract.table])
+    else:
+        names = [(contract.table, bucket_name(bucket, contract, bucket_us)) for bucket in buckets]
+        connection.executemany(f"DELETE FROM {_LEDGER} WHERE table_name = ? AND partition = ?", names)
+    now = utc_text(datetime.now(UTC))
+    connection.executemany(
+        f"INSERT INTO {_LEDGER} VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                contract.table,
+                bucket_name(b, contract, bucket_us),
+                s.rows,
+                s.bytes,
+                s.content_hash,
+                HASH_VERSION,
+                now,
+            )
+            for b, s in held.items()
+            if buckets is None or b in buckets
+        ],
+    )
+
+
+def _measure_again(
+    connection: "sqlite3.Connection", contract: Contract, buckets: set[int], bucket_us: int
+) -> None:
+    """Record partitions whose content is not what was staged: upserted ones, and those that lost rows."""
+    from ml_assets.lib.staging import measure, spans_of
+
+    if buckets:
+        windows = spans_of(buckets, bucket_us)
+        held = measure(_select(connection, contract, contract.names, windows), contract, bucket_us)
+        _record(connection, contract, held, buckets, bucket_us)
+
+
+def _select(
+    connection: "sqlite3.Connection", contract: Contract, columns: Sequence[str], windows: Sequence[Window]
+) -> "Iterator[pa.RecordBatch]":
+    import pyarrow as pa
+
+    from ml_assets.lib.arrow_types import arrow_schema
+    from ml_assets.lib.staging import windows_sql
+
+    schema = arrow_schema(contract, columns)
+    where = windows_sql(contract, windows, _time_literal(contract))
+    names = ", ".join(map(quote_identifier, columns))
+    cursor = connection.execute(f"SELECT {names} FROM {quote_identifier(contract.table)} WHERE {where}")
+    while rows := cursor.fetchmany(_READ_ROWS):
+        values = zip(columns, zip(*rows, strict=True), strict=True)
+        arrays = [_decoded(list(cells), contract.by_name[name]) for name, cells in values]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _time_literal(contract: Contract) -> Any:
+    """Text of a moment as the partition column holds it; text order is time order."""
+    column = contract.by_name[contract.partition_column] if contract.partition_column else None
+    if column is not None and column.type == "date":
+        return lambda moment: quote_literal(moment.astimezone(UTC).date().isoformat())
+    return lambda moment: quote_literal(utc_text(moment))
+
+
+def _encoded(batch: "pa.RecordBatch", contract: Contract) -> Iterable[tuple[Any, ...]]:
+    """Rows as SQLite's values."""
+    columns = [_encode(batch.column(column.name), column) for column in contract.columns]
+    return zip(*columns, strict=True)
+
+
+def _encode(array: "pa.Array", column: Column) -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ml_assets.lib.arrow_types import vectors_to_text
+
+    if column.type == "timestamp":
+        array = pc.call_function("strftime", [array], pc.StrftimeOptions("%Y-%m-%dT%H:%M:%SZ"))
+    elif column.type == "date":
+        array = pc.cast(array, pa.string())
+    elif column.type == "bool":
+        array = pc.cast(array, pa.int8())
+    elif column.type == "vector":
+        array = vectors_to_text(array)
+    return array.to_pylist()
+
+
+def _decoded(cells: list[Any], column: Column) -> "pa.Array":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ml_assets.lib.arrow_types import ARROW_TYPES, vectors_from_text
+
+    target = ARROW_TYPES[column.type]
+    if column.type in ("timestamp", "date"):
+        return pc.cast(pa.array(cells, pa.string()), target)
+    if column.type == "bool":
+        return pc.cast(pa.array(cells, pa.int8()), target)
+    if column.type == "vector":
+        return vectors_from_text(pa.array(cells, pa.string()))
+    return pa.array(cells, target)

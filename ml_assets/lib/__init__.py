@@ -1,0 +1,1 @@
+"""Pure functions: no dagster, no store, no environment."""

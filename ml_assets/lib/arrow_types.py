@@ -1,0 +1,244 @@
+"""Rows as Arrow: the schema of a contract, and bringing whatever an asset returns into it, by name.
+
+What belongs here: conversions without loss, and the refusal of everything else. What does not: the ranges
+of values (lib/validation.py) and any store.
+
+The logical types of a contract are these Arrow types: string, int64, float64 (double), bool, timestamp[us,
+UTC], date32, json as string in canonical form, vector as list<float32>.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.lib.canonical_json import JSONError, canonical_all
+
+BATCH_ROWS = 65_536
+"""Rows of a batch: large enough for bulk paths, small enough to keep memory flat."""
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+    "json": pa.string(),
+    "vector": pa.list_(pa.float32()),
+}
+
+
+class ContractViolation(ValueError):
+    """Rows that a table's contract does not allow. One sentence: table, column, values, way out."""
+
+
+def never_written(asset: str) -> LookupError:
+    """The error for a table that is asked for before it exists."""
+    return LookupError(f"{asset} has never been written here: materialize it first.")
+
+
+def arrow_schema(contract: Contract, columns: Sequence[str] | None = None) -> pa.Schema:
+    """The contract's columns (or some of them, in that order) as an Arrow schema.
+
+    Raises:
+        ContractViolation: a column that the contract does not have.
+    """
+    unknown = [name for name in columns or () if name not in contract.by_name]
+    if unknown:
+        raise ContractViolation(
+            f"{contract.asset} has no column {', '.join(map(repr, unknown))}; "
+            f"ask for some of {', '.join(contract.names)}."
+        )
+    chosen = [contract.by_name[name] for name in columns or contract.names]
+    return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], c.nullable) for c in chosen])
+
+
+def conform(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
+    """The rows in the contract's schema: columns by name, types converted where nothing is lost.
+
+    Args:
+        data: `pandas.DataFrame`, `pyarrow.Table`, `RecordBatch` or `RecordBatchReader`.
+
+    Raises:
+        ContractViolation: a column is missing or unknown, or its values do not fit its type.
+    """
+    schema = arrow_schema(contract)
+    for batch in _batches(data, contract):
+        _same_names(batch.schema.names, contract)
+        arrays = [_fit(batch.column(column.name), column, contract) for column in contract.columns]
+        # Nullability is checked by validation, which names the rows; Arrow would only refuse.
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _batches(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        _same_names(data.schema.names, contract)
+        yield from data.to_batches(max_chunksize=BATCH_ROWS)
+    elif isinstance(data, pa.RecordBatchReader):
+        _same_names(data.schema.names, contract)
+        for batch in data:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+    elif type(data).__module__.startswith("pandas") and hasattr(data, "columns"):
+        _same_names([str(name) for name in data.columns], contract)
+        for start in range(0, len(data), BATCH_ROWS):
+            yield _from_pandas(data.iloc[start : start + BATCH_ROWS], contract)
+    else:
+        raise ContractViolation(
+            f"{contract.asset}: the asset returned {type(data).__name__}; return a pandas DataFrame, a pyarrow "
+            "Table or a pyarrow RecordBatchReader."
+        )
+
+
+def _from_pandas(frame: Any, contract: Contract) -> pa.RecordBatch:
+    arrays = []
+    for name in frame.columns:
+        column = contract.by_name[str(name)]
+        values = frame[name]
+        try:
+            if column.type == "json" and values.dtype == object:
+                missing = values.isna() if not len(values) else [_is_missing(value) for value in values]
+                arrays.append(
+                    pa.array(
+                        canonical_all(None if m else v for m, v in zip(missing, values, strict=True)),
+                        pa.string(),
+                    )
+                )
+            elif column.type == "vector":
+                arrays.append(pa.array(values.tolist(), ARROW_TYPES["vector"]))
+            else:
+                arrays.append(_one_chunk(pa.array(values, from_pandas=True)))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, JSONError) as fault:
+            raise _wrong_type(contract, column, values.dtype, str(fault)) from fault
+    return pa.RecordBatch.from_arrays(arrays, names=[str(name) for name in frame.columns])
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"
+
+
+def _one_chunk(array: Any) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _same_names(names: Iterable[str], contract: Contract) -> None:
+    names = list(names)
+    missing = [name for name in contract.names if name not in names]
+    extra = [name for name in names if name not in contract.by_name]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if missing or extra or doubled:
+        faults = [
+            f"{label} {', '.join(map(repr, found))}"
+            for label, found in (("misses", missing), ("does not know", extra), ("was given twice", doubled))
+            if found
+        ]
+        raise ContractViolation(
+            f"{contract.asset} {' and '.join(faults)}: return exactly the columns of the contract "
+            f"({', '.join(contract.names)}). Nothing was written."
+        )
+
+
+def _fit(array: pa.Array, column: Column, contract: Contract) -> pa.Array:
+    """The values in the column's type, or a refusal."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    target = ARROW_TYPES[column.type]
+    if array.type != target:
+        if not pa.types.is_null(array.type) and not _lossless(array.type, column.type):
+            raise _wrong_type(contract, column, array.type, "")
+        try:
+            array = _cast(array, target)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as fault:
+            raise _wrong_type(contract, column, array.type, str(fault)) from fault
+    if column.type == "json":
+        try:
+            return pa.array(canonical_all(array.to_pylist()), pa.string())
+        except JSONError as fault:
+            raise ContractViolation(
+                f"{contract.asset}: column {column.name!r}: {fault}; mend or quarantine the rows. Nothing was written."
+            ) from fault
+    return array
+
+
+def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:
+    if pa.types.is_fixed_size_list(array.type):
+        array = pc.cast(array, pa.list_(array.type.value_type))
+    return pc.cast(array, target)
+
+
+def _lossless(given: pa.DataType, wanted: str) -> bool:
+    """Whether values may be cast; `pc.cast` then still refuses those that do not fit."""
+    match wanted:
+        case "string" | "json":
+            return (
+                pa.types.is_large_string(given) or pa.types.is_string_view(given) or pa.types.is_string(given)
+            )
+        case "int64":
+            return pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)
+        case "float64":
+            # A decimal such as SQL's 0.1 becomes the double that stands for it.
+            return pa.types.is_floating(given) or pa.types.is_integer(given) or pa.types.is_decimal(given)
+        case "timestamp":
+            return pa.types.is_timestamp(given) and given.tz is not None
+        case "date":
+            return pa.types.is_date(given)
+        case "vector":
+            return _is_list(given) and pa.types.is_floating(given.value_type)
+    return False
+
+
+def _is_list(given: pa.DataType) -> bool:
+    return pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given)
+
+
+def _wrong_type(contract: Contract, column: Column, given: Any, detail: str) -> ContractViolation:
+    naive = isinstance(given, pa.DataType) and pa.types.is_timestamp(given) and given.tz is None
+    remedy = "state the time zone of the values, UTC for instance" if naive else "convert it upstream"
+    reason = f" ({detail.splitlines()[0]})" if detail else ""
+    return ContractViolation(
+        f"{contract.asset}: column {column.name!r} is {given} and does not fit {column.type}{reason}: "
+        f"{remedy}. Nothing was written."
+    )
+
+
+def recast(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:
+    """What a store returned, in the types of a contract; the store's own types are known to fit."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            arrays = []
+            for field in schema:
+                array = batch.column(field.name)
+                array = array.storage if isinstance(array, pa.ExtensionArray) else array
+                arrays.append(array if array.type == field.type else pc.cast(array, field.type))
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def vectors_to_text(vectors: pa.Array) -> pa.Array:
+    """Vectors as `[0.5,1,-2]`, each number in the shortest form that reads back the same."""
+    numbers = pc.cast(vectors, pa.list_(pa.string()))
+    joined = pc.call_function("binary_join", [numbers, pa.scalar(",")])
+    text = pc.call_function(
+        "binary_join_element_wise", [pa.scalar("["), joined, pa.scalar("]"), pa.scalar("")]
+    )
+    return (
+        text
+        if not vectors.null_count
+        else pc.call_function("if_else", [vectors.is_null(), pa.scalar(None, pa.string()), text])
+    )
+
+
+def vectors_from_text(text: pa.Array) -> pa.Array:
+    """The vectors that `vectors_to_text` wrote."""
+    inner = pc.call_function("utf8_slice_codeunits", [text], pc.SliceOptions(1, -1))
+    parts = pc.call_function("split_pattern", [inner], pc.SplitPatternOptions(","))
+    return pc.cast(parts, ARROW_TYPES["vector"])

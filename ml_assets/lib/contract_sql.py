@@ -1,0 +1,113 @@
+"""SQL that counts how a table breaks its contract. One text that PostgreSQL, DuckDB, ClickHouse and SQLite
+all understand, so that each store checks its own rows where they lie.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
+
+LARGEST = "1.7976931348623157e308"
+"""Upper bound where a column names none: NaN sorts above it in DuckDB and PostgreSQL."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that a contract says of one column.
+
+    Args:
+        text: the rule for a reader, such as `accuracy is between 0 and 1`.
+        broken: SQL condition that is true for a row that breaks it.
+    """
+
+    text: str
+    broken: str
+
+
+def table_name(contract: Contract) -> str:
+    """The quoted name under which the store knows the table."""
+    if contract.store == "duckdb":
+        return qualified(contract.schema, contract.table)
+    return quote_identifier(contract.table)
+
+
+def rules(contract: Contract) -> list[Rule]:
+    """Everything that SQL can say of single rows; types are what the store's own columns enforce."""
+    return [rule for column in contract.columns for rule in _column_rules(column)]
+
+
+def _column_rules(column: Column) -> list[Rule]:
+    name = quote_identifier(column.name)
+    found = []
+    if not column.nullable:
+        found.append(Rule(f"{column.name} is there", f"{name} IS NULL"))
+    if column.minimum is not None or column.maximum is not None:
+        low = f"-{LARGEST}" if column.minimum is None else f"{column.minimum:g}"
+        high = LARGEST if column.maximum is None else f"{column.maximum:g}"
+        text = f"{column.name} is {_span(column)}"
+        found.append(Rule(text, f"{name} IS NOT NULL AND NOT ({name} >= {low} AND {name} <= {high})"))
+    if column.choices:
+        listed = ", ".join(quote_literal(choice) for choice in column.choices)
+        found.append(
+            Rule(f"{column.name} is one of {', '.join(column.choices)}", f"{name} NOT IN ({listed})")
+        )
+    return found
+
+
+def _span(column: Column) -> str:
+    if column.maximum is None:
+        return f"at least {column.minimum:g}"
+    if column.minimum is None:
+        return f"at most {column.maximum:g}"
+    return f"between {column.minimum:g} and {column.maximum:g}"
+
+
+def count_broken(contract: Contract) -> str:
+    """Statement that returns one row: the number of rows, then how many break each of `rules`."""
+    sums = [f"coalesce(sum(CASE WHEN {rule.broken} THEN 1 ELSE 0 END), 0)" for rule in rules(contract)]
+    return f"SELECT {', '.join(['count(*)', *sums])} FROM {table_name(contract)}"
+
+
+def doubled_keys(contract: Contract, limit: int = 5) -> str:
+    """Statement that returns keys that stand more than once, with how often; none if all is well."""
+    parts = [quote_identifier(name) for name in contract.key]
+    if contract.partition_column and not contract.unique_across_days:
+        parts.append(f"CAST({quote_identifier(contract.partition_column)} AS DATE)")
+    keys = ", ".join(parts)
+    return (
+        f"SELECT {keys}, count(*) FROM {table_name(contract)} GROUP BY {keys} "
+        f"HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {limit}"
+    )
+
+
+def present_tables(store: str) -> str:
+    """Statement that returns the names of a store's tables, one a row."""
+    if store == "sqlite":
+        return "SELECT name FROM sqlite_master WHERE type = 'table'"
+    return "SELECT table_name FROM information_schema.tables"
+
+
+def count(
+    contract: Contract,
+    expression: str = "count(*)",
+    where: str = "",
+    days: tuple[date, date] | None = None,
+) -> str:
+    """Statement that returns one number over the rows of the days [first, last], or over the whole table.
+
+    Args:
+        contract: of the table.
+        expression: SQL aggregate.
+        where: SQL condition on the rows, besides the contract's scope.
+        days: first and last day; ignored where the table is not partitioned.
+    """
+    conditions = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in contract.scope]
+    conditions += [where] if where else []
+    if days and contract.partition_column:
+        column = quote_identifier(contract.partition_column)
+        # SQLite keeps times as ISO text and has no dates.
+        day = f"substr({column}, 1, 10)" if contract.store == "sqlite" else f"CAST({column} AS DATE)"
+        conditions.append(f"{day} BETWEEN '{days[0].isoformat()}' AND '{days[1].isoformat()}'")
+    clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT {expression} FROM {table_name(contract)}{clause}"

@@ -1,0 +1,418 @@
+"""The ledger of intake, in PostgreSQL: contents, the places where they were found, touched days.
+
+What belongs here: every statement on schema `ledger`. A function takes an open connection and leaves the
+transaction to its caller.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+from ml_assets.errors import Refusal
+from ml_assets.lib.sql import read_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+WHOLE = date(1970, 1, 1)
+"""Stands for the whole table in a stream without days."""
+
+LOCK_WAIT_S = 300
+_LOCK_SPACE = 0x6D6C  # keeps our advisory locks apart from those of others in the same database
+
+# A late metric touches its run's day: runs and metrics may not be taken in side by side.
+_LOCK_GROUPS = {"runs": 1, "metrics": 1, "performance": 2, "predictions": 3, "documents": 4}
+
+
+class Postgres(Protocol):
+    """What intake needs of the PostgreSQL resource."""
+
+    def connect(self, write: bool = False) -> "AbstractContextManager[psycopg.Connection]":
+        """One transaction."""
+        ...
+
+
+class IntakeBusy(Refusal):
+    """Another process takes in the same stream."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a content was found.
+
+    Args:
+        root: "" for landing files, else the tracking store.
+        unit: path below the stream's folder, or run id.
+        fingerprint: equal as long as nobody need look again.
+    """
+
+    root: str
+    unit: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """A place as the ledger has it."""
+
+    fingerprint: str
+    unit_hash: str
+    retired: bool
+
+
+@dataclass
+class Content:
+    """A content and what became of its rows.
+
+    Args:
+        days: good rows by day.
+    """
+
+    unit_hash: str
+    origin: str
+    unit: str
+    rows_read: int = 0
+    rows_quarantined: int = 0
+    days: dict[date, int] = field(default_factory=dict)
+    ignored_columns: Sequence[str] = ()
+
+
+def ensure_schema(postgres: Postgres) -> None:
+    """Create what is missing of the ledger; one cheap look if nothing is."""
+    with postgres.connect() as connection:
+        row = connection.execute("SELECT to_regclass('ledger.settled_days')").fetchone()
+        if row and row[0]:
+            return
+    with postgres.connect(write=True) as connection:
+        # IF NOT EXISTS is not safe against a second process that creates the same.
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_LOCK_SPACE,))
+        connection.execute(read_sql("postgres/ledger/schema.sql"))
+
+
+@contextmanager
+def only_one(postgres: Postgres, stream: str) -> "Iterator[None]":
+    """Hold the stream: whatever stands as 'loading' in the ledger then belongs to a process that died.
+
+    Raises:
+        IntakeBusy: another process did not let go of it within `LOCK_WAIT_S`.
+    """
+    import psycopg
+
+    with postgres.connect(write=True) as connection:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT_S}s",))
+        try:
+            connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK_SPACE, _LOCK_GROUPS[stream]))
+        except psycopg.errors.LockNotAvailable:
+            raise IntakeBusy(
+                f"another process has been taking in {stream} for {LOCK_WAIT_S} s; try again when it is done."
+            ) from None
+        yield
+
+
+# --- places and contents ----------------------------------------------------------------------------
+
+
+def known_places(connection: "psycopg.Connection", stream: str, root: str) -> dict[str, Known]:
+    """Everything found so far under a root, by unit."""
+    rows = connection.execute(
+        "SELECT unit, fingerprint, unit_hash, retired FROM ledger.places WHERE stream = %s AND root = %s",
+        (stream, root),
+    )
+    return {unit: Known(*rest) for unit, *rest in rows}
+
+
+def contents_at(connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]) -> list[str]:
+    """Contents that lie at these places."""
+    rows = connection.execute(
+        "SELECT DISTINCT unit_hash FROM ledger.places WHERE stream = %s AND root = %s AND unit = ANY(%s)",
+        (stream, root, list(units)),
+    )
+    return [unit_hash for (unit_hash,) in rows]
+
+
+def content_states(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> dict[str, str]:
+    """State of those of the contents that the ledger has."""
+    rows = connection.execute(
+        "SELECT unit_hash, state FROM ledger.units WHERE stream = %s AND unit_hash = ANY(%s)",
+        (stream, list(hashes)),
+    )
+    return dict(rows.fetchall())
+
+
+def begin_ingest(connection: "psycopg.Connection", stream: str, ingest_id: str) -> None:
+    """Open an ingest."""
+    connection.execute("INSERT INTO ledger.ingests (ingest_id, stream) VALUES (%s, %s)", (ingest_id, stream))
+
+
+def end_ingest(connection: "psycopg.Connection", ingest_id: str) -> None:
+    """Close an ingest."""
+    connection.execute("UPDATE ledger.ingests SET finished_at = now() WHERE ingest_id = %s", (ingest_id,))
+
+
+def claim(connection: "psycopg.Connection", stream: str, ingest_id: str, contents: Iterable[Content]) -> None:
+    """Say that these contents are about to be appended."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.units (stream, unit_hash, origin, unit, ingest_id, state) "
+            "VALUES (%s, %s, %s, %s, %s, 'loading')",
+            [(stream, c.unit_hash, c.origin, c.unit, ingest_id) for c in contents],
+        )
+
+
+def abandoned(connection: "psycopg.Connection", stream: str) -> list[str]:
+    """Contents that were claimed and never went live; only to be asked by who holds the stream."""
+    rows = connection.execute(
+        "SELECT unit_hash FROM ledger.units WHERE stream = %s AND state = 'loading'", (stream,)
+    )
+    return [unit_hash for (unit_hash,) in rows]
+
+
+def forget(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
+    """Strike claimed contents off the ledger, after their rows are gone from the lake."""
+    connection.execute(
+        "DELETE FROM ledger.units WHERE stream = %s AND unit_hash = ANY(%s)", (stream, list(hashes))
+    )
+
+
+def go_live(connection: "psycopg.Connection", stream: str, contents: Sequence[Content]) -> None:
+    """Enter what was read of claimed contents, make them live, touch their days."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE ledger.units SET state = 'live', rows_read = %s, rows_quarantined = %s, "
+            "ignored_columns = %s, loaded_at = now() WHERE stream = %s AND unit_hash = %s",
+            [
+                (c.rows_read, c.rows_quarantined, list(c.ignored_columns), stream, c.unit_hash)
+                for c in contents
+            ],
+        )
+        cursor.executemany(
+            "INSERT INTO ledger.unit_days (stream, unit_hash, day, rows_good) VALUES (%s, %s, %s, %s)",
+            [(stream, c.unit_hash, day, rows) for c in contents for day, rows in c.days.items()],
+        )
+    touch(connection, stream, {day for c in contents for day in c.days})
+
+
+def put_places(connection: "psycopg.Connection", stream: str, places: Mapping[Place, str]) -> None:
+    """Say which content lies where; one that lies nowhere any more retires, and comes back if it does.
+
+    A landing file that was retired by hand stays so while its content is the same; a run that MLflow shows
+    again is back.
+    """
+    before = connection.execute(
+        "SELECT DISTINCT unit_hash FROM ledger.places "
+        "WHERE stream = %s AND root = ANY(%s) AND unit = ANY(%s)",
+        (stream, sorted({place.root for place in places}), [place.unit for place in places]),
+    ).fetchall()
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.places AS p (stream, root, unit, fingerprint, unit_hash) "
+            "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (stream, root, unit) DO UPDATE SET "
+            "fingerprint = excluded.fingerprint, unit_hash = excluded.unit_hash, "
+            "retired = p.retired AND p.unit_hash = excluded.unit_hash AND NOT EXISTS (SELECT FROM ledger.units u "
+            "WHERE u.stream = p.stream AND u.unit_hash = p.unit_hash AND u.origin = 'mlflow')",
+            [(stream, p.root, p.unit, p.fingerprint, h) for p, h in places.items()],
+        )
+    _follow_places(connection, stream, sorted({h for (h,) in before} | set(places.values())))
+
+
+def _follow_places(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
+    """Retire contents that lie nowhere, revive retired ones that lie somewhere, touch the days of both."""
+    changed = connection.execute(
+        """
+        UPDATE ledger.units u SET state = CASE WHEN u.state = 'live' THEN 'retired' ELSE 'live' END
+        WHERE u.stream = %(stream)s AND u.unit_hash = ANY(%(hashes)s) AND u.state <> 'loading'
+          AND (u.state = 'live') <> EXISTS (
+              SELECT FROM ledger.places p
+              WHERE p.stream = u.stream AND p.unit_hash = u.unit_hash AND NOT p.retired
+          )
+        RETURNING u.unit_hash
+        """,
+        {"stream": stream, "hashes": list(hashes)},
+    ).fetchall()
+    days = connection.execute(
+        "SELECT DISTINCT day FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)",
+        (stream, [unit_hash for (unit_hash,) in changed]),
+    )
+    touch(connection, stream, {day for (day,) in days})
+
+
+def retire_places(connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]) -> int:
+    """Withdraw what lies at these places; returns how many there were that were not retired yet."""
+    rows = connection.execute(
+        "UPDATE ledger.places SET retired = true WHERE stream = %s AND root = %s AND unit = ANY(%s) "
+        "AND NOT retired RETURNING unit_hash",
+        (stream, root, list(units)),
+    ).fetchall()
+    _follow_places(connection, stream, [unit_hash for (unit_hash,) in rows])
+    return len(rows)
+
+
+# --- days -------------------------------------------------------------------------------------------
+
+
+def touch(connection: "psycopg.Connection", stream: str, days: Iterable[date]) -> None:
+    """Mark days as changed. The counter is raised under the row's lock, so no touch is ever lost."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.touched_days AS t VALUES (%s, %s, 1) "
+            "ON CONFLICT (stream, day) DO UPDATE SET seq = t.seq + 1",
+            # In order, so that two transactions cannot wait for each other.
+            [(stream, day) for day in sorted(days)],
+        )
+
+
+def touched(connection: "psycopg.Connection", stream: str, first: date, last: date) -> dict[date, int]:
+    """Counters of the touched days from first to last."""
+    rows = connection.execute(
+        "SELECT day, seq FROM ledger.touched_days WHERE stream = %s AND day BETWEEN %s AND %s",
+        (stream, first, last),
+    )
+    return dict(rows.fetchall())
+
+
+def settle(connection: "psycopg.Connection", stream: str, days: Mapping[date, int]) -> None:
+    """Record that the raw table holds these days as of these counters."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.settled_days AS s VALUES (%s, %s, %s) "
+            "ON CONFLICT (stream, day) DO UPDATE SET seq = greatest(s.seq, excluded.seq)",
+            [(stream, day, days[day]) for day in sorted(days)],
+        )
+
+
+def due_days(connection: "psycopg.Connection", stream: str) -> list[date]:
+    """Days that were touched since their raw rows were last rebuilt."""
+    rows = connection.execute(
+        "SELECT day FROM ledger.touched_days t LEFT JOIN ledger.settled_days s USING (stream, day) "
+        "WHERE stream = %s AND t.seq > coalesce(s.seq, 0) ORDER BY day",
+        (stream,),
+    )
+    return [day for (day,) in rows]
+
+
+def live_hashes(connection: "psycopg.Connection", stream: str, first: date, last: date) -> list[str]:
+    """Live contents that have rows between these days."""
+    rows = connection.execute(
+        "SELECT DISTINCT unit_hash FROM ledger.units JOIN ledger.unit_days USING (stream, unit_hash) "
+        "WHERE stream = %s AND state = 'live' AND day BETWEEN %s AND %s ORDER BY unit_hash",
+        (stream, first, last),
+    )
+    return [unit_hash for (unit_hash,) in rows]
+
+
+# --- accounts ---------------------------------------------------------------------------------------
+
+
+def enter_loaded(
+    connection: "psycopg.Connection",
+    stream: str,
+    first: date,
+    last: date,
+    rows: Iterable[tuple[str, date, int]],
+) -> None:
+    """Enter how many rows of each (unit_hash, day) stand in the raw table; those not named have none."""
+    connection.execute(
+        "UPDATE ledger.unit_days d SET rows_loaded = 0 FROM ledger.units u "
+        "WHERE d.stream = u.stream AND d.unit_hash = u.unit_hash AND u.state = 'live' "
+        "AND d.stream = %s AND d.day BETWEEN %s AND %s",
+        (stream, first, last),
+    )
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE ledger.unit_days SET rows_loaded = %s WHERE stream = %s AND unit_hash = %s AND day = %s",
+            [(count, stream, unit_hash, day) for unit_hash, day, count in rows],
+        )
+
+
+def counts(connection: "psycopg.Connection", ingest_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Rows of some ingests by stream: read, loaded, superseded, quarantined.
+
+    Superseded are good rows that do not stand in the raw table: another row of their key won, their content
+    was withdrawn, or their day is still to be rebuilt.
+    """
+    rows = connection.execute(
+        """
+        SELECT u.stream, sum(u.rows_read)::bigint, sum(d.loaded)::bigint,
+               sum(d.good - d.loaded)::bigint, sum(u.rows_quarantined)::bigint
+        FROM ledger.units u CROSS JOIN LATERAL (
+            SELECT coalesce(sum(rows_good), 0) AS good,
+                   coalesce(sum(rows_loaded) FILTER (WHERE u.state = 'live'), 0) AS loaded
+            FROM ledger.unit_days WHERE stream = u.stream AND unit_hash = u.unit_hash
+        ) d
+        WHERE u.ingest_id = ANY(%s)
+        GROUP BY u.stream
+        """,
+        (list(ingest_ids),),
+    )
+    names = ("read", "loaded", "superseded", "quarantined")
+    return {stream: dict(zip(names, numbers, strict=True)) for stream, *numbers in rows}
+
+
+def unit_counts(connection: "psycopg.Connection", stream: str) -> dict[str, tuple[str, int, int, int]]:
+    """(unit, rows read, good rows, quarantined rows) of every content that is not being loaded, by hash."""
+    rows = connection.execute(
+        "SELECT unit_hash, unit, rows_read, coalesce(sum(rows_good), 0)::bigint, rows_quarantined "
+        "FROM ledger.units LEFT JOIN ledger.unit_days USING (stream, unit_hash) "
+        "WHERE stream = %s AND state <> 'loading' GROUP BY unit_hash, unit, rows_read, rows_quarantined",
+        (stream,),
+    )
+    return {unit_hash: (unit, *numbers) for unit_hash, unit, *numbers in rows}  # type: ignore[misc]
+
+
+def loaded_by_day(connection: "psycopg.Connection", stream: str) -> dict[date, int]:
+    """Rows of live contents that stand in the raw table, by day, as entered at its last rebuild."""
+    rows = connection.execute(
+        "SELECT day, coalesce(sum(rows_loaded), 0)::bigint "
+        "FROM ledger.unit_days JOIN ledger.units USING (stream, unit_hash) "
+        "WHERE stream = %s AND state = 'live' GROUP BY day",
+        (stream,),
+    )
+    return dict(rows.fetchall())
+
+
+# --- quarantine -------------------------------------------------------------------------------------
+
+
+def quarantining(connection: "psycopg.Connection", stream: str) -> list[str]:
+    """Live contents that hold quarantined rows."""
+    rows = connection.execute(
+        "SELECT unit_hash FROM ledger.units WHERE stream = %s AND state = 'live' AND rows_quarantined > 0",
+        (stream,),
+    )
+    return [unit_hash for (unit_hash,) in rows]
+
+
+def quarantining_places(
+    connection: "psycopg.Connection", stream: str
+) -> list[tuple[str, str, str, str, str]]:
+    """(root, unit, fingerprint, unit_hash, origin) of the places of live contents with quarantined rows."""
+    return connection.execute(
+        "SELECT root, p.unit, fingerprint, unit_hash, origin "
+        "FROM ledger.places p JOIN ledger.units u USING (stream, unit_hash) "
+        "WHERE stream = %s AND state = 'live' AND rows_quarantined > 0 AND NOT retired",
+        (stream,),
+    ).fetchall()
+
+
+def reopened(connection: "psycopg.Connection") -> set[str]:
+    """Streams that have something to be read again, though nothing outside has changed."""
+    rows = connection.execute("SELECT DISTINCT stream FROM ledger.places WHERE fingerprint = ''")
+    return {stream for (stream,) in rows}
+
+
+def reopen(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
+    """Have contents read again: the next visit removes their rows, and their places are new to it."""
+    days = connection.execute(
+        "SELECT DISTINCT day FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)",
+        (stream, list(hashes)),
+    ).fetchall()
+    touch(connection, stream, [day for (day,) in days])
+    for statement in (
+        "UPDATE ledger.units SET state = 'loading' WHERE stream = %s AND unit_hash = ANY(%s)",
+        "UPDATE ledger.places SET fingerprint = '' WHERE stream = %s AND unit_hash = ANY(%s)",
+    ):
+        connection.execute(statement, (stream, list(hashes)))

@@ -1,0 +1,101 @@
+"""What is in quarantine, and the ways out of it: retry after a fix, withdraw a file.
+
+What belongs here: the verbs of `ml-assets quarantine` and `ml-assets retire`. A row leaves quarantine when its
+file is delivered again without the fault; nobody has to retry that. A retry is for rows whose file is the same
+and whose judgement is not: a day that was in the future, a setting that was changed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts import STREAMS
+from ml_assets.errors import Refusal
+from ml_assets.lib.intake import ledger
+from ml_assets.lib.intake.judge import Bounds
+from ml_assets.lib.intake.ledger import Postgres
+from ml_assets.lib.intake.sources import stream_listings
+from ml_assets.lib.intake.visit import IntakeReport, Lake, ensure_tables, visiting
+from ml_assets.lib.sql import quote_identifier, read_sql
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LANDING_ROOT = ""
+
+
+class NotTakenIn(Refusal):
+    """A file that the ledger does not know. One sentence: which, and what to do."""
+
+
+def quarantined(lake: Lake, postgres: Postgres, stream: str, limit: int | None = None) -> "pa.Table":
+    """Quarantined rows of what counts at present: stream, origin, unit, line, reason, text, time.
+
+    Args:
+        limit: rows at most; None for all.
+    """
+    ledger.ensure_schema(postgres)
+    ensure_tables(lake)
+    with postgres.connect() as connection:
+        live = ledger.quarantining(connection, stream)
+    statement = read_sql("duckdb/raw/quarantined.sql").format(table=quote_identifier(f"intake_{stream}"))
+    with lake.get_connection() as connection:
+        return connection.execute(
+            statement, {"stream": stream, "live": live, "limit": 2**62 if limit is None else limit}
+        ).to_arrow_table()
+
+
+def reopen(postgres: Postgres, stream: str, landing_folder: Path, globs: Mapping[str, str]) -> int:
+    """Have contents that hold quarantined rows read again by the next intake; returns how many.
+
+    A file that is gone from its folder is left as it is: there is nothing to read again.
+
+    Args:
+        landing_folder: the folder above the streams' own.
+        globs: of sources, from the settings.
+    """
+    ledger.ensure_schema(postgres)
+    listings = stream_listings(stream, landing_folder, globs)
+    there = {(root, file.unit, file.fingerprint) for root, each in listings.items() for file in each.files}
+    with ledger.only_one(postgres, stream), postgres.connect(write=True) as connection:
+        places = ledger.quarantining_places(connection, stream)
+        chosen = {
+            unit_hash
+            for root, unit, fingerprint, unit_hash, origin in places
+            if origin == "mlflow" or (root, unit, fingerprint) in there
+        }
+        ledger.reopen(connection, stream, sorted(chosen))
+    return len(chosen)
+
+
+def retire_file(stream: str, unit: str, lake: Lake, postgres: Postgres, bounds: Bounds) -> IntakeReport:
+    """Withdraw a landing file's rows; it is not taken in again before it changes.
+
+    Args:
+        unit: path below the stream's landing folder; the file itself may be gone.
+
+    Raises:
+        NotTakenIn: no such file was taken in.
+    """
+    ledger.ensure_schema(postgres)
+    with postgres.connect() as connection:
+        known = ledger.known_places(connection, stream, LANDING_ROOT)
+    if unit not in known:
+        raise NotTakenIn(
+            f"no file {unit!r} was taken in for {stream}: name it as it lies below landing/{stream}."
+        )
+    report = IntakeReport()
+    with visiting(STREAMS[stream], lake, postgres, bounds, report) as visit:
+        visit.withdraw(LANDING_ROOT, [unit])
+    return report
+
+
+def export_rows(table: "pa.Table", path: Path) -> int:
+    """Write quarantined rows to a JSON lines file; returns how many."""
+    import orjson
+
+    with path.open("wb") as out:
+        for batch in table.to_batches(max_chunksize=10_000):
+            rows: list[dict[str, Any]] = batch.to_pylist()
+            out.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    return table.num_rows

@@ -1,0 +1,176 @@
+"""Raw tables as queries over intake: a pure function of the rows of live contents.
+
+What belongs here: which rows stand in a raw table, and the account of where the others went.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+
+from ml_assets.contracts import STREAMS, Stream
+from ml_assets.lib.hashing import row_hash_sql
+from ml_assets.lib.intake import ledger
+from ml_assets.lib.intake.ledger import Postgres
+from ml_assets.lib.intake.visit import Lake
+from ml_assets.lib.query import Query
+from ml_assets.lib.sql import quote_identifier, read_sql
+
+
+@dataclass(frozen=True)
+class RawInputs:
+    """What a raw table is built from, as of one moment.
+
+    Args:
+        first, last: days, `ledger.WHOLE` both for a stream without days.
+        live: contents that count.
+        counters: touched days and how often they were touched.
+    """
+
+    stream: str
+    first: date
+    last: date
+    live: Sequence[str]
+    counters: Mapping[date, int]
+
+    @property
+    def table(self) -> pa.Table:
+        """The live contents as the relation `live`."""
+        return pa.table({"unit_hash": pa.array(self.live, pa.string())})
+
+
+def raw_inputs(postgres: Postgres, stream: str, first: date, last: date) -> RawInputs:
+    """Live contents and counters in one snapshot: what is touched later makes the days due again."""
+    ledger.ensure_schema(postgres)
+    everything = STREAMS[stream].unique_across_days
+    with postgres.connect() as connection:
+        # One snapshot for both statements.
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        counters = ledger.touched(connection, stream, first, last)
+        live = ledger.live_hashes(
+            connection, stream, date.min if everything else first, date.max if everything else last
+        )
+    return RawInputs(stream, first, last, live, counters)
+
+
+def raw_query(inputs: RawInputs, committed: Callable[[], None] | None = None) -> Query:
+    """The rows of the raw table on the days of the inputs.
+
+    Args:
+        committed: called once the rows are in place.
+    """
+    stream = STREAMS[inputs.stream]
+    columns = ", ".join(quote_identifier(column.name) for column in stream.columns)
+    parameters = {"first": inputs.first, "last": inputs.last}
+    return Query(_statement(stream, columns), parameters, {"live": inputs.table}, committed)
+
+
+def _statement(stream: Stream, columns: str) -> str:
+    template = read_sql(f"duckdb/raw/{'unique' if stream.unique_across_days else 'daily'}.sql")
+    return template.format(
+        stream=stream.name,
+        columns=columns,
+        key=", ".join(map(quote_identifier, stream.key)),
+        version="".join(f"{quote_identifier(name)} DESC NULLS LAST, " for name in stream.version_columns),
+        hash=row_hash_sql(stream.columns),
+    )
+
+
+def settle(postgres: Postgres, lake: Lake, inputs: RawInputs) -> None:
+    """Enter in the ledger which content's rows stand in the raw table that was built from these inputs.
+
+    To be called after the table's commit: days are settled only when their rows are there.
+    """
+    statement = _statement(STREAMS[inputs.stream], "unit_hash, coalesce(day, DATE '1970-01-01') AS day")
+    with lake.get_connection() as connection:
+        connection.register("live", inputs.table)
+        rows = connection.execute(
+            f"SELECT unit_hash, day, count(*) FROM ({statement}) GROUP BY ALL",
+            {"first": inputs.first, "last": inputs.last},
+        ).fetchall()
+    with postgres.connect(write=True) as connection:
+        ledger.enter_loaded(connection, inputs.stream, inputs.first, inputs.last, rows)
+        ledger.settle(connection, inputs.stream, inputs.counters)
+
+
+def account(postgres: Postgres, ingest_ids: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Rows of some ingests for every stream: read = loaded + superseded + quarantined.
+
+    To be asked after the raw tables of the days that the ingests touched are rebuilt.
+    """
+    with postgres.connect() as connection:
+        counts = ledger.counts(connection, list(ingest_ids))
+    nothing = {"read": 0, "loaded": 0, "superseded": 0, "quarantined": 0}
+    return {stream: counts.get(stream, dict(nothing)) for stream in STREAMS}
+
+
+def unbalanced_intake(postgres: Postgres, lake: Lake, stream: str) -> list[str]:
+    """Sentences on contents whose rows read are not those that intake holds; none if all is well."""
+    ledger.ensure_schema(postgres)
+    with postgres.connect() as connection:
+        units = ledger.unit_counts(connection, stream)
+    with lake.get_connection() as connection:
+        stored = _recount_intake(connection, stream)
+    found = []
+    for unit_hash, (unit, read, good, quarantined) in units.items():
+        held = stored.get(unit_hash, (0, 0))
+        if held != (good, quarantined) or read != good + quarantined:
+            found.append(
+                f"{unit}: {read:,} rows were read, {good:,} taken in and {quarantined:,} quarantined, but "
+                f"intake holds {held[0]:,} and {held[1]:,}; run `ml-assets quarantine retry` for it"
+            )
+    return found
+
+
+def unbalanced_raw(postgres: Postgres, lake: Lake, stream: str) -> list[str]:
+    """Sentences on days whose raw rows the ledger does not account for; none if all is well.
+
+    Days that are still to be rebuilt are left out.
+    """
+    ledger.ensure_schema(postgres)
+    with postgres.connect() as connection:
+        loaded = ledger.loaded_by_day(connection, stream)
+        due = set(ledger.due_days(connection, stream))
+    with lake.get_connection() as connection:
+        raw = _recount_raw(connection, stream)
+    found = []
+    for day in sorted((loaded.keys() | raw.keys()) - due):
+        if loaded.get(day, 0) != raw.get(day, 0):
+            when = "" if day == ledger.WHOLE else f" on {day}"
+            found.append(
+                f"raw_{stream} holds {raw.get(day, 0):,} rows{when}, the ledger accounts for "
+                f"{loaded.get(day, 0):,}; materialize it again"
+            )
+    return found
+
+
+def _exists(connection: Any, schema: str, table: str) -> bool:
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE database_name = 'lake' AND schema_name = ? AND table_name = ?",
+        [schema, table],
+    ).fetchone()
+    return found != (0,)
+
+
+def _recount_intake(connection: Any, stream: str) -> dict[str, tuple[int, int]]:
+    if not _exists(connection, "intake", f"intake_{stream}"):
+        return {}
+    rows = connection.execute(
+        "SELECT unit_hash, count(*) FILTER (quarantine_reason IS NULL), count(quarantine_reason) "
+        f"FROM intake.{quote_identifier(f'intake_{stream}')} GROUP BY unit_hash"
+    )
+    return {unit_hash: (good, bad) for unit_hash, good, bad in rows.fetchall()}
+
+
+def _recount_raw(connection: Any, stream: str) -> dict[date, int]:
+    column = STREAMS[stream].day_column
+    day = f"CAST({quote_identifier(column)} AS DATE)" if column else "DATE '1970-01-01'"
+    if not _exists(connection, "raw", f"raw_{stream}"):
+        return {}
+    rows = connection.execute(
+        f"SELECT {day}, count(*) FROM raw.{quote_identifier(f'raw_{stream}')} GROUP BY 1"
+    )
+    return dict(rows.fetchall())

@@ -1,0 +1,554 @@
+"""Tables in PostgreSQL made and written from contracts, in the caller's transaction.
+
+What belongs here: DDL, COPY in both directions as Arrow batches, merge, and the ledger of writes. Three
+stores keep things in PostgreSQL (its own tables, Chroma's manifest, the truth behind Redis), so this is a
+library over a psycopg connection. What does not: opening connections, Dagster.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.lib.arrow_types import (
+    ContractViolation,
+    arrow_schema,
+    never_written,
+    vectors_from_text,
+    vectors_to_text,
+)
+from ml_assets.lib.canonical_json import restored_all
+from ml_assets.lib.contract_json import contract_of_text, contract_text, refuse_new_identity
+from ml_assets.lib.hashing import HASH_VERSION
+from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
+from ml_assets.lib.staging import (
+    DAY_US,
+    Buckets,
+    PartitionState,
+    Staged,
+    bucket_name,
+    bucket_of_name,
+    confirmed,
+    measure,
+    spans,
+    spans_of,
+    windows_sql,
+)
+from ml_assets.lib.validation import WHOLE, Window
+
+if TYPE_CHECKING:
+    import psycopg
+
+_TYPES = {
+    "string": "text",
+    "int64": "bigint",
+    "float64": "double precision",
+    "bool": "boolean",
+    "timestamp": "timestamp with time zone",
+    "date": "date",
+    "json": "jsonb",
+    "vector": "vector",
+}
+_READ_BYTES = 4 * 2**20
+
+_LEDGER = """
+CREATE SCHEMA IF NOT EXISTS ledger;
+CREATE TABLE IF NOT EXISTS ledger.writes (
+    store text NOT NULL,
+    table_name text NOT NULL,
+    partition text NOT NULL,
+    rows bigint NOT NULL,
+    bytes bigint NOT NULL,
+    content_hash text NOT NULL,
+    hash_version text NOT NULL,
+    written_at timestamptz NOT NULL,
+    PRIMARY KEY (store, table_name, partition)
+);
+CREATE TABLE IF NOT EXISTS ledger.contracts (
+    asset text PRIMARY KEY,
+    contract text NOT NULL
+)
+"""
+
+
+def run(
+    connection: "psycopg.Connection", statement: str, values: Sequence[Any] | None = None
+) -> "psycopg.Cursor[Any]":
+    """Execute a statement put together from quoted names and bound values.
+
+    psycopg's own `execute` takes only literal text or bytes, to remind its caller of exactly that.
+    """
+    return connection.execute(statement.encode(), values)
+
+
+def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:
+    """Put staged rows in place, as the contract's mode says, within the open transaction.
+
+    Returns:
+        Whether anything had to be changed.
+
+    Raises:
+        ContractViolation: the table in the database is not the contract's and cannot be made so, or a row
+            that somebody else owns has the key of one of ours.
+    """
+    lock(connection, contract.asset)
+    ensure_table(connection, contract)
+    if contract.mode == "upsert":
+        return _upsert(connection, contract, staged)
+    changed = confirmed(
+        staged,
+        recorded_buckets(connection, contract),
+        lambda w: _measured(connection, contract, w, staged.bucket_us),
+    )
+    if not changed:
+        return False
+    displaced: set[int] = set()
+    if contract.mode == "overwrite" and not contract.unique_across_days:
+        run(connection, f"DELETE FROM {_name(contract)} WHERE {_slice_sql(contract, staged, changed)}")
+        copy_in(connection, _name(contract), contract, staged.batches(changed))
+    else:
+        displaced = _merge(connection, contract, staged, changed)
+    every = staged.window.whole
+    held = {b: state for b, state in staged.buckets.items() if every or b in changed}
+    record(connection, contract, held, None if every else changed, staged.bucket_us)
+    _measure_again(connection, contract, displaced - changed, staged)
+    return True
+
+
+def lock(connection: "psycopg.Connection", name: str) -> None:
+    """Let only one transaction at a time write what goes by this name."""
+    run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + name])
+
+
+def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
+    """Create the table, or add what the contract has gained: nullable columns.
+
+    Raises:
+        ContractViolation: the table differs in another way; says which statement would mend it.
+    """
+    existing = _existing_columns(connection, contract)
+    if not existing:
+        for statement in create_statements(contract):
+            run(connection, statement)
+        remember(connection, contract)
+        return
+    old = remembered(connection, contract.asset)
+    if old is not None:
+        refuse_new_identity(old, contract, f"DROP TABLE {_name(contract)}")
+    for column in contract.columns:
+        if column.name not in existing:
+            _add_column(connection, contract, column)
+        else:
+            _same_column(contract, column, *existing[column.name])
+    for name in existing.keys() - set(contract.names):
+        # Columns of somebody else's are left alone, but an overwritten row would lose them.
+        if contract.mode == "overwrite":
+            raise ContractViolation(
+                f"{contract.asset}: the table has a column {name!r} that the contract does not have; run "
+                f"ALTER TABLE {_name(contract)} DROP COLUMN {quote_identifier(name)}, or add it to the contract. "
+                "Nothing was written."
+            )
+    remember(connection, contract)
+
+
+def _same_column(contract: Contract, column: Column, kind: str, required: bool) -> None:
+    """Refuse a column whose type or nullability in the database is not the contract's."""
+    alter = f"ALTER TABLE {_name(contract)} ALTER COLUMN {quote_identifier(column.name)}"
+    wanted, wants = _sql_type(column), _is_required(contract, column)
+    if kind != wanted:
+        difference, statement = f"is {kind} in the database and {wanted}", f"{alter} TYPE {wanted} USING ..."
+    elif required != wants:
+        difference = (
+            f"may {'not ' if required else ''}be null in the database and may {'not ' if wants else ''}be"
+        )
+        statement = f"{alter} {'SET' if wants else 'DROP'} NOT NULL"
+    else:
+        return
+    raise ContractViolation(
+        f"{contract.asset}: column {column.name!r} {difference} in the contract; run {statement}, or undo the "
+        "change. Nothing was written."
+    )
+
+
+def remember(connection: "psycopg.Connection", contract: Contract) -> None:
+    """Note by which contract a table is written now."""
+    ensure_ledger(connection)
+    run(
+        connection,
+        "INSERT INTO ledger.contracts AS old VALUES (%s, %s) ON CONFLICT (asset) DO UPDATE "
+        "SET contract = excluded.contract WHERE old.contract <> excluded.contract",
+        [contract.asset, contract_text(contract)],
+    )
+
+
+def remembered(connection: "psycopg.Connection", asset: str) -> Contract | None:
+    """The contract by which a table was last written; None if it never was."""
+    if not table_exists(connection, "ledger", "contracts"):
+        return None
+    rows = run(connection, "SELECT contract FROM ledger.contracts WHERE asset = %s", [asset]).fetchall()
+    return contract_of_text(rows[0][0]) if rows else None
+
+
+def create_statements(contract: Contract) -> list[str]:
+    """The table's DDL: columns, key, index on the partition column, HNSW on vectors."""
+    table = _name(contract)
+    columns = [
+        f"{quote_identifier(c.name)} {_sql_type(c)}{' NOT NULL' if _is_required(contract, c) else ''}"
+        for c in contract.columns
+    ]
+    statements = []
+    if contract.key and _key_is_primary(contract):
+        columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
+    for key in contract.foreign_keys:
+        parent = qualified(contract.schema, key.parent)
+        columns.append(
+            f"FOREIGN KEY ({quote_identifier(key.column)}) REFERENCES {parent} ({quote_identifier(key.parent_column)}) "
+            "ON DELETE CASCADE"
+        )
+    statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
+    if contract.key and not _key_is_primary(contract):
+        statements.append(f"CREATE UNIQUE INDEX ON {table} ({_conflict_target(contract)})")
+    if contract.partition_column and contract.partition_column not in contract.key[:1]:
+        statements.append(f"CREATE INDEX ON {table} ({quote_identifier(contract.partition_column)})")
+    statements += [
+        f"CREATE INDEX ON {table} USING hnsw ({quote_identifier(c.name)} vector_cosine_ops)"
+        for c in contract.columns
+        if c.type == "vector"
+    ]
+    return statements
+
+
+def copy_in(
+    connection: "psycopg.Connection", table: str, contract: Contract, batches: Iterable[pa.RecordBatch]
+) -> None:
+    """Load batches by COPY."""
+    import pyarrow.csv
+
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    columns = ", ".join(map(quote_identifier, contract.names))
+    statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT csv)"
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        for batch in batches:
+            text = io.BytesIO()
+            pyarrow.csv.write_csv(_vectors_as_text(batch, contract), text, options)
+            copy.write(text.getbuffer())
+
+
+def read(
+    connection: "psycopg.Connection",
+    contract: Contract,
+    columns: Sequence[str],
+    window: Window = WHOLE,
+    condition: str = "true",
+) -> Iterator[pa.RecordBatch]:
+    """Rows by COPY, streamed, in the contract's types. Nothing is read of columns that were not asked for.
+
+    Raises:
+        LookupError: there is no such table.
+    """
+    if not table_exists(connection, contract.schema, contract.table):
+        raise never_written(contract.asset)
+    schema = arrow_schema(contract, columns)
+    chosen = [contract.by_name[name] for name in columns]
+    selected = ", ".join(
+        f"{quote_identifier(c.name)}{'::text' if c.type in ('json', 'vector') else ''}" for c in chosen
+    )
+    where = f"{windows_sql(contract, [window], _literal)} AND {condition}"
+    statement = f"COPY (SELECT {selected} FROM {_name(contract)} WHERE {where}) TO STDOUT (FORMAT csv)"
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        block = bytearray()
+        for row in copy:
+            block += row
+            if len(block) >= _READ_BYTES:
+                yield from _parsed(bytes(block), schema, chosen)
+                block.clear()
+        if block:
+            yield from _parsed(bytes(block), schema, chosen)
+
+
+def table_exists(connection: "psycopg.Connection", schema: str, table: str) -> bool:
+    """Whether there is such a table."""
+    found = run(connection, "SELECT to_regclass(%s) IS NOT NULL", [qualified(schema, table)]).fetchone()
+    return bool(found and found[0])
+
+
+def ensure_ledger(connection: "psycopg.Connection") -> None:
+    """Create the ledger of writes if it is not there."""
+    if not table_exists(connection, "ledger", "contracts"):
+        lock(connection, "ledger")
+        run(connection, _LEDGER)
+
+
+def recorded_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:
+    """What the ledger says of a table; nothing of what was hashed in another way."""
+    if not table_exists(connection, "ledger", "writes"):
+        return {}
+    rows = run(
+        connection,
+        "SELECT partition, rows, bytes, content_hash FROM ledger.writes "
+        "WHERE store = %s AND table_name = %s AND hash_version = %s",
+        [contract.store, contract.table, HASH_VERSION],
+    ).fetchall()
+    return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
+
+
+def record(
+    connection: "psycopg.Connection",
+    contract: Contract,
+    held: Buckets,
+    buckets: Iterable[int] | None,
+    bucket_us: int,
+) -> None:
+    """Note what some partitions (None: all) hold now; those that hold nothing are forgotten."""
+    ensure_ledger(connection)
+    names = None if buckets is None else [bucket_name(bucket, contract, bucket_us) for bucket in buckets]
+    run(
+        connection,
+        "DELETE FROM ledger.writes WHERE store = %s AND table_name = %s AND (%s::text[] IS NULL OR partition = ANY(%s))",
+        [contract.store, contract.table, names, names],
+    )
+    now = datetime.now(UTC)
+    rows = [
+        (
+            contract.store,
+            contract.table,
+            bucket_name(bucket, contract, bucket_us),
+            state.rows,
+            state.bytes,
+            state.content_hash,
+            HASH_VERSION,
+            now,
+        )
+        for bucket, state in held.items()
+        if buckets is None or bucket in set(buckets)
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO ledger.writes VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", rows)
+
+
+def owned_sql(contract: Contract) -> str:
+    """Condition for the rows that this contract's writer owns."""
+    parts = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in contract.scope]
+    return " AND ".join(parts) or "true"
+
+
+def measured_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:
+    """The partitions as they are in the table now, read and hashed."""
+    return _measured(connection, contract, WHOLE)
+
+
+def _measured(
+    connection: "psycopg.Connection", contract: Contract, window: Window, bucket_us: int = DAY_US
+) -> Buckets:
+    if not table_exists(connection, contract.schema, contract.table):
+        return {}
+    batches = read(connection, contract, contract.names, window, owned_sql(contract))
+    return measure(batches, contract, bucket_us)
+
+
+def _merge(
+    connection: "psycopg.Connection", contract: Contract, staged: Staged, changed: set[int]
+) -> set[int]:
+    """Upsert and delete by way of a temporary table; returns the partitions that rows were taken from."""
+    table, stage = _name(contract), _stage(connection, contract, staged, changed)
+    _refuse_foreign(connection, contract, stage)
+    displaced = _displaced(connection, contract, staged, stage)
+    join = " AND ".join(f"old.{quote_identifier(k)} = new.{quote_identifier(k)}" for k in contract.key)
+    run(
+        connection,
+        f"DELETE FROM {table} AS old WHERE {_slice_sql(contract, staged, changed)} "
+        f"AND NOT EXISTS (SELECT FROM {stage} AS new WHERE {join})",
+    )
+    _insert_or_update(connection, contract, stage)
+    return displaced
+
+
+def _upsert(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:
+    every = set(staged.buckets)
+    stage = _stage(connection, contract, staged, every)
+    _refuse_foreign(connection, contract, stage)
+    displaced = _displaced(connection, contract, staged, stage)
+    if not _insert_or_update(connection, contract, stage):
+        return False
+    _measure_again(connection, contract, every | displaced, staged)
+    return True
+
+
+def _stage(connection: "psycopg.Connection", contract: Contract, staged: Staged, buckets: set[int]) -> str:
+    stage = quote_identifier(f"stage {contract.table}")
+    run(connection, f"DROP TABLE IF EXISTS pg_temp.{stage}")
+    columns = ", ".join(f"{quote_identifier(c.name)} {_sql_type(c)}" for c in contract.columns)
+    run(connection, f"CREATE TEMPORARY TABLE {stage} ({columns}) ON COMMIT DROP")
+    copy_in(connection, stage, contract, staged.batches(buckets))
+    run(connection, f"ANALYZE {stage}")
+    return stage
+
+
+def _insert_or_update(connection: "psycopg.Connection", contract: Contract, stage: str) -> int:
+    names = ", ".join(map(quote_identifier, contract.names))
+    values = [quote_identifier(name) for name in contract.names if name not in contract.key]
+    action = "NOTHING"
+    if values:
+        assigned = ", ".join(f"{name} = excluded.{name}" for name in values)
+        # The record's own comparison: only rows that differ are written.
+        old, new = (", ".join(f"{side}.{name}" for name in values) for side in ("old", "excluded"))
+        action = f"UPDATE SET {assigned} WHERE ROW({old}) IS DISTINCT FROM ROW({new})"
+    cursor = run(
+        connection,
+        f"INSERT INTO {_name(contract)} AS old ({names}) SELECT {names} FROM {stage} "
+        f"ON CONFLICT ({_conflict_target(contract)}) DO {action}",
+    )
+    return cursor.rowcount
+
+
+def _refuse_foreign(connection: "psycopg.Connection", contract: Contract, stage: str) -> None:
+    if not contract.scope:
+        return
+    keys = ", ".join(f"old.{quote_identifier(k)}" for k in contract.key)
+    join = " AND ".join(f"old.{quote_identifier(k)} = new.{quote_identifier(k)}" for k in contract.key)
+    mine = " AND ".join(
+        f"old.{quote_identifier(name)} = {quote_literal(value)}" for name, value in contract.scope
+    )
+    found = run(
+        connection,
+        f"SELECT {keys} FROM {_name(contract)} AS old JOIN {stage} AS new ON {join} WHERE NOT ({mine}) LIMIT 3",
+    ).fetchall()
+    if found:
+        owned = " and ".join(f"{name} = {value!r}" for name, value in contract.scope)
+        raise ContractViolation(
+            f"{contract.asset}: key {'; '.join(', '.join(map(repr, row)) for row in found)} belongs to a row that "
+            f"was not written by this asset (it writes {owned}): rename or delete one of the two. Nothing was written."
+        )
+
+
+def _displaced(connection: "psycopg.Connection", contract: Contract, staged: Staged, stage: str) -> set[int]:
+    """Partitions that hold rows which will move into the slice because their day has changed."""
+    if contract.partition_column is None or not contract.unique_across_days:
+        return set()
+    column = quote_identifier(contract.partition_column)
+    join = " AND ".join(f"old.{quote_identifier(k)} = new.{quote_identifier(k)}" for k in contract.key)
+    found = run(
+        connection,
+        f"SELECT DISTINCT floor(extract(epoch FROM old.{column}) * 1000000 / {staged.bucket_us}) * {staged.bucket_us} "
+        f"FROM {_name(contract)} AS old JOIN {stage} AS new ON {join} WHERE old.{column} <> new.{column}",
+    ).fetchall()
+    return {int(bucket) for (bucket,) in found}
+
+
+def _measure_again(
+    connection: "psycopg.Connection", contract: Contract, buckets: set[int], staged: Staged
+) -> None:
+    """Record partitions whose content is not what was staged: upserted ones, and those that lost rows."""
+    if not buckets:
+        return
+    where = windows_sql(contract, spans_of(buckets, staged.bucket_us), _literal)
+    batches = read(connection, contract, contract.names, WHOLE, f"{where} AND {owned_sql(contract)}")
+    record(connection, contract, measure(batches, contract, staged.bucket_us), buckets, staged.bucket_us)
+
+
+def _slice_sql(contract: Contract, staged: Staged, buckets: set[int]) -> str:
+    return f"{windows_sql(contract, spans(staged, buckets), _literal)} AND {owned_sql(contract)}"
+
+
+def _literal(moment: datetime) -> str:
+    return quote_literal(moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + "+00")
+
+
+def _name(contract: Contract) -> str:
+    return qualified(contract.schema, contract.table)
+
+
+def _sql_type(column: Column) -> str:
+    return (
+        f"vector({column.dimension})" if column.type == "vector" and column.dimension else _TYPES[column.type]
+    )
+
+
+def _key_is_primary(contract: Contract) -> bool:
+    return contract.partition_column is None or contract.unique_across_days
+
+
+def _conflict_target(contract: Contract) -> str:
+    """What a key is unique within: the table, or the day."""
+    names = ", ".join(map(quote_identifier, contract.key))
+    if _key_is_primary(contract) or contract.partition_column is None:
+        return names
+    column = quote_identifier(contract.partition_column)
+    if contract.by_name[contract.partition_column].type == "date":
+        return f"{names}, {column}"
+    return f"{names}, (({column} AT TIME ZONE 'UTC')::date)"
+
+
+def _is_required(contract: Contract, column: Column) -> bool:
+    return not column.nullable or column.name in (*contract.key, contract.partition_column)
+
+
+def _existing_columns(connection: "psycopg.Connection", contract: Contract) -> dict[str, tuple[str, bool]]:
+    """Type and whether it may not be null, of each column that the table has."""
+    rows = run(
+        connection,
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute "
+        "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        [_name(contract)],
+    ).fetchall()
+    return {name: (kind, required) for name, kind, required in rows}
+
+
+def _add_column(connection: "psycopg.Connection", contract: Contract, column: Column) -> None:
+    statement = (
+        f"ALTER TABLE {_name(contract)} ADD COLUMN {quote_identifier(column.name)} {_sql_type(column)}"
+    )
+    if not column.nullable:
+        raise ContractViolation(
+            f"{contract.asset}: the contract has a new column {column.name!r} that may not be null, and the "
+            f"table's rows have no value for it; run {statement} NOT NULL DEFAULT ..., or make it nullable. "
+            "Nothing was written."
+        )
+    run(connection, statement)
+
+
+def _vectors_as_text(batch: pa.RecordBatch, contract: Contract) -> pa.RecordBatch:
+    """CSV has no lists: vectors in pgvector's own notation, [1,2,3]."""
+    arrays = []
+    for column in contract.columns:
+        array = batch.column(column.name)
+        if column.type == "vector":
+            array = vectors_to_text(array)
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, names=list(contract.names))
+
+
+def _parsed(block: bytes, schema: pa.Schema, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+    """A block of whole CSV rows as batches."""
+    import pyarrow.csv
+
+    plain = {
+        c.name: pa.string() if c.type in ("json", "vector") else schema.field(c.name).type for c in columns
+    }
+    table = pyarrow.csv.read_csv(
+        io.BytesIO(block),
+        pyarrow.csv.ReadOptions(column_names=list(plain), block_size=len(block) + 1),
+        pyarrow.csv.ParseOptions(newlines_in_values=True),
+        pyarrow.csv.ConvertOptions(
+            column_types=plain,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["t"],
+            false_values=["f"],
+        ),
+    )
+    for batch in table.to_batches():
+        arrays = [_restored(batch.column(column.name), column) for column in columns]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _restored(array: pa.Array, column: Column) -> pa.Array:
+    if column.type == "json":
+        return pa.array(restored_all(array.to_pylist()), pa.string())
+    if column.type == "vector":
+        return vectors_from_text(array)
+    return array

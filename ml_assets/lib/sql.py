@@ -1,0 +1,72 @@
+"""SQL text: reading it from `sql/`, quoting names, redacting passwords.
+
+What belongs here: the few helpers that every store's code needs to put a statement together. Values are
+never put into SQL text by hand; they are bound. What does not: the statements themselves (they lie in
+`sql/`), and anything that opens a connection.
+"""
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import LiteralString, cast
+
+from ml_assets.settings import SQL_DIR
+
+
+@cache
+def read_sql(name: str) -> LiteralString:
+    """The statement in `sql/<name>`, such as `duckdb/features/run_features.sql`.
+
+    A literal for type checkers: it is the project's own text, as if it stood in the code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the name leads out of `sql/`.
+    """
+    path = (SQL_DIR / name).resolve()
+    if not path.is_relative_to(SQL_DIR):
+        raise ValueError(
+            f"{name!r} is not below sql/; name a file such as 'duckdb/features/run_features.sql'"
+        )
+    return cast("LiteralString", path.read_text(encoding="utf-8"))
+
+
+def quote_identifier(name: str) -> str:
+    """A table, column or schema name as a quoted identifier.
+
+    Double quotes are understood by PostgreSQL, DuckDB, SQLite and ClickHouse alike; a quote inside is
+    doubled. ClickHouse alone reads backslashes as escapes, so they are refused, as is the NUL that no store
+    can hold.
+
+    Raises:
+        ValueError: the name is empty or holds a backslash or NUL.
+    """
+    if not name or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} cannot be the name of a table or column; use letters, digits and _")
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def qualified(*parts: str) -> str:
+    """Quoted parts joined by dots: `qualified("raw", "raw_runs")` is `"raw"."raw_runs"`."""
+    return ".".join(quote_identifier(part) for part in parts)
+
+
+def quote_literal(text: str) -> str:
+    """Text as an SQL string literal, for the places that take no bound value (ATTACH, LOAD, SET)."""
+    if "\0" in text:
+        raise ValueError("a NUL character cannot stand in SQL text; remove it")
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def utc_text(moment: datetime) -> str:
+    """A point in time as SQLite stores it: `2026-01-31T09:30:00.000000Z`.
+
+    Always UTC, always six decimals, so that text order is time order.
+
+    Raises:
+        ValueError: the moment has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone; give an aware datetime")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

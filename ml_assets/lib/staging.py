@@ -1,0 +1,461 @@
+"""Rows on their way into a store: checked, hashed and kept aside until the store is ready to take them.
+
+What belongs here: everything about a write that is the same for all stores and needs none of them. The
+rows are read once; small sets stay in memory, large ones go to an unnamed temporary file, so that nothing
+is left of a killed writer and memory stays flat. Only when every row is known to be good, and it is known
+which partitions differ from what the store has, does the store see the first row.
+
+What does not: connections, transactions, Dagster.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.contracts import Contract
+from ml_assets.lib.arrow_types import ContractViolation, arrow_schema, conform
+from ml_assets.lib.hashing import add_hashes, hash_text, key_hash_sql, row_hash_sql
+from ml_assets.lib.sql import quote_identifier
+from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, bucket_sql, checks_of, refusal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+
+_MEMORY_BYTES = 64 * 2**20
+"""Rows beyond this go to a temporary file."""
+
+_CHUNK_BATCHES = 4
+"""Batches that are checked by one query: enough work for two threads."""
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """What one partition (or an unpartitioned table) holds.
+
+    Args:
+        rows: number of rows.
+        bytes: size of the values, without the store's overhead.
+        content_hash: see lib/hashing.py.
+    """
+
+    rows: int
+    bytes: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What a whole table holds."""
+
+    rows: int
+    content_hash: str
+
+
+EMPTY = PartitionState(0, 0, hash_text(0))
+
+Buckets = dict[int, PartitionState]
+"""State by start of the partition in microseconds since 1970; key 0 for an unpartitioned table."""
+
+
+def table_state(buckets: Mapping[int, PartitionState]) -> TableState:
+    """The partitions taken together."""
+    states = buckets.values()
+    return TableState(sum(s.rows for s in states), add_hashes(s.content_hash for s in states))
+
+
+def bucket_start(bucket: int) -> datetime:
+    """A bucket's first instant."""
+    return EPOCH + timedelta(microseconds=bucket)
+
+
+def bucket_name(bucket: int, contract: Contract, bucket_us: int = DAY_US) -> str:
+    """A bucket as text for ledgers: `2026-01-31`, `2026-01-31-09:00`, or "" if the table has no partitions."""
+    if contract.partition_column is None:
+        return ""
+    return bucket_start(bucket).strftime("%Y-%m-%d" if bucket_us == DAY_US else "%Y-%m-%d-%H:%M")
+
+
+def bucket_of_name(name: str) -> int:
+    """The bucket of a `bucket_name`."""
+    if not name:
+        return 0
+    form = "%Y-%m-%d" if len(name) == 10 else "%Y-%m-%d-%H:%M"
+    return (datetime.strptime(name, form).replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+@dataclass
+class Staged:
+    """Good rows that wait to be written.
+
+    Args:
+        contract: of the table.
+        window: slice that the rows replace.
+        bucket_us: length of a partition.
+        buckets: what the rows are, by partition.
+    """
+
+    contract: Contract
+    window: Window
+    bucket_us: int
+    buckets: Buckets
+    _spool: "_Spool"
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return sum(state.rows for state in self.buckets.values())
+
+    @property
+    def bytes(self) -> int:
+        """Size of all values."""
+        return sum(state.bytes for state in self.buckets.values())
+
+    @property
+    def state(self) -> TableState:
+        """All partitions together."""
+        return table_state(self.buckets)
+
+    def changed(self, stored: Mapping[int, PartitionState]) -> set[int]:
+        """Partitions within the window whose content differs from what the store has."""
+        inside = {bucket for bucket in stored if self.covers(bucket)}
+        return {
+            bucket
+            for bucket in inside | set(self.buckets)
+            if not same_content(stored.get(bucket, EMPTY), self.buckets.get(bucket, EMPTY))
+        }
+
+    def covers(self, bucket: int) -> bool:
+        """Whether a partition lies in the window."""
+        if self.window.start is None or self.window.end is None:
+            return True
+        return self.window.start <= bucket_start(bucket) < self.window.end
+
+    def batches(self, buckets: set[int] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows, or those of some partitions. Can be read any number of times."""
+        every = buckets is None or buckets >= set(self.buckets)
+        for batch in self._spool:
+            chosen = batch if every else batch.filter(self._within(batch, buckets or set()))
+            if chosen.num_rows:
+                yield chosen
+
+    def reader(self, buckets: set[int] | None = None) -> pa.RecordBatchReader:
+        """`batches` as a reader."""
+        return pa.RecordBatchReader.from_batches(arrow_schema(self.contract), self.batches(buckets))
+
+    def rows_in(self, buckets: set[int]) -> int:
+        """Rows of some partitions."""
+        return sum(self.buckets[bucket].rows for bucket in buckets if bucket in self.buckets)
+
+    def preview(self, rows: int = 5) -> pa.Table:
+        """The first rows."""
+        first = next(iter(self._spool), None)
+        return pa.Table.from_batches([first.slice(0, rows)] if first else [], arrow_schema(self.contract))
+
+    def close(self) -> None:
+        """Forget the rows."""
+        self._spool.close()
+
+    def __enter__(self) -> "Staged":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _within(self, batch: pa.RecordBatch, buckets: set[int]) -> pa.Array:
+        import numpy as np
+
+        column = self.contract.partition_column
+        if column is None:
+            return pa.array([True] * batch.num_rows)
+        moments = batch.column(column)
+        if pa.types.is_date(moments.type):
+            moments = pc.cast(moments, pa.timestamp("us"))
+        micros = pc.cast(moments, pa.int64()).to_numpy(zero_copy_only=False)
+        wanted = np.fromiter(buckets, dtype=np.int64)
+        return pa.array(np.isin(micros // self.bucket_us * self.bucket_us, wanted))
+
+
+def same_content(one: PartitionState, other: PartitionState) -> bool:
+    """Whether two partitions hold the same rows."""
+    return one.rows == other.rows and one.content_hash == other.content_hash
+
+
+def stage(
+    data: Any,
+    contract: Contract,
+    limits: Limits,
+    window: Window = WHOLE,
+    bucket_us: int = DAY_US,
+) -> Staged:
+    """Take in all rows, or refuse them all.
+
+    Args:
+        data: DataFrame, Table or RecordBatchReader.
+        contract: what the rows must keep.
+        limits: what the store can hold.
+        window: slice that the rows must lie in.
+        bucket_us: length of a partition, a day unless partitions are shorter.
+
+    Raises:
+        ContractViolation: a row breaks the contract; says which column and shows values.
+    """
+    spool = _Spool(arrow_schema(contract))
+    try:
+        with _Checker(contract, limits, window, bucket_us) as checker:
+            for chunk in _chunks(conform(data, contract)):
+                checker.take(chunk)
+                spool.extend(chunk)
+            checker.refuse_duplicates(spool)
+            return Staged(contract, window, bucket_us, checker.buckets, spool)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def measure(data: Iterable[pa.RecordBatch], contract: Contract, bucket_us: int = DAY_US) -> Buckets:
+    """State of the partitions that rows of the contract's schema make up, without checking them."""
+    with _Checker(contract, None, WHOLE, bucket_us) as checker:
+        for chunk in _chunks(iter(data)):
+            checker.take(chunk)
+        return checker.buckets
+
+
+def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    chunk: list[pa.RecordBatch] = []
+    for batch in batches:
+        if batch.num_rows:
+            chunk.append(batch)
+        if len(chunk) == _CHUNK_BATCHES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+class _Spool:
+    """Batches, in memory up to a limit, then in an unnamed temporary file. Can be read again."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._memory: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._file: IO[bytes] | None = None
+        self._writer: pa.RecordBatchFileWriter | None = None
+
+    def extend(self, batches: Iterable[pa.RecordBatch]) -> None:
+        for batch in batches:
+            self._bytes += batch.nbytes
+            if self._writer is None and self._bytes > _MEMORY_BYTES:
+                self._file = tempfile.TemporaryFile(prefix="ml-assets-")  # noqa: SIM115 - closed by close()
+                self._writer = pa.ipc.new_file(self._file, self._schema)
+            if self._writer is None:
+                self._memory.append(batch)
+            else:
+                self._writer.write_batch(batch)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        yield from self._memory
+        if self._file is None or self._writer is None:
+            return
+        self._writer.close()
+        self._file.flush()
+        # A path of its own position: two readers must not move each other's.
+        with pa.OSFile(f"/proc/self/fd/{self._file.fileno()}") as source:
+            stored = pa.ipc.open_file(source)
+            for index in range(stored.num_record_batches):
+                yield stored.get_batch(index)
+
+    def close(self) -> None:
+        self._memory = []
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclass
+class _Checker:
+    """Runs a contract's checks over batches and adds up what they hold, with DuckDB on Arrow data."""
+
+    contract: Contract
+    limits: Limits | None
+    window: Window
+    bucket_us: int
+    buckets: Buckets = field(default_factory=dict)
+
+    def __enter__(self) -> "_Checker":
+        import duckdb
+
+        self._connection = duckdb.connect()
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET arrow_large_buffer_size = true")
+        self._checks = checks_of(self.contract, self.limits, self.window) if self.limits else []
+        self._bucket = bucket_sql(self.contract, self.bucket_us)
+        self._key_hashes: list[np.ndarray] = []
+        broken = [f"count_if({check.broken})" for check in self._checks]
+        sums = ["count(*)", self._bytes_sql(), f"sum({row_hash_sql(self.contract.columns)})", *broken]
+        group = f"GROUP BY {self._bucket}" if self.contract.partition_column else ""
+        self._statement = f"SELECT any_value({self._bucket}), {', '.join(sums)} FROM chunk {group}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def take(self, chunk: list[pa.RecordBatch]) -> None:
+        """Check and count some batches.
+
+        Raises:
+            ContractViolation: a row breaks a demand.
+        """
+        import numpy as np
+
+        self._connection.register("chunk", pa.Table.from_batches(chunk))
+        for bucket, rows, size, total, *broken in self._connection.execute(self._statement).fetchall():
+            for check, count in zip(self._checks, broken, strict=True):
+                if count:
+                    self._refuse(check)
+            held = self.buckets.get(bucket, EMPTY)
+            both = add_hashes([held.content_hash, hash_text(int(total))])
+            self.buckets[bucket] = PartitionState(held.rows + rows, held.bytes + int(size), both)
+        if self.limits:
+            hashes = f"SELECT {self._key_hash_sql()} AS key_hash FROM chunk"
+            self._key_hashes.append(np.asarray(self._connection.execute(hashes).fetchnumpy()["key_hash"]))
+
+    def refuse_duplicates(self, spool: _Spool) -> None:
+        """Refuse keys that stand twice. Hashes are compared first, values only where hashes are equal.
+
+        Raises:
+            ContractViolation: with some of the keys.
+        """
+        import numpy as np
+
+        if not self._key_hashes or not self.contract.key:
+            return
+        hashes = np.concatenate(self._key_hashes)
+        self._key_hashes = []
+        hashes.sort()
+        suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        if not len(suspects):
+            return
+        self._connection.register("suspect", pa.table({"key_hash": suspects}))
+        keys = ", ".join(f"any_value({quote_identifier(name)})" for name in self.contract.key)
+        statement = (
+            f"SELECT {keys}, count(*) FROM spooled "
+            f"WHERE {self._key_hash_sql()} IN (SELECT key_hash FROM suspect) "
+            f"GROUP BY {', '.join(self._key_parts())} HAVING count(*) > 1 ORDER BY ALL LIMIT 3"
+        )
+        self._connection.register(
+            "spooled", pa.RecordBatchReader.from_batches(arrow_schema(self.contract), iter(spool))
+        )
+        found = self._connection.execute(statement).fetchall()
+        if found:
+            shown = "; ".join(", ".join(map(repr, row[:-1])) + f" ({row[-1]} times)" for row in found)
+            raise ContractViolation(
+                f"{self.contract.asset}: key {', '.join(self.contract.key)} is not unique: {shown}; "
+                "deduplicate upstream. Nothing was written."
+            )
+
+    def _key_parts(self) -> list[str]:
+        parts = [quote_identifier(name) for name in self.contract.key]
+        by_day = self.contract.partition_column and not self.contract.unique_across_days
+        return [self._bucket, *parts] if by_day else parts
+
+    def _key_hash_sql(self) -> str:
+        return key_hash_sql(self._key_parts())
+
+    def _bytes_sql(self) -> str:
+        fixed = 0
+        sizes = []
+        for column in self.contract.columns:
+            name = quote_identifier(column.name)
+            if column.type in ("string", "json"):
+                sizes.append(f"coalesce(sum(strlen({name})), 0)")
+            elif column.type == "vector":
+                sizes.append(f"coalesce(sum(len({name})), 0) * 4")
+            else:
+                fixed += {"bool": 1, "date": 4}.get(column.type, 8)
+        return " + ".join([f"count(*) * {fixed}", *sizes])
+
+    def _refuse(self, check: Any) -> None:
+        """Raise for the first check that fails, with its first values."""
+        name = quote_identifier(check.column)
+        count = self._connection.execute(f"SELECT count(*) FROM chunk WHERE {check.broken}").fetchall()[0][0]
+        values = self._connection.execute(
+            f"SELECT DISTINCT {name} FROM chunk WHERE {check.broken} ORDER BY 1 LIMIT 3"
+        ).fetchall()
+        raise ContractViolation(refusal(self.contract, check, count, [value for (value,) in values]))
+
+
+def confirmed(
+    staged: Staged, recorded: Mapping[int, PartitionState], measured: Callable[[Window], Buckets]
+) -> set[int]:
+    """Partitions that must be written.
+
+    The ledger is believed when it says that content differs. Where it says that content is the same, the
+    rows themselves are measured, since somebody may have changed them by hand.
+
+    Args:
+        recorded: the store's ledger.
+        measured: reads and measures the rows of a window.
+    """
+    changed = staged.changed(recorded)
+    if staged.window.start is None or staged.window.end is None:
+        # All or nothing: rows of days that no ledger knows must go, too.
+        return changed if changed else staged.changed(measured(staged.window))
+    length = (staged.window.end - staged.window.start) // timedelta(microseconds=staged.bucket_us)
+    return changed if len(changed) >= length else changed | staged.changed(measured(staged.window))
+
+
+def spans(staged: Staged, buckets: Iterable[int]) -> list[Window]:
+    """The windows of some partitions; the whole table if that is what is written."""
+    return [WHOLE] if staged.window.whole else spans_of(buckets, staged.bucket_us)
+
+
+def spans_of(buckets: Iterable[int], bucket_us: int) -> list[Window]:
+    """The buckets as few windows, neighbours joined."""
+    found: list[tuple[int, int]] = []
+    for bucket in sorted(buckets):
+        if found and found[-1][1] == bucket:
+            found[-1] = (found[-1][0], bucket + bucket_us)
+        else:
+            found.append((bucket, bucket + bucket_us))
+    return [Window(bucket_start(first), bucket_start(last)) for first, last in found]
+
+
+def windows_sql(contract: Contract, windows: Iterable[Window], literal: Callable[[datetime], str]) -> str:
+    """Condition for the rows of some windows.
+
+    Args:
+        literal: the store's form of a point in time, to compare the partition column with.
+    """
+    if contract.partition_column is None:
+        return "true"
+    column = quote_identifier(contract.partition_column)
+    parts = []
+    for window in windows:
+        if window.start is None or window.end is None:
+            return "true"
+        parts.append(f"({column} >= {literal(window.start)} AND {column} < {literal(window.end)})")
+    return f"({' OR '.join(parts)})" if parts else "false"
+
+
+def row_hashes(
+    batch: pa.RecordBatch, contract: Contract, bucket_us: int = DAY_US
+) -> tuple[list[int], list[int]]:
+    """Hash and partition of each row of a batch."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("chunk", pa.Table.from_batches([batch]))
+        rows = connection.execute(
+            f"SELECT {row_hash_sql(contract.columns)}, {bucket_sql(contract, bucket_us)} FROM chunk"
+        ).fetchall()
+    return [row[0] for row in rows], [row[1] for row in rows]

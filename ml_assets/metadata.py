@@ -1,0 +1,134 @@
+"""What the Dagster UI shows about a table: schema, name, counts, preview.
+
+What belongs here: turning contracts and rows into Dagster's metadata. What does not: reading stores.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ml_assets.contracts import STREAMS, Column, Contract
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+STORAGE_KINDS = {
+    "duckdb": "ducklake",
+    "postgres": "postgres",
+    "clickhouse": "clickhouse",
+    "chroma": "chroma",
+    "sqlite": "sqlite",
+    "serving": "postgres",
+}
+
+_PREVIEW_CHARACTERS = 60
+
+_INHERITED = {column.name: column.description for stream in STREAMS.values() for column in stream.columns}
+"""What a column means that a table carries on from a stream, unless its contract says more."""
+
+
+def table_schema(contract: Contract) -> dg.TableSchema:
+    """The contract as Dagster's table schema, with its constraints."""
+    return dg.TableSchema(
+        columns=[_table_column(contract, column) for column in contract.columns],
+        constraints=dg.TableConstraints(other=list(_table_constraints(contract))),
+    )
+
+
+def table_metadata(contract: Contract) -> dict[str, Any]:
+    """Metadata of an asset's definition: schema, physical name, kind of storage."""
+    return {
+        "dagster/column_schema": table_schema(contract),
+        "dagster/table_name": table_name(contract),
+        "dagster/storage_kind": STORAGE_KINDS.get(contract.store, contract.store),
+    }
+
+
+def table_name(contract: Contract) -> str:
+    """The name that a query would use."""
+    prefix = {"duckdb": f"lake.{contract.schema}", "chroma": "", "sqlite": ""}.get(
+        contract.store, contract.schema
+    )
+    return f"{prefix}.{contract.table}".lstrip(".")
+
+
+def preview(table: "pa.Table") -> dg.MarkdownMetadataValue:
+    """A few rows as a Markdown table; long values are cut."""
+    names = table.schema.names
+    lines = ["| " + " | ".join(map(_cell, names)) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in table.to_pylist()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def plot(title: str, figure: "Figure") -> dg.MarkdownMetadataValue:
+    """A figure as a picture that travels inside the metadata, so that the UI needs no file of ours."""
+    from base64 import b64encode
+
+    from ml_assets.lib.plots import png
+
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{b64encode(png(figure)).decode()})")
+
+
+def write_metadata(rows: int, size: int, content_hash: str, seconds: float, written: bool) -> dict[str, Any]:
+    """Metadata of one write.
+
+    Args:
+        rows: rows of the asset's slice after the write.
+        size: size of their values in bytes.
+        content_hash: of the slice.
+        seconds: checking, hashing and writing.
+        written: False if the store had exactly these rows already.
+    """
+    return {
+        "bytes": size,
+        "rows_per_second": round(rows / seconds) if seconds > 0 else 0,
+        "content_hash": content_hash,
+        "written": dg.MetadataValue.bool(written),
+    }
+
+
+def _table_column(contract: Contract, column: Column) -> dg.TableColumn:
+    alone = contract.key == (column.name,)
+    return dg.TableColumn(
+        name=column.name,
+        type=f"vector({column.dimension})" if column.type == "vector" and column.dimension else column.type,
+        description=column.description or _INHERITED.get(column.name),
+        constraints=dg.TableColumnConstraints(
+            nullable=column.nullable and column.name not in contract.key,
+            unique=alone and (contract.partition_column is None or contract.unique_across_days),
+            other=list(_column_constraints(column)),
+        ),
+    )
+
+
+def _column_constraints(column: Column) -> Sequence[str]:
+    found = []
+    if column.minimum is not None:
+        found.append(f">= {column.minimum:g}")
+    if column.maximum is not None:
+        found.append(f"<= {column.maximum:g}")
+    if column.choices:
+        found.append(f"one of {', '.join(column.choices)}")
+    return found
+
+
+def _table_constraints(contract: Contract) -> Sequence[str]:
+    found = []
+    if contract.key:
+        scope = " within a day" if contract.partition_column and not contract.unique_across_days else ""
+        found.append(f"unique ({', '.join(contract.key)}){scope}")
+    if contract.partition_column:
+        found.append(f"partitioned by the UTC day of {contract.partition_column}")
+    found += [f"{k.column} references {k.parent}.{k.parent_column}" for k in contract.foreign_keys]
+    found += [f"{name} = {value!r} in the rows that this asset owns" for name, value in contract.scope]
+    return found
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        value = f"[{', '.join(f'{x:.3g}' for x in value[:3])}, ...] ({len(value)})"
+    text = "" if value is None else str(value)
+    text = text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 3] + "..."
+    return text.replace("|", "\\|").replace("\r", " ").replace("\n", " ")

@@ -1,0 +1,180 @@
+"""What all stores' resources have in common: health, faults, retry of connections, URLs.
+
+What belongs here: nothing that knows a particular store. A resource connects, reports its health and has a
+few named operations; how a table is written is the IO managers' business.
+
+Retries: opening a connection is tried three times with exponential back-off and jitter. A statement is
+never repeated, because nobody can tell whether it was done.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote, urlsplit
+
+import dagster as dg
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+from ml_assets.settings import redact_url
+
+CONNECT_TIMEOUT_S = 5
+"""How long one attempt to connect may take."""
+
+CONNECT_TRIES = 3
+
+BUSY_TIMEOUT_S = 5.0
+"""How long `health` waits for a store that another process holds."""
+
+
+@dataclass(frozen=True)
+class StoreHealth:
+    """How a store does just now.
+
+    Args:
+        state: `healthy`; `busy` if another process holds it; `down` if it does not answer.
+        version: of the engine or server, "" if unknown.
+        detail: one sentence for a person, "" if there is nothing to say.
+        latency_ms: connecting and asking one trivial question.
+        extensions: of PostgreSQL, with their versions.
+    """
+
+    state: Literal["healthy", "busy", "down"]
+    version: str = ""
+    detail: str = ""
+    latency_ms: float = 0.0
+    extensions: tuple[str, ...] = ()
+
+
+class StoreUnavailable(RuntimeError):
+    """A store cannot be reached or used. One sentence: which store, its URL without password, what to do."""
+
+
+class StoreBusy(StoreUnavailable):
+    """A store that only one process may open is held by another one."""
+
+
+def check_health(probe: Callable[[], StoreHealth]) -> StoreHealth:
+    """Run a probe and add the time it took. Never raises: whatever goes wrong is a state."""
+    start = time.perf_counter()
+    try:
+        health = probe()
+    except StoreBusy as busy:
+        health = StoreHealth("busy", detail=str(busy))
+    except Exception as fault:  # noqa: BLE001 - a health check reports, whatever it is
+        health = StoreHealth("down", detail=one_sentence(fault))
+    return replace(health, latency_ms=round((time.perf_counter() - start) * 1000, 2))
+
+
+def connecting(*faults: type[BaseException], if_message: str = "") -> Retrying:
+    """Retry policy for opening a connection; the last fault is raised as it is.
+
+    Args:
+        faults: exceptions that mean 'the other side did not answer', and nothing else.
+        if_message: any other exception is retried too if its message holds this text.
+    """
+
+    def is_passing(fault: BaseException) -> bool:
+        return isinstance(fault, faults) or bool(if_message and if_message in str(fault))
+
+    return Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_attempt(CONNECT_TRIES),
+        wait=wait_exponential(multiplier=0.2, max=2.0) + wait_random(0, 0.2),
+        reraise=True,
+    )
+
+
+def one_sentence(fault: BaseException) -> str:
+    """A fault's message on one line."""
+    return " ".join(str(fault).split()) or type(fault).__name__
+
+
+def unavailable(store: str, url: str, fault: BaseException | str, remedy: str) -> StoreUnavailable:
+    """The error to raise when a store does not answer, free of passwords.
+
+    Args:
+        store: the store's name as people know it, such as `PostgreSQL`.
+        url: its URL; the password in it is taken out of the whole sentence.
+        fault: what happened.
+        remedy: what the reader can do, as an imperative.
+    """
+    cause = fault if isinstance(fault, str) else one_sentence(fault)
+    sentence = f"{store} at {redact_url(url)} cannot be used ({cause.rstrip('.')}): {remedy}."
+    return StoreUnavailable(without_password(sentence, url))
+
+
+def missing_table(asset: str) -> StoreUnavailable:
+    """The error to raise when an operation needs a table that no run has made yet."""
+    return StoreUnavailable(
+        f"The table of {asset} does not exist yet: materialize it, for example with 'ml-assets refresh'."
+    )
+
+
+def without_password(text: str, url: str) -> str:
+    """Text with the URL's password masked, for messages that a driver made."""
+    password = urlsplit(url).password
+    if password:
+        for form in {password, unquote(password)}:
+            text = text.replace(form, "***")
+    # As libpq writes it, and as a URL's query may hold it.
+    return re.sub(r"(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text)
+
+
+def require_scheme(store: str, url: str, schemes: tuple[str, ...], variable: str) -> str:
+    """The URL, if it can be read and begins with one of the schemes.
+
+    Raises:
+        StoreUnavailable: it does not; the sentence names the variable to correct.
+    """
+    allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+    remedy = f"set {variable} to a URL that begins with {allowed}"
+    try:
+        parts = urlsplit(url)
+        # PostgreSQL lawfully lists several hosts; everywhere else a strange port is a slip.
+        _ = parts.port if "," not in parts.netloc else None
+    except ValueError as fault:
+        raise StoreUnavailable(
+            f"{store} cannot be reached, its URL is not one ({fault}): {remedy}."
+        ) from None
+    if parts.scheme not in schemes:
+        raise StoreUnavailable(f"{store} cannot be reached at {redact_url(url)!r}: {remedy}.")
+    return url
+
+
+def plain(url: str) -> str:
+    """The URL itself, if the configuration holds an `EnvVar` that names its variable.
+
+    Dagster resolves those for runs; scripts and the command line use the resources without Dagster.
+    """
+    return (url.get_value() or "") if isinstance(url, dg.EnvVar) else url
+
+
+def with_database(url: str, database: str) -> str:
+    """The same server, another database."""
+    parts = urlsplit(url)
+    # Not urlunsplit: it drops the slashes of postgresql:///name?host=/folder, which has no netloc.
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}{query}"
+
+
+def embedded_url(service: str, home: str | Path) -> str:
+    """URL of an embedded server under `home`, started if it does not run.
+
+    Raises:
+        StoreUnavailable: it cannot be started; the sentence says why.
+    """
+    from ml_assets import services
+
+    try:
+        return services.ensure(service, Path(home))
+    except services.ServiceError as fault:
+        raise StoreUnavailable(str(fault)) from fault

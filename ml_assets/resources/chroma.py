@@ -1,0 +1,162 @@
+"""Chroma: a server over HTTP, whether embedded or somebody else's.
+
+Collections are made and filled by the IO manager, always with vectors of our own: nobody calls Chroma's
+embedding functions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import dagster as dg
+from pydantic import Field
+
+from ml_assets.resources.base import (
+    CONNECT_TIMEOUT_S,
+    StoreHealth,
+    check_health,
+    connecting,
+    embedded_url,
+    missing_table,
+    plain,
+    require_scheme,
+    unavailable,
+)
+
+if TYPE_CHECKING:
+    from chromadb.api.client import Client
+
+
+@dataclass(frozen=True)
+class Similar:
+    """An entry that was found.
+
+    Args:
+        id: of the entry.
+        distance: cosine distance, from 0 (the same direction) to 2.
+        document: the text.
+        metadata: what is known of it.
+    """
+
+    id: str
+    distance: float
+    document: str
+    metadata: dict[str, Any]
+
+
+class ChromaResource(dg.ConfigurableResource):
+    """A Chroma server.
+
+    Args:
+        home: folder of the embedded server, used if `url` is empty.
+        url: `http://host:8000` or `https://host`.
+        query_timeout_s, write_timeout_s: how long one request may take; see `client`.
+    """
+
+    home: str
+    url: str = Field(default="", repr=False)
+    query_timeout_s: float = 30.0
+    write_timeout_s: float = 600.0
+
+    def server_url(self) -> str:
+        """URL of the server, without a slash at the end.
+
+        Raises:
+            StoreUnavailable: the configured URL is none of HTTP, or the embedded server cannot start.
+        """
+        url = plain(self.url)
+        if not url:
+            return embedded_url("chroma", self.home).rstrip("/")
+        return require_scheme("Chroma", url, ("http", "https"), "ML_ASSETS_CHROMA_URL").rstrip("/")
+
+    def client(self, write: bool = False) -> "Client":
+        """A client of the server; close it, or use it as a context manager.
+
+        Args:
+            write: use the longer time-out for its requests.
+
+        Raises:
+            StoreUnavailable: the server does not answer after three tries.
+        """
+        self._version()
+        import chromadb
+        import httpx
+        from chromadb.config import Settings
+
+        parts = urlsplit(self.server_url())
+        secure = parts.scheme == "https"
+        client: Any = chromadb.HttpClient(
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or (443 if secure else 80),
+            ssl=secure,
+            settings=Settings(anonymized_telemetry=False),
+        )
+        timeout_s = self.write_timeout_s if write else self.query_timeout_s
+        # chromadb waits for ever unless its session is told otherwise; it has no option for that.
+        client._server._session.timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        return client
+
+    def query_similar(
+        self,
+        collection: str,
+        vector: Sequence[float],
+        top_k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> list[Similar]:
+        """The entries whose vectors are nearest to the given one, nearest first.
+
+        Args:
+            collection: name of the collection, such as `experiment_index`.
+            vector: of the collection's dimension.
+            top_k: how many, at most.
+            where: conditions on the metadata; several stand for 'all of them'.
+            ids: search only among these entries. The IO manager's manifest says which ones are live.
+
+        Raises:
+            StoreUnavailable: the server does not answer, or the collection was never materialized.
+        """
+        from chromadb.errors import NotFoundError
+
+        # Chroma takes one condition bare, several under $and, and refuses none at all.
+        conditions = [{name: condition} for name, condition in (where or {}).items()]
+        combined: Any = {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None)
+        with self.client() as client:
+            try:
+                found = client.get_collection(collection, embedding_function=None).query(
+                    query_embeddings=[vector],
+                    n_results=top_k,
+                    where=combined,
+                    ids=list(ids) if ids is not None else None,
+                    include=["metadatas", "documents", "distances"],
+                )
+            except NotFoundError as fault:
+                raise missing_table(f"chroma/{collection}") from fault
+        columns = (found["ids"], found["distances"], found["documents"], found["metadatas"])
+        return [
+            Similar(entry, float(distance), document or "", dict(metadata or {}))
+            for entry, distance, document, metadata in zip(*(c[0] for c in columns if c), strict=True)
+        ]
+
+    def health(self) -> StoreHealth:
+        """Whether the server answers, with its version. Never raises, and does not import chromadb."""
+        return check_health(lambda: StoreHealth("healthy", self._version()))
+
+    def _version(self) -> str:
+        import httpx
+
+        url = self.server_url()
+        try:
+            answer = connecting(httpx.TransportError)(
+                httpx.get, f"{url}/api/v2/version", timeout=CONNECT_TIMEOUT_S
+            )
+            answer.raise_for_status()
+            return str(answer.json())
+        except (httpx.HTTPError, ValueError) as fault:
+            raise unavailable(
+                "Chroma",
+                url,
+                fault,
+                "check that Chroma 1.0 or later runs there and that ML_ASSETS_CHROMA_URL is right",
+            ) from None

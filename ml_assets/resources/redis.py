@@ -1,0 +1,98 @@
+"""Redis: the online store's cache. Where no Redis can be had, the online store is PostgreSQL alone."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from ml_assets.resources.base import (
+    CONNECT_TIMEOUT_S,
+    StoreHealth,
+    check_health,
+    connecting,
+    embedded_url,
+    plain,
+    require_scheme,
+    unavailable,
+)
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_SCHEMES = ("redis", "rediss", "unix")
+
+
+class RedisResource(dg.ConfigurableResource):
+    """A Redis server, or none.
+
+    Args:
+        home: folder of the embedded server, used if `url` is empty.
+        url: `redis://user:password@host:port/0`, `rediss://` (TLS) or `unix:///path/of/socket?db=0`.
+        query_timeout_s: how long one command may take.
+    """
+
+    home: str
+    url: str = Field(default="", repr=False)
+    query_timeout_s: float = 30.0
+
+    def server_url(self) -> str | None:
+        """URL of the server; None where none is configured and the embedded one is not installed.
+
+        Raises:
+            StoreUnavailable: the configured URL is none of Redis', or the embedded server cannot start.
+        """
+        url = plain(self.url)
+        if url:
+            return require_scheme("Redis", url, _SCHEMES, "ML_ASSETS_REDIS_URL")
+        from ml_assets import services
+
+        return embedded_url("redis", self.home) if services.available("redis") else None
+
+    def client(self) -> "Redis | None":
+        """A client that has answered a PING; keys and values are bytes. None where no Redis is to be had.
+
+        Raises:
+            StoreUnavailable: the server does not answer after three tries.
+        """
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        url = self.server_url()
+        if url is None:
+            return None
+        client = None
+        try:
+            client = redis.Redis.from_url(
+                url,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                socket_timeout=self.query_timeout_s,
+                # A command is never repeated: nobody can tell whether it was done.
+                retry=Retry(NoBackoff(), 0),
+            )
+            connecting(redis.ConnectionError)(client.ping)
+        except (redis.RedisError, ValueError) as fault:
+            if client is not None:
+                client.close()
+            # Without `from`: the driver's message may hold the password.
+            raise unavailable(
+                "Redis",
+                url,
+                fault,
+                "check that it runs and that ML_ASSETS_REDIS_URL is right",
+            ) from None
+        return client
+
+    def health(self) -> StoreHealth:
+        """Whether the server answers, with its version. Never raises."""
+        return check_health(self._probe)
+
+    def _probe(self) -> StoreHealth:
+        client = self.client()
+        if client is None:
+            return StoreHealth(
+                "healthy",
+                detail="no Redis is installed here: the online store is PostgreSQL alone",
+            )
+        with client:
+            return StoreHealth("healthy", str(client.info("server")["redis_version"]))

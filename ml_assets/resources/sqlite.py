@@ -1,0 +1,151 @@
+"""SQLite: a single file with write-ahead log, foreign keys and a time-out, one transaction per connection.
+
+Times are text in UTC as `ml_assets.lib.sql.utc_text` writes them.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ml_assets.resources.base import (
+    BUSY_TIMEOUT_S,
+    StoreBusy,
+    StoreHealth,
+    StoreUnavailable,
+    check_health,
+    plain,
+    require_scheme,
+)
+
+_CHECK_EVERY = 20_000
+"""Virtual machine instructions between two looks at the clock, about a millisecond."""
+
+
+class SQLiteResource(dg.ConfigurableResource):
+    """A SQLite file.
+
+    Args:
+        home: folder of the embedded stores; the file is `sqlite/ml_dev.db` there if `url` is empty.
+        url: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+        query_timeout_s: how long a reading transaction may take.
+        write_timeout_s: how long a writing transaction may take.
+        lock_timeout_s: how long to wait for another process's write.
+    """
+
+    home: str
+    url: str = ""
+    query_timeout_s: float = 30.0
+    write_timeout_s: float = 600.0
+    lock_timeout_s: float = 60.0
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies.
+
+        Raises:
+            StoreUnavailable: the configured URL is not one of a SQLite file.
+        """
+        url = plain(self.url)
+        if not url:
+            return Path(self.home) / "sqlite" / "ml_dev.db"
+        require_scheme("SQLite", url, ("sqlite",), "ML_ASSETS_SQLITE_URL")
+        name = url.removeprefix("sqlite:///")
+        if name == url or not name or name.endswith(":memory:"):
+            raise StoreUnavailable(
+                f"SQLite cannot use {url!r}: set ML_ASSETS_SQLITE_URL to sqlite:////absolute/path/of/a/file."
+            )
+        return Path(os.path.abspath(name))
+
+    @contextmanager
+    def connect(self, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end of the block, rolled back if the block raises.
+
+        A writing transaction takes the file's write lock at once (BEGIN IMMEDIATE), so that it cannot fail
+        half-way because another process wrote; readers go on reading what was there before.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened or created.
+            StoreBusy: another process kept the write lock longer than `lock_timeout_s`.
+            sqlite3.OperationalError: 'interrupted' if the transaction ran into its time-out.
+        """
+        with self._transaction(write, self.lock_timeout_s) as connection:
+            yield connection
+
+    @contextmanager
+    def asking(self) -> Iterator[Callable[[str], Sequence[Sequence[Any]]]]:
+        """A function that answers one statement after the other with its rows, over one connection."""
+        with self.connect() as connection:
+            yield lambda statement: connection.execute(statement).fetchall()
+
+    @contextmanager
+    def _transaction(self, write: bool, lock_timeout_s: float) -> Iterator[sqlite3.Connection]:
+        connection = self._open(lock_timeout_s)
+        try:
+            self._begin(connection, write, lock_timeout_s)
+            try:
+                yield connection
+            except BaseException:
+                # Without the deadline, or the ROLLBACK after a time-out would be interrupted as well.
+                connection.set_progress_handler(None, 0)
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+
+    def _open(self, lock_timeout_s: float) -> sqlite3.Connection:
+        path = self.path
+        connection = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, isolation_level=None, timeout=lock_timeout_s)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # safe with WAL: a power cut loses no consistency
+            connection.execute("PRAGMA foreign_keys = ON")
+        except (sqlite3.Error, OSError) as fault:
+            if connection is not None:
+                connection.close()
+            raise self._explain(fault) from fault
+        return connection
+
+    def _begin(self, connection: sqlite3.Connection, write: bool, lock_timeout_s: float) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        except sqlite3.OperationalError as fault:
+            if fault.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise StoreBusy(
+                    f"SQLite file {self.path} is being written by another process for more than "
+                    f"{lock_timeout_s:g} s: wait for it to end, or raise ML_ASSETS_LOCK_TIMEOUT_S."
+                ) from fault
+            raise self._explain(fault) from fault
+        if not write:
+            connection.execute("PRAGMA query_only = ON")
+        deadline = time.monotonic() + (self.write_timeout_s if write else self.query_timeout_s)
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY)
+
+    def _explain(self, fault: Exception) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"SQLite file {self.path} cannot be used ({fault}): check that it is a SQLite database in a "
+            "folder that you may write to, on a disk with space left."
+        )
+
+    def health(self) -> StoreHealth:
+        """Whether the file can be read and written, with the library's version. Never raises.
+
+        A file that was never written yet is created.
+        """
+        return check_health(self._probe)
+
+    def _probe(self) -> StoreHealth:
+        with self._transaction(True, BUSY_TIMEOUT_S) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return StoreHealth("healthy", sqlite3.sqlite_version)

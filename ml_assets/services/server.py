@@ -1,0 +1,425 @@
+"""What the embedded servers have in common: being found, started once, and stopped.
+
+Belongs here: the folder of a server, the lock that says whether it lives, starting and stopping it, and
+turning what goes wrong into one sentence. What is particular to one server is in its own module.
+"""
+
+import errno
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import psutil
+
+START_TIMEOUT_S = 60.0
+"""How long a server may take to answer, and how long a process waits for another one that starts it."""
+STOP_TIMEOUT_S = 30.0
+DEAF_TIMEOUT_S = 5.0
+"""A server that lives but has not listened for this long (its socket was swept away) is started anew."""
+PROBE_TIMEOUT_S = 5.0
+LOG_LIMIT_BYTES = 8 << 20
+
+# `struct flock`: l_type, l_whence, l_start, l_len, l_pid; on macOS l_start, l_len, l_pid, l_type, l_whence.
+_FLOCK = "qqihh" if sys.platform == "darwin" else "hhqqi4x"
+_COMPLAINT = re.compile(r"FATAL|PANIC|ERROR|[Ee]rror|not available|No space left")
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+class ServiceError(RuntimeError):
+    """An embedded server cannot be had; the message is one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What is known of an embedded server without touching it."""
+
+    name: str
+    state: Literal["running", "stopped", "unavailable"]
+    url: str | None
+    pid: int | None
+    data: Path
+    log: Path
+
+
+class Server:
+    """One embedded server of one home."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    stop_signal: ClassVar[int] = signal.SIGTERM
+
+    def __init__(self, home: Path) -> None:
+        self.home = Path(os.path.realpath(home))
+        self.folder = self.home / "services" / self.name
+        self.data = self.folder / "data"
+        self.lock = self.folder / "server.lock"
+        self.log = self.folder / "server.log"
+        self._state = self.folder / "server.json"
+
+    # What a server says of itself.
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether its program is installed here."""
+        raise NotImplementedError
+
+    def choose_url(self, last: str | None) -> str:
+        """The URL to start at; `last` is the one of the previous start."""
+        raise NotImplementedError
+
+    def command(self, url: str) -> list[str]:
+        """The program, by absolute path, and its arguments."""
+        raise NotImplementedError
+
+    def program(self) -> str:
+        """Name of the program's file, by which its processes are told from others."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make the data folder ready, with nobody in it."""
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        self._kill_leftovers()
+
+    def owner(self) -> tuple[int, int]:
+        """uid and gid that the server runs as."""
+        return os.geteuid(), os.getegid()
+
+    def probe(self, url: str) -> bool:
+        """Whether the server at `url` answers; False where nothing listens.
+
+        Raises:
+            TimeoutError: it is there, but silent or not ready.
+        """
+        raise NotImplementedError
+
+    def verify(self, url: str, pid: int) -> bool:
+        """Whether what answers at `url` is process `pid`, not a stranger on the same port."""
+        return True
+
+    def initialise(self, url: str) -> None:
+        """Bring a server that has just started to what the project expects of it."""
+
+    def version(self) -> str:
+        """What `initialise` does, as a fingerprint: when it changes, it is done again."""
+        return ""
+
+    # What is the same for all.
+
+    def ensure(self) -> str:
+        """URL of the running server, started if need be.
+
+        Raises:
+            ServiceError: it cannot be had.
+        """
+        if url := self._ready_url():
+            return url
+        if not self.available():
+            raise ServiceError(
+                f"The embedded {self.title} is not installed for this Python: "
+                f"install the project's requirements, or set ML_ASSETS_{self.name.upper()}_URL to a server."
+            )
+        with self._explained():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._starting():
+                return self._ready_url() or self._revive() or self._start()
+
+    def stop(self) -> bool:
+        """Stop the server and whatever a killed one left behind; whether there was anything to stop."""
+        with self._explained():
+            if not self.folder.is_dir():
+                return self._kill_leftovers()  # the home may have been deleted under a server
+            with self._starting():
+                return self._stop()
+
+    def describe(self) -> ServiceState:
+        """What is known of the server; starts nothing."""
+        with self._explained():
+            pid = holder(self.lock)
+            url = self._recorded().get("url") if pid else None
+        state = "running" if pid else "stopped" if self.available() else "unavailable"
+        return ServiceState(self.name, state, url, pid, self.data, self.log)
+
+    def _ready_url(self) -> str | None:
+        """The URL if the server lives, was made ready and answers: what almost every call finds."""
+        with self._explained():
+            record = self._recorded()
+            pid = holder(self.lock)
+            if pid is None or record.get("pid") != pid or record.get("version") != self.version():
+                return None
+            try:
+                return record["url"] if self.probe(record["url"]) else None
+            except TimeoutError:
+                return None  # the patient way, under the lock, decides
+
+    def _revive(self) -> str | None:
+        """The URL of a server that lives but was not found ready: still starting, or swamped with work."""
+        pid, url = holder(self.lock), self._recorded().get("url")
+        if pid is not None and url is not None and self._answers(url, DEAF_TIMEOUT_S):
+            return self._complete(url)
+        if pid is not None:
+            self._stop()
+        return None
+
+    def _start(self) -> str:
+        self.prepare()
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.old"))
+        self.log.touch(mode=0o600)
+        heard = self.log.stat().st_size
+        for _ in range(3):  # a stranger may take the port between our choice and the server's start
+            url = self.choose_url(self._recorded().get("url"))
+            self._record({"url": url})
+            self._launch(url)
+            if self._answers(url, START_TIMEOUT_S):
+                return self._complete(url)
+            if holder(self.lock) is not None:
+                self._stop()
+                break
+        with self.log.open("rb") as log:
+            log.seek(heard)
+            said = complaint(log.read().decode(errors="replace"))
+        raise ServiceError(f"The embedded {self.title} did not start ({said}); its log is {self.log}.")
+
+    def _launch(self, url: str) -> None:
+        shim = Path(__file__).with_name("launch.py")
+        uid, gid = self.owner()
+        arguments = [self.lock, self.log, self.data, uid, gid, *self.command(url)]
+        started = subprocess.run(
+            [sys.executable, "-I", "-S", shim, *map(str, arguments)],
+            check=False,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if started.returncode:
+            raise ServiceError(
+                f"The embedded {self.title} could not be launched: {complaint(started.stderr)}."
+            )
+
+    def _answers(self, url: str, patience: float) -> bool:
+        """Wait until the living server answers; False when it dies, or does not listen for `patience` s."""
+        began = time.monotonic()
+        while (pid := holder(self.lock)) is not None:
+            waited = time.monotonic() - began
+            try:
+                if self.probe(url) and self.verify(url, pid):
+                    return True
+                if waited > patience:
+                    return False
+            except TimeoutError:
+                if waited > START_TIMEOUT_S:
+                    # Alive and perhaps in the middle of a write: not ours to kill unasked.
+                    raise ServiceError(
+                        f"The embedded {self.title} (process {pid}) has not answered for {waited:.0f} s: "
+                        "wait until it has done its work, or stop it with `make down` and try again."
+                    ) from None
+            time.sleep(0.02)
+        return False
+
+    def _complete(self, url: str) -> str:
+        self.initialise(url)
+        self._record({"url": url, "pid": holder(self.lock), "version": self.version()})
+        return url
+
+    def _stop(self) -> bool:
+        pid = holder(self.lock)
+        if pid is not None:
+            signal_process(pid, self.stop_signal)
+            if not self._left(pid):
+                signal_process(pid, signal.SIGKILL)
+            if not self._left(pid):
+                raise ServiceError(f"The embedded {self.title} (process {pid}) cannot be killed: see to it.")
+        return self._kill_leftovers() or pid is not None
+
+    def _left(self, pid: int) -> bool:
+        """Wait until `pid` has gone, STOP_TIMEOUT_S at most."""
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while holder(self.lock) == pid:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _kill_leftovers(self) -> bool:
+        """Kill what still runs in the data folder although no server holds the lock.
+
+        Those are children of a server that was killed, or a server whose home was deleted under it. Servers
+        run in their data folder, so they are told by it and by their program.
+        """
+        found = False
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while leftovers := list(self._leftovers()):
+            if time.monotonic() > deadline:
+                pid = leftovers[0].pid
+                raise ServiceError(f"Process {pid} uses {self.data} and cannot be killed: see to it.")
+            found = True
+            for process in leftovers:
+                signal_process(process.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        return found
+
+    def _leftovers(self) -> Iterator["psutil.Process"]:
+        import psutil
+
+        program = self.program()
+        data = os.path.realpath(self.data)
+        for process in psutil.process_iter(["cwd", "exe"]):
+            # Neither is shown of a process that has ended and waits to be reaped, nor of another user's,
+            # which cannot be in a folder that is ours alone.
+            cwd, exe = process.info["cwd"], process.info["exe"]
+            if cwd == data and exe and Path(exe).name == program:
+                yield process
+
+    def _recorded(self) -> dict:
+        try:
+            return json.loads(self._state.read_bytes())
+        except (FileNotFoundError, ValueError):  # a power cut can leave an empty file
+            return {}
+
+    def _record(self, record: dict) -> None:
+        draft = self._state.with_suffix(".new")
+        draft.write_text(json.dumps(record))
+        draft.replace(self._state)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """One process at a time starts or stops the server."""
+        import filelock
+
+        try:
+            with filelock.FileLock(self.folder / "start.lock", timeout=2 * START_TIMEOUT_S):
+                yield
+        except filelock.Timeout:
+            raise ServiceError(
+                f"Another process has been starting or stopping the embedded {self.title} for "
+                f"{2 * START_TIMEOUT_S:.0f} s (lock {self.folder / 'start.lock'}): end it and try again."
+            ) from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Faults of the file system, in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise ServiceError(self._explain(error)) from error
+
+    def _explain(self, error: OSError) -> str:
+        where = error.filename or self.folder
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"The disk of {where} is full: free some space, or set ML_ASSETS_HOME to another disk."
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return (
+                f"{where} is not open to user {os.geteuid()} ({error.strerror}), so {self.title} "
+                "cannot run there: correct its owner and mode, or set ML_ASSETS_HOME to a folder of your own."
+            )
+        return f"The embedded {self.title} cannot run in {self.folder}: {error.strerror or error} ({where})."
+
+
+def holder(lock: Path) -> int | None:
+    """Process id of the server that holds `lock`, as the kernel knows it; None if none does.
+
+    Raises:
+        ServiceError: the holder is not a process that can be seen from here.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        darwin = sys.platform == "darwin"
+        question = (0, 0, 0, fcntl.F_WRLCK, 0) if darwin else (fcntl.F_WRLCK, 0, 0, 0, 0)
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, *question)))
+    finally:
+        os.close(descriptor)
+    kind, pid = (answer[3], answer[2]) if darwin else (answer[0], answer[4])
+    if kind == fcntl.F_UNLCK:
+        return None
+    if pid <= 0:
+        raise ServiceError(f"{lock} is held in another container: use its server, or another ML_ASSETS_HOME.")
+    return pid
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Send a signal; a process that is already gone is what was wanted."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def ask(path: str, question: bytes) -> bytes | None:
+    """What the server at the unix socket `path` answers; None where nothing listens.
+
+    Raises:
+        TimeoutError: it is there and silent.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PROBE_TIMEOUT_S)
+        try:
+            connection.connect(path)
+            connection.sendall(question)
+            return connection.recv(1024) or None
+        except BlockingIOError:
+            raise TimeoutError("its queue of connections is full") from None
+        except (ConnectionError, FileNotFoundError):
+            return None
+
+
+def runtime_folder(home: Path, uid: int) -> Path:
+    """Short folder for the sockets of `home`, for `uid` alone; the same for every process.
+
+    A socket's path may have 107 bytes at most, so it cannot lie under a home of any length. It is /tmp rather
+    than TMPDIR or XDG_RUNTIME_DIR, because a cron job and a login shell would disagree about those.
+
+    Raises:
+        ServiceError: somebody else has made the folder.
+    """
+    base = Path(f"/tmp/ml-assets-{uid}")  # noqa: S108 - its owner and mode are checked
+    folder = base / hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    for each in (base, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+        status = each.lstat()
+        private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+        if not private or status.st_uid not in (uid, os.geteuid()):
+            raise ServiceError(
+                f"{each} must be a folder of user {uid} with mode 0700: remove it and try again."
+            )
+        if status.st_uid != uid:
+            os.chown(each, uid, -1)
+    return folder
+
+
+def package_folder(package: str) -> Path | None:
+    """Where an installed package lies, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def environment() -> dict[str, str]:
+    """What a server gets of our environment: neither our secrets nor settings meant for another server."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return {**kept, "ANONYMIZED_TELEMETRY": "False"}
+
+
+def complaint(text: str) -> str:
+    """The last line of a log that complains, else the last line; with the way out of a full disk."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    grave = [line for line in lines if _COMPLAINT.search(line)]
+    last = (grave or lines or ["it said nothing"])[-1].rstrip(".")
+    return f"{last}; free some space" if os.strerror(errno.ENOSPC) in last else last

@@ -1,0 +1,162 @@
+"""Settings: where the stores are, where files lie, limits. The only module that reads the environment.
+
+Every field is set by the environment variable `ML_ASSETS_<FIELD>`. A store's URL left unset means the
+embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
+"""
+
+import os
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SQL_DIR = PROJECT_ROOT / "sql"
+"""All SQL of the project, one statement of purpose per file."""
+
+STORES = ("postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow")
+
+
+def redact_url(url: str) -> str:
+    """The URL without its password, for logs, metadata and `ml-assets status`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults: everything embedded, nothing to configure."""
+
+    model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path("data"), description="folder of everything that is kept")
+
+    postgres_url: str | None = Field(default=None, repr=False)
+    lake_url: str | None = Field(
+        default=None, repr=False, description="PostgreSQL URL of the DuckLake catalog"
+    )
+    lake_data: str | None = Field(
+        default=None, description="folder or object-store prefix of the lake's files"
+    )
+    clickhouse_url: str | None = Field(default=None, repr=False)
+    chroma_url: str | None = Field(default=None, repr=False)
+    redis_url: str | None = Field(default=None, repr=False)
+    sqlite_url: str | None = Field(default=None, repr=False)
+    mlflow_url: str | None = Field(default=None, repr=False)
+    ollama_url: str | None = Field(default=None, repr=False)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=3000, ge=1, le=65535, description="of the Dagster UI")
+    partitions_start: date = Field(default=date(2014, 1, 1), description="first daily partition, UTC")
+    query_timeout_s: float = Field(default=30.0, gt=0, description="statement time-out of queries")
+    write_timeout_s: float = Field(default=600.0, gt=0, description="of bulk loads and index builds")
+    lock_timeout_s: float = Field(default=60.0, gt=0, description="how long to wait for another process")
+    executor: Literal["auto", "in_process", "multiprocess"] = Field(
+        default="auto", description="auto: in-process on embedded ClickHouse, multiprocess on servers"
+    )
+    embedder: Literal["minilm", "ollama"] = "minilm"
+    sources: dict[str, str] = Field(
+        default={}, description="glob by source (sql/duckdb/sources), in place of the one in its header"
+    )
+    demo_end: date | None = Field(default=None, description="last replayed day of the demo, UTC")
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        # Not resolve(): a symlinked home keeps the name that its owner gave it.
+        return Path(os.path.abspath(home.expanduser()))
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            return cls.model_fields[info.field_name].get_default()
+        return value
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's history, logs and the link to dagster.yaml."""
+        return self.home / "dagster"
+
+    @property
+    def landing(self) -> Path:
+        """Landing folders, one per stream."""
+        return self.home / "landing"
+
+    @property
+    def lake_data_path(self) -> str:
+        """Folder or prefix of the lake's Parquet files."""
+        return self.lake_data or str(self.home / "lake")
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The SQLite file; `sqlite:///relative` and `sqlite:////absolute` as SQLAlchemy reads them."""
+        if self.sqlite_url is None:
+            return self.home / "sqlite" / "ml_dev.db"
+        path = self.sqlite_url.removeprefix("sqlite:///")
+        return Path(os.path.abspath(path))
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking store to read from."""
+        return self.mlflow_url or self.embedded_mlflow_uri
+
+    @property
+    def embedded_mlflow_uri(self) -> str:
+        """The embedded tracking store, which the demo writes whatever else is configured."""
+        return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def embedded_mlflow_artifacts(self) -> Path:
+        """Artifacts of the embedded tracking store."""
+        return self.home / "mlflow" / "artifacts"
+
+    @cached_property
+    def executor_kind(self) -> Literal["in_process", "multiprocess"]:
+        """The executor that the settings lead to (decision 9)."""
+        if self.executor != "auto":
+            return self.executor
+        return "multiprocess" if self.clickhouse_url else "in_process"
+
+    def mode(self, store: str) -> Literal["embedded", "server"]:
+        """Whether a store of `STORES` is embedded here or a server that somebody else runs."""
+        # The catalog follows PostgreSQL unless it has a URL of its own.
+        url = self.lake_url or self.postgres_url if store == "duckdb" else getattr(self, f"{store}_url")
+        return "server" if url else "embedded"
+
+    def secret(self, field: str) -> Any:
+        """A store's URL for a resource's configuration, "" if embedded.
+
+        What stands in the environment is passed as `EnvVar`, so that Dagster's UI shows the variable's
+        name and never a password.
+        """
+        value = getattr(self, field)
+        if not value:
+            return ""
+        name = f"ML_ASSETS_{field.upper()}"
+        if os.environ.get(name) == value:
+            from dagster import EnvVar
+
+            return EnvVar(name)
+        return value
+
+    def child_environment(self) -> dict[str, str]:
+        """Environment for processes that we start: the same home and Dagster's home, made absolute."""
+        return {
+            **os.environ,
+            "ML_ASSETS_HOME": str(self.home),
+            "DAGSTER_HOME": str(self.dagster_home),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            # One planned event for an asset's range of days, not one for each day: it halves the events, and
+            # on two years of scattered days that is minutes. A day of a failed run is then not shown as
+            # failed, but as missing or as it was; what is due is decided by the ledger anyway.
+            "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "true",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "GIT_PYTHON_REFRESH": "quiet",  # a machine without git is nothing to warn of
+        }

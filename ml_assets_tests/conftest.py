@@ -1,0 +1,275 @@
+"""Fixtures that every test may use: real stores, each as good as new.
+
+    service_home  folder whose embedded PostgreSQL, Chroma and Redis are started by whoever asks first and
+                  are shared by the tests of one worker process; stopped at the end of the session
+    postgres      PostgresResource on a fresh database with the project's extensions and schemas
+    lake          DuckLakeResource with a fresh catalog database and a fresh data folder
+    clickhouse    ClickHouseResource on a fresh chDB folder
+    clickhouse_server  ClickHouseResource on a fresh server: the HTTP interface over chDB in a process of its
+                  own (clickhouse_front.py), which any number of processes may use
+    chroma        ChromaResource; its collections are deleted afterwards
+    redis         RedisResource on an empty logical database; the test is skipped where there is no Redis
+    sqlite        SQLiteResource on a fresh file
+    mlflow        MLflowResource on a fresh tracking store
+    demo_home     home after `ml-assets demo`, made once a session and shared: read it, do not change it
+    cli           runs `ml-assets ARGS` as a process of its own on a home
+    settings      Settings with a home of its own; its PostgreSQL (fresh databases), Chroma and Redis are the
+                  session's, so using it starts no server; ClickHouse, SQLite and MLflow are embedded there
+    environment   ML_ASSETS_* variables that lead another process (see cli) to the stores of `settings`
+
+No test sees the ML_ASSETS_* variables of whoever runs it. A session that was killed leaves its servers
+behind; the next session stops them.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import pytest
+
+from ml_assets import services
+from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.mlflow import MLflowResource
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.resources.redis import RedisResource
+from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.settings import SQL_DIR, Settings
+
+_HOME_PREFIX = "mla-test-"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end the session as Ctrl-C does, and stop what a killed session has left."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        _sweep()
+
+
+_DEMO_FILES = ("ml_assets_tests/e2e/test_ui.py", "ml_assets_tests/integration/test_graph_demo.py")
+"""Files whose tests use `demo_home`."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker a file, and one for all files that use the demo, which is then made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", maxsplit=1)[0]
+            return "demo" if file in _DEMO_FILES else file
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo takes longest, so it starts first."""
+    items.sort(key=lambda item: item.nodeid.split("::")[0] not in _DEMO_FILES)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers of workers that were interrupted."""
+    if not hasattr(config, "workerinput"):
+        _sweep()
+
+
+def _sweep() -> None:
+    """Stop the servers and remove the homes of sessions that are no more."""
+    for home in Path(tempfile.gettempdir()).glob(f"{_HOME_PREFIX}*"):
+        owner = home.name.removeprefix(_HOME_PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            _discard(home)
+
+
+def _discard(home: Path) -> None:
+    services.stop_all(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("ML_ASSETS_") and not name.startswith("ML_ASSETS_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def service_home() -> Iterator[Path]:
+    """Home of the servers that the tests of this process share."""
+    home = Path(tempfile.mkdtemp(prefix=f"{_HOME_PREFIX}{os.getpid()}-"))
+    yield home
+    _discard(home)
+
+
+class CLI(Protocol):
+    """`ml-assets` as a person runs it."""
+
+    def __call__(
+        self, home: Path, *arguments: str, timeout_s: float = 600, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; stdout and stderr are text, and the exit status is the caller's to judge."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def cli() -> CLI:
+    """Runs `ml-assets ARGS` with ML_ASSETS_HOME set."""
+
+    def run(
+        home: Path, *arguments: str, timeout_s: float = 600, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
+        return subprocess.run(
+            [sys.executable, "-m", "ml_assets.cli", *arguments],
+            env={**inherited, "ML_ASSETS_HOME": str(home), **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo_home(cli: CLI) -> Iterator[Path]:
+    """A home in which the whole demo was made."""
+    home = Path(tempfile.mkdtemp(prefix=f"{_HOME_PREFIX}{os.getpid()}-"))
+    done = cli(home, "demo", timeout_s=900)
+    assert done.returncode == 0, done.stderr[-4000:]
+    yield home
+    _discard(home)
+
+
+@contextmanager
+def _fresh_database(service_home: Path, *init: Path) -> Iterator[str]:
+    """URL of a new database on the session's server, dropped afterwards."""
+    import psycopg
+    from psycopg import sql
+
+    server = PostgresResource(home=str(service_home))
+    name = f"t_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server.connection_url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = server.connection_url(name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for file in init:
+            connection.execute(file.read_bytes())
+    yield url
+    with psycopg.connect(server.connection_url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def _database(service_home: Path) -> Iterator[str]:
+    with _fresh_database(service_home, *sorted((SQL_DIR / "postgres" / "init").glob("*.sql"))) as url:
+        yield url
+
+
+@pytest.fixture
+def _catalog(service_home: Path) -> Iterator[str]:
+    with _fresh_database(service_home) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(service_home: Path, _database: str) -> PostgresResource:
+    """PostgreSQL on a fresh database."""
+    return PostgresResource(home=str(service_home), url=_database)
+
+
+@pytest.fixture
+def lake(tmp_path: Path, _catalog: str) -> DuckLakeResource:
+    """An empty lake."""
+    return DuckLakeResource(home=str(tmp_path), catalog_url=_catalog, data_path=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def clickhouse(tmp_path: Path) -> ClickHouseResource:
+    """An empty embedded ClickHouse."""
+    return ClickHouseResource(home=str(tmp_path))
+
+
+@pytest.fixture
+def clickhouse_server(tmp_path: Path) -> Iterator[ClickHouseResource]:
+    """An empty ClickHouse server whose user has the password `s3cret/pass`."""
+    front = Path(__file__).with_name("clickhouse_front.py")
+    command = [sys.executable, str(front), str(tmp_path / "clickhouse-server"), "s3cret/pass"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        try:
+            assert port, "the ClickHouse front did not start; its message is above"
+            yield ClickHouseResource(
+                home=str(tmp_path), url=f"clickhouse://ml:s3cret%2Fpass@127.0.0.1:{port}"
+            )
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def chroma(service_home: Path) -> Iterator[ChromaResource]:
+    """A Chroma server without collections."""
+    resource = ChromaResource(home=str(service_home))
+    yield resource
+    with resource.client() as client:
+        for collection in client.list_collections():
+            client.delete_collection(collection.name)
+
+
+@pytest.fixture
+def redis(service_home: Path) -> Iterator[RedisResource]:
+    """An empty logical database of Redis."""
+    if not services.available("redis"):
+        pytest.skip("no Redis is installed for this Python: the online store is PostgreSQL alone")
+    url = services.ensure("redis", service_home)
+    resource = RedisResource(home=str(service_home), url=f"{url}{'&' if '?' in url else '?'}db=1")
+    yield resource
+    client = resource.client()
+    assert client is not None
+    with client:
+        client.flushdb()
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> SQLiteResource:
+    """An empty SQLite file."""
+    return SQLiteResource(home=str(tmp_path))
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> MLflowResource:
+    """An empty tracking store."""
+    return MLflowResource(home=str(tmp_path))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, service_home: Path, _database: str, _catalog: str) -> Settings:
+    """Settings of a fresh home that borrows the session's servers."""
+    with_redis = services.available("redis")
+    return Settings(
+        home=tmp_path / "home",
+        postgres_url=_database,
+        lake_url=_catalog,
+        chroma_url=services.ensure("chroma", service_home),
+        redis_url=f"{services.ensure('redis', service_home)}?db=2" if with_redis else None,
+    )
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables by which another process finds the stores of `settings`."""
+    urls = ("postgres_url", "lake_url", "chroma_url", "redis_url")
+    given = {f"ML_ASSETS_{name.upper()}": getattr(settings, name) for name in urls}
+    return {"ML_ASSETS_HOME": str(settings.home), **{name: url for name, url in given.items() if url}}

@@ -1,0 +1,201 @@
+"""One table, in every store: the contract that the suite writes, and how to write and read it.
+
+`case` is parametrised over the six stores. A test writes through Dagster, as an asset would.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from ml_assets.contracts import TABLES, Column, Contract
+from ml_assets.io_managers import chroma as chroma_io
+from ml_assets.io_managers import clickhouse as clickhouse_io
+from ml_assets.io_managers import duckdb as duckdb_io
+from ml_assets.io_managers import postgres as postgres_io
+from ml_assets.io_managers import redis as redis_io
+from ml_assets.io_managers import sqlite as sqlite_io
+from ml_assets.lib.arrow_types import arrow_schema
+from ml_assets.lib.staging import TableState
+
+FIRST = date(2026, 1, 1)
+DAILY = dg.DailyPartitionsDefinition(start_date=FIRST.isoformat(), end_date="2026-02-01", timezone="UTC")
+
+COLUMNS = (
+    Column("id", "string", nullable=False),
+    Column("happened_at", "timestamp", nullable=False),
+    Column("text", "string", nullable=False),
+    Column("vector", "vector", nullable=False, dimension=3),
+    Column("amount", "float64"),
+    Column("count", "int64", minimum=0),
+    Column("flag", "bool"),
+    Column("due", "date"),
+    Column("document", "json"),
+    Column("kind", "string", choices=("a", "b")),
+)
+
+
+@dataclass
+class Case:
+    """A store under test.
+
+    Args:
+        name: the store.
+        manager: its IO manager.
+        contract: daily table of `COLUMNS`.
+        recorded, measured: the module's functions, for a contract.
+    """
+
+    name: str
+    manager: dg.ConfigurableIOManager
+    contract: Contract
+    recorded: Callable[[Contract], TableState]
+    measured: Callable[[Contract], TableState]
+    instance: dg.DagsterInstance
+
+    def change(self, **changes: Any) -> None:
+        """Give the table another contract."""
+        self.contract = replace(self.contract, **changes)
+        TABLES[self.contract.asset] = self.contract
+
+    @property
+    def key(self) -> dg.AssetKey:
+        return dg.AssetKey(self.contract.asset.split("/"))
+
+    def table(self, *rows: dict[str, Any]) -> pa.Table:
+        """Rows as an Arrow table of the contract's schema."""
+        return pa.Table.from_pylist(list(rows), arrow_schema(self.contract))
+
+    def write(self, data: Any, first: date | None = FIRST, days: int = 1) -> dg.ExecuteInProcessResult:
+        """Materialize the asset with this data for some days, or for the whole table."""
+        daily = first is not None
+
+        @dg.asset(
+            key=self.key,
+            io_manager_key="io",
+            partitions_def=DAILY if daily else None,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+        )
+        def table() -> Any:
+            return data() if callable(data) else data
+
+        tags = {}
+        if first is not None:
+            last = first + timedelta(days=days - 1)
+            tags = {
+                "dagster/asset_partition_range_start": first.isoformat(),
+                "dagster/asset_partition_range_end": last.isoformat(),
+            }
+        return dg.materialize([table], resources={"io": self.manager}, instance=self.instance, tags=tags)
+
+    def read(
+        self, annotation: Any = pa.Table, columns: list[str] | None = None, day: date | None = None
+    ) -> Any:
+        """Load the asset as a consumer with this annotation would."""
+        found = []
+
+        upstream = dg.AssetSpec(self.key, partitions_def=DAILY if day else None).with_io_manager_key("io")
+
+        def consume(context: dg.AssetExecutionContext, rows: Any) -> None:
+            found.append(rows.read_all() if isinstance(rows, pa.RecordBatchReader) else rows)
+
+        consume.__annotations__["rows"] = annotation
+        consumer = dg.asset(
+            key="consumer",
+            ins={"rows": dg.AssetIn(self.key, metadata={"columns": columns} if columns else {})},
+            partitions_def=DAILY if day else None,
+        )(consume)
+        result = dg.materialize(
+            [upstream, consumer],
+            selection=[consumer],
+            resources={"io": self.manager},
+            instance=self.instance,
+            partition_key=day.isoformat() if day else None,
+        )
+        assert result.success
+        return found[0]
+
+    def ids(self) -> list[str]:
+        """Keys of the rows that a reader sees."""
+        return sorted(self.read(columns=["id"])["id"].to_pylist())
+
+
+@pytest.fixture
+def row() -> Callable[..., dict[str, Any]]:
+    """Makes a good row."""
+    return _row
+
+
+def _row(identity: str, day: int = 0, **values: Any) -> dict[str, Any]:
+    """A good row on the n-th day."""
+    moment = datetime(2026, 1, 1, 9, 30, 0, 123456, tzinfo=UTC) + timedelta(days=day)
+    return {
+        "id": identity,
+        "happened_at": moment,
+        "text": f"text of {identity}",
+        "vector": [0.5, -0.25, 1.0],
+        "amount": 1.5,
+        "count": 3,
+        "flag": True,
+        "due": date(2026, 3, 1),
+        "document": '{"a":1}',
+        "kind": "a",
+        **values,
+    }
+
+
+STORES = ("duckdb", "postgres", "clickhouse", "chroma", "sqlite", "serving")
+
+
+@pytest.fixture(params=STORES)
+def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    store = request.param
+    contract = Contract(f"{store}/events", "an event", COLUMNS, key=("id",), partition_column="happened_at")
+    monkeypatch.setitem(TABLES, contract.asset, contract)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield _case(store, request, contract, instance)
+
+
+def _case(
+    store: str, request: pytest.FixtureRequest, contract: Contract, instance: dg.DagsterInstance
+) -> Case:
+    get = request.getfixturevalue
+    match store:
+        case "duckdb":
+            lake = get("lake")
+            manager = duckdb_io.DuckLakeIOManager(lake=lake)
+            states = (lambda c: duckdb_io.recorded(lake, c), lambda c: duckdb_io.measured(lake, c))
+        case "postgres":
+            postgres = get("postgres")
+            manager = postgres_io.PostgresIOManager(postgres=postgres)
+            states = (
+                lambda c: postgres_io.recorded(postgres, c),
+                lambda c: postgres_io.measured(postgres, c),
+            )
+        case "clickhouse":
+            clickhouse = get("clickhouse")
+            manager = clickhouse_io.ClickHouseIOManager(clickhouse=clickhouse)
+            states = (
+                lambda c: clickhouse_io.recorded(clickhouse, c),
+                lambda c: clickhouse_io.measured(clickhouse, c),
+            )
+        case "chroma":
+            chroma, postgres = get("chroma"), get("postgres")
+            manager = chroma_io.ChromaIOManager(chroma=chroma, postgres=postgres)
+            states = (
+                lambda c: chroma_io.recorded(chroma, postgres, c),
+                lambda c: chroma_io.measured(chroma, postgres, c),
+            )
+        case "sqlite":
+            sqlite = get("sqlite")
+            manager = sqlite_io.SQLiteIOManager(sqlite=sqlite)
+            states = (lambda c: sqlite_io.recorded(sqlite, c), lambda c: sqlite_io.measured(sqlite, c))
+        case _:
+            redis, postgres = get("redis"), get("postgres")
+            manager = redis_io.RedisIOManager(redis=redis, postgres=postgres)
+            states = (lambda c: redis_io.recorded(postgres, c), lambda c: redis_io.measured(postgres, c))
+    return Case(store, manager, contract, *states, instance)

@@ -1,0 +1,161 @@
+"""Contracts change, rows move, other people own rows and columns, somebody tampers."""
+
+from datetime import date
+
+import pyarrow as pa
+import pytest
+
+from ml_assets.contracts import Column
+from ml_assets.lib.arrow_types import ContractViolation
+
+SECOND = date(2026, 1, 2)
+NEW = Column("added", "string")
+
+
+def test_a_new_nullable_column_is_added(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, NEW))
+    case.write(case.table(row("two", day=1, added="x")), first=SECOND)
+    found = {r["id"]: r["added"] for r in case.read(columns=["id", "added"]).to_pylist()}
+    assert found == {"one": None, "two": "x"}
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_any_other_change_is_refused_with_the_way_out(case, row):
+    case.write(case.table(row("one")))
+    table, columns = case.table(row("two")), case.contract.columns
+    required = Column("added", "string", nullable=False)
+    other_type = tuple(Column("amount", "string") if c.name == "amount" else c for c in columns)
+    changes = [
+        ({"columns": (*columns, required)}, table.append_column("added", pa.array(["x"])), "'added'"),
+        ({"columns": other_type}, table.set_column(4, "amount", pa.array(["x"])), "'amount'"),
+        ({"columns": columns[:-1]}, table.drop_columns(["kind"]), "'kind'"),
+        ({"key": ("id", "text")}, table, "key was ('id',)"),
+    ]
+    original = case.contract
+    for change, data, words in changes:
+        case.change(**change)
+        with pytest.raises(ContractViolation) as caught:
+            case.write(data)
+        message = str(caught.value)
+        assert words in message
+        assert "; run " in message or "make it nullable" in message
+        case.change(columns=original.columns, key=original.key)
+    assert case.ids() == ["one"]
+
+
+def test_rows_that_somebody_changed_by_hand_are_mended_by_the_next_write(case, row):
+    table = case.table(row("one"), row("two"))
+    case.write(table)
+    tamper(case)
+    assert case.recorded(case.contract) != case.measured(case.contract)
+    case.write(table)
+    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.read().sort_by("id").to_pylist() == table.to_pylist()
+
+
+def tamper(case):
+    """Change a value, or where a store's rows cannot be changed, delete one."""
+    manager = case.manager
+    match case.name:
+        case "duckdb":
+            with manager.lake.get_connection(write=True) as connection:
+                connection.execute("UPDATE features.events SET amount = 7 WHERE id = 'one'")
+        case "postgres" | "serving":
+            with manager.postgres.connect(write=True) as connection:
+                connection.execute("UPDATE events SET amount = 7 WHERE id = 'one'")
+        case "clickhouse":
+            with manager.clickhouse.client(write=True) as client:
+                client.command(
+                    "ALTER TABLE events UPDATE amount = 7 WHERE id = 'one' SETTINGS mutations_sync = 2"
+                )
+        case "sqlite":
+            with manager.sqlite.connect(write=True) as connection:
+                connection.execute("UPDATE events SET amount = 7 WHERE id = 'one'")
+        case "chroma":
+            collection = manager.chroma.client().get_collection("events", embedding_function=None)
+            (entry,) = [i for i in collection.get(include=[])["ids"] if i.startswith("one:")]
+            collection.update(ids=[entry], metadatas=[{"amount": 7.0}])
+
+
+@pytest.mark.parametrize("case", ["postgres", "sqlite", "serving"], indirect=True)
+@pytest.mark.parametrize("mode", ["overwrite", "upsert_delete"])
+def test_a_row_whose_day_changes_leaves_its_old_day(case, row, mode):
+    case.change(mode=mode, unique_across_days=True)
+    case.write(case.table(row("moves"), row("stays"), row("other", day=1)), days=2)
+    case.write(case.table(row("moves", day=1), row("other", day=1)), first=SECOND)
+    assert case.ids() == ["moves", "other", "stays"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("case", ["postgres", "sqlite", "duckdb", "serving"], indirect=True)
+def test_an_upsert_leaves_the_columns_of_others_alone(case, row):
+    case.change(mode="upsert", unique_across_days=True)
+    case.write(case.table(row("one")))
+    add_column_of_others(case)
+    case.write(case.table(row("one", amount=9.0)))
+    assert column_of_others(case) == [("one", "theirs", 9.0)]
+
+
+def add_column_of_others(case):
+    table = "features.events" if case.name == "duckdb" else "events"
+    with connection_of(case) as connection:
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN note TEXT")
+        connection.execute(f"UPDATE {table} SET note = 'theirs'")
+
+
+def column_of_others(case):
+    table = "features.events" if case.name == "duckdb" else "events"
+    with connection_of(case) as connection:
+        return connection.execute(f"SELECT id, note, amount FROM {table}").fetchall()
+
+
+def connection_of(case):
+    manager = case.manager
+    if case.name == "duckdb":
+        return manager.lake.get_connection(write=True)
+    return (manager.sqlite if case.name == "sqlite" else manager.postgres).connect(write=True)
+
+
+@pytest.mark.parametrize("case", ["postgres"], indirect=True)
+def test_rows_outside_the_scope_are_never_touched(case, row):
+    case.change(mode="upsert_delete", scope=(("kind", "a"),), unique_across_days=True)
+    case.write(case.table(row("ours")))
+    with connection_of(case) as connection:
+        connection.execute(
+            "INSERT INTO events (id, happened_at, text, vector, kind) "
+            "VALUES ('theirs', '2026-01-01 10:00Z', 'x', '[1,2,3]', 'b')"
+        )
+    case.write(case.table(row("new")))
+    assert case.ids() == ["new", "theirs"]
+    assert case.recorded(case.contract).rows == 1
+    with pytest.raises(
+        ContractViolation, match="'theirs' belongs to a row that was not written by this asset"
+    ):
+        case.write(case.table(row("theirs")))
+    assert case.ids() == ["new", "theirs"]
+    with pytest.raises(ContractViolation, match="but only rows with 'a' may be written"):
+        case.write(case.table(row("bad", kind="b")))
+
+
+@pytest.mark.parametrize("case", ["sqlite"], indirect=True)
+def test_a_foreign_key_that_points_nowhere_is_refused(case, row, monkeypatch):
+    from ml_assets.contracts import ForeignKey
+
+    case.change(mode="upsert_delete", unique_across_days=True)
+    case.write(case.table(row("parent")))
+    parent = case.contract
+    case.contract = None
+    child = type(parent)(
+        "sqlite/children",
+        "",
+        (Column("id", "string"), Column("parent", "string")),
+        key=("id",),
+        foreign_keys=(ForeignKey("parent", "events", "id"),),
+    )
+    monkeypatch.setitem(__import__("ml_assets.contracts").contracts.TABLES, child.asset, child)
+    case.contract = child
+    case.write(case.table({"id": "a", "parent": "parent"}), first=None)
+    with pytest.raises(ContractViolation, match="holds 'nobody', which events"):
+        case.write(case.table({"id": "b", "parent": "nobody"}), first=None)
+    assert case.ids() == ["a"]

@@ -1,0 +1,73 @@
+"""What a consumer gets: the type it asks for, the columns and partitions that it needs."""
+
+from datetime import date
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from ml_assets.lib.query import Query
+
+SECOND = date(2026, 1, 2)
+
+
+@pytest.fixture
+def written(case, row):
+    case.write(case.table(row("one"), row("two", day=1), row("three", day=1, amount=None)), days=2)
+    return case
+
+
+def test_the_annotation_decides_about_the_type(written):
+    table = written.read(pa.Table)
+    assert isinstance(table, pa.Table)
+    assert isinstance(written.read(pa.RecordBatchReader), pa.Table)  # the fixture has read all of it
+    frame = written.read(pd.DataFrame)
+    assert sorted(frame["id"]) == ["one", "three", "two"]
+    assert str(frame["happened_at"].dtype) == "datetime64[us, UTC]"
+    with pytest.raises(TypeError, match="annotate it with"):
+        written.read(dict)
+
+
+def test_only_the_columns_and_the_days_that_are_asked_for(written):
+    assert written.read(columns=["kind", "id"]).column_names == ["kind", "id"]
+    assert sorted(written.read(columns=["id"], day=SECOND)["id"].to_pylist()) == ["three", "two"]
+    with pytest.raises(ValueError, match="has no column 'odd'"):
+        written.read(columns=["odd"])
+
+
+def test_a_table_that_was_never_written_is_a_sentence(case):
+    with pytest.raises(
+        LookupError, match=f"{case.contract.asset} has never been written here: materialize it"
+    ):
+        case.read()
+
+
+@pytest.mark.parametrize("form", [pd.DataFrame, pa.Table, pa.RecordBatchReader])
+def test_every_type_can_be_written(case, row, form):
+    table = case.table(row("one"), row("two", document='{"b":1,"a":[1,2]}'))
+    given = {
+        pd.DataFrame: table.to_pandas,
+        pa.Table: lambda: table,
+        pa.RecordBatchReader: lambda: pa.RecordBatchReader.from_batches(
+            table.schema, (batch for batch in table.to_batches(max_chunksize=1))
+        ),
+    }[form]
+    case.write(given)
+    found = case.read().sort_by("id").to_pylist()
+    assert found == [row("one"), row("two", document='{"a":[1,2],"b":1}')]
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_the_lake_takes_and_gives_relations_and_runs_queries(written, row):
+    relation = written.read(duckdb.DuckDBPyRelation)
+    late = relation.filter("happened_at >= TIMESTAMPTZ '2026-01-02'").set_alias("late")
+    del relation
+    assert late.aggregate("count(*)").fetchall() == [(2,)]
+    written.write(late.project("* REPLACE (9.5 AS amount)"), first=SECOND)
+    assert set(written.read(columns=["amount"], day=SECOND)["amount"].to_pylist()) == {9.5}
+
+    more = pa.table({"id": ["four"]})
+    sql = "SELECT e.* REPLACE (n.id AS id) FROM features.events AS e, names AS n WHERE e.id = $old"
+    written.write(Query(sql, {"old": "two"}, {"names": more}), first=SECOND)
+    assert written.ids() == ["four", "one"]

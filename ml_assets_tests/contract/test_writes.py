@@ -1,0 +1,112 @@
+"""What every IO manager promises about a write, in all six stores."""
+
+from datetime import date
+
+import pyarrow as pa
+import pytest
+
+from ml_assets.lib.arrow_types import ContractViolation
+
+SECOND = date(2026, 1, 2)
+
+
+def test_rows_come_back_as_they_were_written(case, row):
+    given = case.table(
+        row("one"), row("two", amount=None, count=None, flag=None, due=None, document=None, kind=None)
+    )
+    case.write(given)
+    assert case.read().sort_by("id").to_pylist() == given.to_pylist()
+    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.recorded(case.contract).rows == 2
+
+
+def test_overwriting_one_day_leaves_the_other(case, row):
+    case.write(case.table(row("one"), row("two", day=1)), days=2)
+    case.write(case.table(row("three", day=1)), first=SECOND)
+    assert case.ids() == ["one", "three"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_an_empty_result_empties_the_partition(case, row):
+    case.write(case.table(row("one"), row("two", day=1)), days=2)
+    case.write(case.table(), first=SECOND)
+    assert case.ids() == ["one"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.drop_columns(["amount"]), "misses 'amount'"),
+        (lambda table: table.append_column("odd", pa.array([1] * table.num_rows)), "does not know 'odd'"),
+        (lambda table: table.set_column(4, "amount", pa.array(["x"] * table.num_rows)), "'amount' is string"),
+    ],
+)
+def test_wrong_columns_are_refused_and_old_rows_stay(case, row, change, words):
+    case.write(case.table(row("old")))
+    with pytest.raises(Exception) as caught:
+        case.write(change(case.table(row("new"))))
+    assert words in str(caught.value)
+    assert case.ids() == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"id": None}, "column 'id' holds None in 1 row, but may not be null"),
+        ({"count": -1}, "column 'count' holds -1 in 1 row, outside the range 0 to"),
+        ({"kind": "c"}, "column 'kind' holds 'c' in 1 row, but only a, b are allowed"),
+        ({"vector": [1.0]}, "whose length is not 3"),
+        ({"vector": [1.0, 2.0, float("nan")]}, "finite numbers only"),
+        ({"day": 1}, "outside the partitions being written"),
+        ({"id": "new"}, "key id is not unique: 'new' (2 times)"),
+        ({"document": "{"}, "column 'document'"),
+    ],
+)
+def test_wrong_values_are_refused_and_old_rows_stay(case, row, wrong, words):
+    case.write(case.table(row("old")))
+    bad = row(**{"identity": "bad", "day": wrong.get("day", 0)}) | {
+        k: v for k, v in wrong.items() if k != "day"
+    }
+    with pytest.raises(ContractViolation) as caught:
+        case.write(case.table(row("new"), bad))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{case.contract.asset}: ")
+    assert case.ids() == ["old"]
+
+
+def test_unchanged_content_is_not_written_again(case, row):
+    table = case.table(row("one"), row("two"))
+    assert _written(case.write(table), case) is True
+    assert _written(case.write(table.take([1, 0])), case) is False
+    assert _written(case.write(case.table(row("one"))), case) is True
+
+
+def test_a_whole_table_is_replaced(case, row):
+    case.change(partition_column=None)
+    case.write(case.table(row("one"), row("two", day=1)), first=None)
+    case.write(case.table(row("two", day=1), row("three")), first=None)
+    assert case.ids() == ["three", "two"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_upsert_delete_ends_in_the_given_rows(case, row):
+    case.change(mode="upsert_delete")
+    case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)
+    case.write(case.table(row("two", amount=9.0), row("three")))
+    assert case.ids() == ["far", "three", "two"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_upsert_deletes_nothing(case, row):
+    case.change(mode="upsert", unique_across_days=True)
+    case.write(case.table(row("one"), row("two")))
+    case.write(case.table(row("two", amount=9.0), row("three")))
+    found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
+    assert found == {"one": 1.5, "two": 9.0, "three": 1.5}
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def _written(result, case):
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == case.key]
+    return event.materialization.metadata["written"].value

@@ -1,0 +1,327 @@
+"""A writer is killed by SIGKILL at seeded random points of its write while readers read.
+
+Afterwards a reader sees the old rows or the new ones, and after the next look at the store (recover, or the
+next write) the whole table is old or new and agrees with its ledger. 20 kills a store; `make faults` does
+100 (ML_ASSETS_TEST_KILLS).
+
+A writer is a process of its own, forked from a server that has imported everything. It says when it begins
+to write and when it is done, so the test knows which kills fell inside.
+"""
+
+import itertools
+import multiprocessing
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.io_managers.chroma import ChromaIOManager
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager, recover
+from ml_assets.io_managers.duckdb import DuckLakeIOManager
+from ml_assets.io_managers.postgres import PostgresIOManager
+from ml_assets.io_managers.redis import RedisIOManager
+from ml_assets.io_managers.sqlite import SQLiteIOManager
+from ml_assets.lib.staging import TableState, stage
+from ml_assets.lib.validation import WHOLE, Window
+from ml_assets.resources.clickhouse import ClickHouseResource
+
+KILLS = int(os.environ.get("ML_ASSETS_TEST_KILLS", "20"))
+DAYS = 3
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+WINDOW = Window(FIRST, FIRST + timedelta(days=DAYS))
+COLUMNS = (
+    Column("id", "string", nullable=False),
+    Column("happened_at", "timestamp", nullable=False),
+    Column("version", "int64", nullable=False),
+    Column("text", "string", nullable=False),
+    Column("vector", "vector", nullable=False, dimension=8),
+)
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(
+    [
+        "ml_assets.lib.staging",
+        "ml_assets.lib.postgres_table",
+        "dagster",
+        "duckdb",
+        "psycopg",
+        "chromadb",
+        "redis",
+    ]
+    + [
+        f"ml_assets.io_managers.{name}"
+        for name in ("duckdb", "postgres", "clickhouse", "chroma", "sqlite", "redis")
+    ]
+)
+
+
+@dataclass
+class Store:
+    """A store under fire.
+
+    Args:
+        manager: its IO manager.
+        rows: of one day; enough for a write to take a while.
+        whole: whether a reader sees the whole write at once; False if partition by partition.
+        inside: whether readers are threads of the writer (embedded ClickHouse lets in one process).
+        recover: what finishes an interrupted write where the next write would.
+    """
+
+    manager: TableIOManager
+    contract: Contract
+    rows: int
+    whole: bool = True
+    inside: bool = False
+    recover: Callable[[], Any] = lambda: None
+    seen: list[set[tuple[int, int, int]]] = field(default_factory=list)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the writer needs of it. Dagster's objects cannot be pickled: they are made again there."""
+        resources = {name: getattr(self.manager, name) for name in type(self.manager).model_fields}
+        made_of = {
+            name: (type(one), {f: getattr(one, f) for f in type(one).model_fields})
+            for name, one in resources.items()
+        }
+        return {**self.__dict__, "manager": (type(self.manager), made_of), "recover": None, "seen": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kind, made_of = state["manager"]
+        resources = {name: one(**fields) for name, (one, fields) in made_of.items()}
+        self.__dict__ = {**state, "manager": kind(**resources)}
+
+    def recorded(self) -> TableState:
+        """What the ledger says."""
+        return self._module().recorded(*self._resources(), self.contract)
+
+    def measured(self) -> TableState:
+        """What is there."""
+        return self._module().measured(*self._resources(), self.contract)
+
+    def _module(self) -> Any:
+        return sys.modules[type(self.manager).__module__]
+
+    def _resources(self) -> list[Any]:
+        """The manager's resources in the order of its fields; the online store is judged by PostgreSQL."""
+        fields = [getattr(self.manager, name) for name in type(self.manager).model_fields]
+        return fields[-1:] if self.contract.store == "serving" else fields
+
+
+def table(version: int, rows: int) -> pa.Table:
+    """The rows of one version: the same keys, every value of `version` the same."""
+    ids = [f"{day}-{n}" for day in range(DAYS) for n in range(rows)]
+    moments = [FIRST + timedelta(days=day, seconds=n % 86_400) for day in range(DAYS) for n in range(rows)]
+    return pa.table(
+        {
+            "id": ids,
+            "happened_at": pa.array(moments, pa.timestamp("us", "UTC")),
+            "version": [version] * len(ids),
+            "text": [f"text {version}"] * len(ids),
+            "vector": pa.array([[float(version % 97 + 1)] * 8] * len(ids), pa.list_(pa.float32())),
+        },
+    )
+
+
+def write_until_killed(store: Store, first: int, pipe: Any) -> None:
+    """Write one version after the other, saying when each begins and ends."""
+    if store.inside:
+        threading.Thread(target=_tell_what_is_seen, args=(store, pipe), daemon=True).start()
+    for version in itertools.count(first):
+        with stage(table(version, store.rows), store.contract, store.manager.limits, WINDOW) as staged:
+            pipe.send(("begin", version, 0.0))
+            begin = time.monotonic()
+            store.manager._write(store.contract, staged)
+            pipe.send(("end", version, time.monotonic() - begin))
+
+
+def _tell_what_is_seen(store: Store, pipe: Any) -> None:
+    while True:
+        pipe.send(("seen", seen(store), 0.0))
+
+
+def seen(store: Store) -> set[tuple[int, int, int]]:
+    """What a reader sees now: (day, version, rows). Nothing if the table is not there yet."""
+    try:
+        read = store.manager._read(store.contract, ["happened_at", "version"], WHOLE).read_all()
+    except LookupError:
+        return set()
+    days = [(moment - FIRST).days for moment in read["happened_at"].to_pylist()]
+    pairs = list(zip(days, read["version"].to_pylist(), strict=True))
+    return {(day, version, pairs.count((day, version))) for day, version in set(pairs)}
+
+
+def is_sound(found: set[tuple[int, int, int]], rows: int, whole: bool, fresh: bool) -> bool:
+    """Whether every day is there once, with all its rows, and all of one version if `whole`.
+
+    Args:
+        fresh: nothing was written before, so nothing may be seen; nor may a day, unless `whole`.
+    """
+    days = sorted(day for day, _, _ in found)
+    complete = days == list(range(DAYS)) or (fresh and (not found or not whole))
+    versions = {version for _, version, _ in found}
+    return (
+        complete
+        and len(days) == len(set(days))
+        and all(n == rows for _, _, n in found)
+        and (len(versions) <= 1 or not whole)
+    )
+
+
+@contextmanager
+def reading(store: Store) -> Iterator[None]:
+    """Read all the time, in this process, and keep what was seen."""
+    faults: list[BaseException] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        try:
+            while not (stop.is_set() or store.inside):
+                store.seen.append(seen(store))
+        except BaseException as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+    assert not faults, faults
+
+
+@dataclass
+class Killed:
+    """A writer's end.
+
+    Args:
+        begun, ended: the last version that it began to write, and the last one that it had written.
+        duration: seconds that its last whole write took; 0 if there was none.
+    """
+
+    begun: int
+    ended: int
+    duration: float = 0.0
+
+    @property
+    def inside(self) -> bool:
+        """Whether it was killed between begin and end of a write."""
+        return self.begun > self.ended
+
+
+def kill_one(store: Store, first: int, which: int, share: float, usual: float) -> Killed:
+    """Start a writer and kill it in its write number `which`, after this share of a write's usual time."""
+    ours, theirs = FORK.Pipe()
+    writer = FORK.Process(target=write_until_killed, args=(store, first, theirs))
+    writer.start()
+    theirs.close()
+    killed = Killed(first - 1, first - 1)
+    try:
+        begin = _follow(store, ours, killed, until=first + which)
+        usual = killed.duration or usual
+        while (rest := begin + share * usual - time.monotonic()) > 0 and ours.poll(rest):
+            _note(store, ours.recv(), killed)
+    except EOFError:
+        pytest.fail("the writer died by itself; its message is above")
+    finally:
+        writer.kill()
+        writer.join()
+    with suppress(EOFError, OSError):  # the last message may be cut off
+        while ours.poll():
+            _note(store, ours.recv(), killed)
+    return killed
+
+
+def _follow(store: Store, pipe: Any, killed: Killed, until: int) -> float:
+    """Take in messages until a version begins; returns when that was."""
+    while killed.begun < until:
+        assert pipe.poll(60), "the writer says nothing"
+        _note(store, pipe.recv(), killed)
+    return time.monotonic()
+
+
+def _note(store: Store, message: tuple[str, Any, float], killed: Killed) -> None:
+    kind, what, duration = message
+    match kind:
+        case "seen":
+            store.seen.append(what)
+        case "begin":
+            killed.begun = what
+        case _:
+            killed.ended, killed.duration = what, duration
+
+
+@pytest.fixture(
+    params=["duckdb", "postgres", "clickhouse", "clickhouse_server", "chroma", "sqlite", "serving"]
+)
+def store(request: pytest.FixtureRequest) -> Store:
+    get = request.getfixturevalue
+    name = request.param.partition("_")[0]
+    contract = Contract(f"{name}/attacked", "", COLUMNS, key=("id",), partition_column="happened_at")
+    match request.param:
+        case "duckdb":
+            return Store(DuckLakeIOManager(lake=get("lake")), contract, 2_000)
+        case "postgres":
+            return Store(PostgresIOManager(postgres=get("postgres")), contract, 1_000)
+        case "clickhouse":
+            embedded = get("clickhouse")
+            manager = ClickHouseIOManager(clickhouse=embedded)
+            return Store(manager, contract, 5_000, False, True, recover=lambda: _recover(embedded, contract))
+        case "clickhouse_server":
+            server = get("clickhouse_server")
+            manager = ClickHouseIOManager(clickhouse=server)
+            return Store(manager, contract, 5_000, False, recover=lambda: _recover(server, contract))
+        case "chroma":
+            return Store(ChromaIOManager(chroma=get("chroma"), postgres=get("postgres")), contract, 100)
+        case "sqlite":
+            return Store(SQLiteIOManager(sqlite=get("sqlite")), contract, 5_000)
+        case _:
+            return Store(RedisIOManager(redis=get("redis"), postgres=get("postgres")), contract, 1_000)
+
+
+def _recover(clickhouse: ClickHouseResource, contract: Contract) -> None:
+    with clickhouse.client(write=True) as client:
+        recover(client, contract.table)
+
+
+@pytest.mark.timeout(60 + 6 * KILLS)
+def test_a_killed_write_leaves_old_or_new(store: Store, record_property: Any) -> None:
+    rng = random.Random(20261123)  # noqa: S311
+    version, standing, usual, inside, reads = 1, 0, 0.3, 0, 0
+    for _ in range(KILLS):
+        with reading(store):
+            killed = kill_one(store, version, rng.choice([0, 1, 1]), rng.random(), usual)
+        inside, usual = inside + killed.inside, killed.duration or usual
+        allowed = {killed.ended if killed.ended >= version else standing, killed.begun}
+        reads += len(store.seen)
+        assert [f for f in store.seen if not is_sound(f, store.rows, store.whole, not standing)] == []
+        store.seen.clear()
+        expect_sound(store, allowed, store.whole)
+        store.recover()
+        standing = expect_sound(store, allowed, True)
+        version = killed.begun + 1
+    with stage(table(version, store.rows), store.contract, store.manager.limits, WINDOW) as staged:
+        store.manager._write(store.contract, staged)
+        expect_sound(store, {version}, True)
+    record_property("kills_inside_the_write", f"{inside} of {KILLS}")
+    print(f"{inside} of {KILLS} kills fell inside the write, {reads} reads meanwhile")
+    assert inside > KILLS / 2
+    assert reads > KILLS
+
+
+def expect_sound(store: Store, versions: set[int], whole: bool) -> int:
+    """A reader sees one of these versions, 0 standing for no rows yet, and the ledger says the same."""
+    found = seen(store)
+    assert is_sound(found, store.rows, whole, 0 in versions), found
+    shown = {version for _, version, _ in found} or {0}
+    assert shown <= versions, (found, versions)
+    if whole:
+        assert store.recorded() == store.measured()
+    return max(shown)

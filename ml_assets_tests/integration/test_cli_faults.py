@@ -1,0 +1,317 @@
+"""What the command line says when something is wrong: one sentence that says what to do, exit status 1."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ml_assets.errors import LONGEST_HOME
+from ml_assets.settings import PROJECT_ROOT
+
+RUN = {
+    "run_id": "r1",
+    "experiment": "mine",
+    "model_name": "cats",
+    "status": "completed",
+    "created_at": "2026-03-01T10:00:00Z",
+    "metrics": {"accuracy": 0.93},
+}
+EVENT = {
+    "event_id": "e1",
+    "kind": "inference",
+    "timestamp": "2026-03-02T11:00:00Z",
+    "model_name": "cats",
+    "inference_time_ms": 2.5,
+}
+
+HOLD_CLICKHOUSE = """
+import sys, time
+from ml_assets.build import store_resources
+from ml_assets.settings import Settings
+with store_resources(Settings())["clickhouse"].client() as client:
+    print(client.command("SELECT 1"), flush=True)
+    time.sleep(600)
+"""
+
+pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
+
+PR_CAPBSET_DROP = 24
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence that a refused command has said."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].endswith("."), lines[0]
+    return lines[0]
+
+
+def land(home: Path, stream: str, *rows: dict) -> None:
+    folder = home / "landing" / stream
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{rows[0].get('run_id') or rows[0].get('event_id')}.jsonl").write_text(
+        "".join(f"{json.dumps(row)}\n" for row in rows)
+    )
+
+
+def deaf_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def deep(folder: Path, length: int, letter: str = "x") -> Path:
+    """A path below the folder, of at most this many bytes and hardly less."""
+    while (room := (length - len(os.fsencode(folder)) - 1) // len(letter.encode())) > 0:
+        folder = folder / (letter * min(60, room))
+    return folder
+
+
+@contextmanager
+def tmpfs(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A small disk; the test is skipped where none can be mounted."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_port_taken(cli, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = refused(cli(tmp_path / "home", "up", ML_ASSETS_PORT=str(port)))
+    assert f"Port {port} on 127.0.0.1" in told
+    assert "ML_ASSETS_PORT" in told
+    assert not (tmp_path / "home").exists(), "nothing is trained before the port is known to be free"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ML_ASSETS_PORT", "http"),
+        ("ML_ASSETS_PORT", "70000"),
+        ("ML_ASSETS_SOURCES", "not json"),
+        ("ML_ASSETS_PARTITIONS_START", "yesterday"),
+    ],
+)
+def test_setting_that_cannot_be_read(cli, tmp_path, variable, value):
+    told = refused(cli(tmp_path / "home", "status", **{variable: value}))
+    assert variable in told
+
+
+def test_home_that_is_a_file(cli, tmp_path):
+    home = tmp_path / "home"
+    home.write_text("a file")
+    for command in ("status", "refresh", "demo"):
+        told = refused(cli(home, command))
+        assert str(home) in told
+        assert "ML_ASSETS_HOME" in told
+    assert home.read_text() == "a file"
+
+
+def without_root_rights() -> None:
+    """In a child, before it starts: root too obeys the permissions of files (it loses CAP_DAC_*)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (1, 2):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def test_home_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        for command in ("refresh", "demo"):
+            done = subprocess.run(
+                [sys.executable, "-m", "ml_assets.cli", command],
+                env={**os.environ, "ML_ASSETS_HOME": str(tmp_path / "home")},
+                preexec_fn=without_root_rights if os.geteuid() == 0 else None,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            told = refused(done)
+            assert told.startswith(
+                f"{tmp_path / 'home'} cannot be written (Permission denied): set ML_ASSETS_HOME"
+            )
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_path_too_long(cli, tmp_path):
+    """Far too long for the system, and just too long for SQLite and Chroma below it."""
+    for length in (4_200, LONGEST_HOME + 1):
+        home = deep(tmp_path, length)
+        for command in ("status", "refresh"):
+            told = refused(cli(home, command))
+            assert told.startswith(f"The path of the home is too long ({length} bytes; ")
+            assert told.endswith(f"set ML_ASSETS_HOME to a path of at most {LONGEST_HOME} bytes.")
+
+
+def test_wrong_urls(cli, tmp_path):
+    """Each store that cannot be reached is down, and the others are told of all the same; no password is."""
+    port = deaf_port()
+    unreachable = {
+        "ML_ASSETS_POSTGRES_URL": f"postgresql://u:hush%2Fhush@127.0.0.1:{port}/ml_dev",
+        "ML_ASSETS_CLICKHOUSE_URL": f"clickhouse://u:hush%2Fhush@127.0.0.1:{port}",
+        "ML_ASSETS_CHROMA_URL": f"http://127.0.0.1:{port}",
+        "ML_ASSETS_REDIS_URL": f"redis://:hush%2Fhush@127.0.0.1:{port}/0",
+        "ML_ASSETS_MLFLOW_URL": f"http://127.0.0.1:{port}",
+    }
+    strange = dict.fromkeys(unreachable, f"gopher://127.0.0.1:{port}")
+    for urls in (unreachable, strange):
+        done = cli(tmp_path / "home", "status", "--json", **urls)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr == ""
+        stores = json.loads(done.stdout)["stores"]
+        down = {name for name, store in stores.items() if store["state"] == "down"}
+        assert down == {"postgres", "duckdb", "clickhouse", "chroma", "redis", "mlflow"}
+        for name in down:
+            assert str(port) in stores[name]["url"], name
+            assert stores[name]["detail"].endswith("."), name
+        assert "hush" not in done.stdout
+
+
+def test_stores_down_in_turn(cli, environment, tmp_path):
+    """A refresh stops with one sentence at the store that is down; when all are up, the next one ends it.
+
+    In a home whose path is as long as it may be.
+    """
+    home = deep(tmp_path, LONGEST_HOME, "ä")
+    land(home, "performance", EVENT)
+    environment.pop("ML_ASSETS_HOME")
+    port = deaf_port()
+    faults = {
+        "ML_ASSETS_POSTGRES_URL": (f"postgresql://u:hush@127.0.0.1:{port}/ml_dev", "PostgreSQL"),
+        "ML_ASSETS_MLFLOW_URL": (f"http://127.0.0.1:{port}", "MLflow"),
+        "ML_ASSETS_CLICKHOUSE_URL": (f"clickhouse://u:hush@127.0.0.1:{port}", "ClickHouse"),
+        "ML_ASSETS_CHROMA_URL": (f"http://127.0.0.1:{port}", "Chroma"),
+    }
+    for variable, (url, store) in faults.items():
+        # Something new each time: a store that has nothing to do is not asked.
+        land(home, "runs", {**RUN, "run_id": store, "model_name": store})
+        told = refused(cli(home, "refresh", **{**environment, variable: url}))
+        assert store in told
+        assert str(port) in told
+        assert "hush" not in told
+    done = cli(home, "refresh", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    verified = cli(home, "status", "--json", "--verify", **environment)
+    assert verified.returncode == 0, verified.stderr
+    stores = json.loads(verified.stdout)["stores"]
+    assert stores["clickhouse"]["tables"]["ml_model_performance"]["rows"] == 1
+    assert stores["chroma"]["tables"]["experiment_index"]["rows"] == len(faults)
+    assert stores["postgres"]["tables"]["online_features"]["rows"] == len(faults)
+
+
+def test_full_disk(cli, environment, tmp_path):
+    """What was written before stays readable, and once there is room the same command goes on."""
+    environment.pop("ML_ASSETS_HOME")
+    with tmpfs(tmp_path / "disk", megabytes=400) as disk:
+        home = disk / "home"
+        land(home, "runs", RUN)
+        done = cli(home, "refresh", **environment)
+        assert done.returncode == 0, done.stderr
+        before = cli(home, "status", "--json", "--verify", **environment)
+        assert before.returncode == 0, before.stderr
+
+        land(home, "runs", *({**RUN, "run_id": f"more{n}"} for n in range(150)))
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 64 * 1024))
+        told = refused(cli(home, "refresh", **environment))
+        assert f"The disk that holds {home} is full" in told
+        kept = cli(home, "status", "--json", **environment)
+        stores = json.loads(kept.stdout)["stores"]
+        for store in ("postgres", "duckdb", "sqlite", "chroma"):
+            assert stores[store]["tables"] == json.loads(before.stdout)["stores"][store]["tables"], store
+
+        (disk / "filler").unlink()
+        done = cli(home, "refresh", "--json", **environment)
+        assert done.returncode == 0, done.stderr
+        verified = cli(home, "status", "--json", "--verify", **environment)
+        assert verified.returncode == 0, verified.stderr
+        assert json.loads(verified.stdout)["stores"]["postgres"]["tables"]["ml_experiments"]["rows"] == 151
+
+
+def test_clickhouse_in_use_by_another_process(cli, environment, settings):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_CLICKHOUSE],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "1\n"
+        start = time.monotonic()
+        environment.pop("ML_ASSETS_HOME")
+        done = cli(settings.home, "status", "--json", **environment)
+        assert time.monotonic() - start >= 5
+        assert done.returncode == 0, done.stderr
+        store = json.loads(done.stdout)["stores"]["clickhouse"]
+        assert store["state"] == "busy"
+        assert str(holder.pid) in store["detail"]
+        assert store["tables"] == {}
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_ctrl_c_is_no_traceback(environment, settings):
+    settings.home.mkdir(parents=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", "from ml_assets.cli import app; print('ready', flush=True); app()", "refresh"],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 60
+    while not (settings.home / "dagster").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    _, stderr = started.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    assert (started.returncode, stderr.strip()) == (
+        130,
+        "Stopped; the next run goes on where this one ended.",
+    )
+
+
+OLD_PYTHONS = [
+    path
+    for version in ("3.8", "3.9", "3.10", "3.14", "2.7")
+    for path in sorted(Path.home().glob(f".pyenv/versions/{version}*/bin/python"))
+]
+
+
+@pytest.mark.parametrize("python", OLD_PYTHONS[:3] or [None], ids=str)
+def test_python_too_old(python, tmp_path):
+    if python is None:
+        pytest.skip("there is no Python here that is too old")
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(PROJECT_ROOT / name, tmp_path / name)
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    told = done.stderr.splitlines()[0]
+    assert told.startswith("ml-assets needs Python 3.11, 3.12 or 3.13, and this is ")
+    assert not (tmp_path / ".venv").exists()

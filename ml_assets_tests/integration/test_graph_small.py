@@ -1,0 +1,344 @@
+"""`ml-assets refresh` on homes with a few files: counts, bad rows, tampering, kills. Everything embedded."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ml_assets import services
+from ml_assets.build import build_defs, store_resources
+from ml_assets.settings import Settings
+
+pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
+
+# As the README has it: one run, nothing else said about it.
+README_RUN = (
+    '{"run_id": "r1", "experiment": "mine", "model_name": "cats", "status": "completed", "created_at": '
+    '"2026-03-01T10:00:00Z", "parameters": {"lr": 0.1}, "metrics": {"accuracy": 0.93}}\n'
+)
+MORE_RUNS = [
+    {
+        "run_id": f"s{n}",
+        "experiment": "mine",
+        "model_name": "dogs",
+        "model_type": "random_forest",
+        "status": "completed",
+        "created_at": f"2026-03-0{n}T08:00:00Z",
+        "completed_at": f"2026-03-0{n}T08:30:00Z",
+    }
+    for n in (1, 2, 3)
+]
+BAD_RUN = {
+    "run_id": "bad",
+    "experiment": "mine",
+    "status": "gone fishing",
+    "created_at": "2026-03-01T10:00:00Z",
+}
+METRICS = [
+    {"run_id": "s1", "key": "loss", "step": n, "value": 1 / (n + 1), "timestamp": f"2026-03-01T08:0{n}:00Z"}
+    for n in range(5)
+]
+EVENTS = [
+    {
+        "event_id": f"e{n}",
+        "kind": "inference",
+        "timestamp": f"2026-03-02T11:0{n}:00Z",
+        "model_name": "dogs",
+        "model_version": "1",
+        "run_id": "s1",
+        "inference_time_ms": 2.5 + n,
+        "batch_size": 1,
+    }
+    for n in range(3)
+]
+PREDICTIONS = [
+    {
+        "prediction_id": "p1",
+        "model_name": "dogs",
+        "model_version": "1",
+        "input_features": {"legs": 4},
+        "prediction": "dog",
+        "confidence": 0.9,
+        "label": "dog",
+        "created_at": "2026-03-02T12:00:00Z",
+    }
+]
+DOCUMENTS = [
+    {"document_id": "d1", "title": "Dogs", "text": "Dogs bark.", "updated_at": "2026-03-01T00:00:00Z"}
+]
+
+RECONCILIATION = dg.AssetKey(["quality", "reconciliation"])
+NOTHING = {"read": 0, "loaded": 0, "superseded": 0, "quarantined": 0}
+
+
+def land(home: Path) -> None:
+    """The same few files in any home."""
+
+    def lines(rows: list[dict[str, Any]]) -> str:
+        return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+    files = {
+        "runs/r1.jsonl": README_RUN,
+        "runs/more.jsonl": lines([*MORE_RUNS, BAD_RUN]),
+        # The same run once more, as it was before it ended.
+        "runs/early.jsonl": lines([{**MORE_RUNS[0], "status": "running", "completed_at": None}]),
+        "metrics/curve.jsonl": lines(METRICS),
+        "performance/events.jsonl": lines(EVENTS),
+        "predictions/p.jsonl": lines(PREDICTIONS),
+        "documents/d.jsonl": lines(DOCUMENTS),
+    }
+    for name, text in files.items():
+        file = home / "landing" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+def new_home() -> Path:
+    # Of this name, so that the next session stops the servers if this one is killed.
+    return Path(tempfile.mkdtemp(prefix=f"mla-test-{os.getpid()}-"))
+
+
+def discard(home: Path) -> None:
+    services.stop_all(home)
+    rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A fresh home with nothing in it."""
+    folder = new_home()
+    yield folder
+    discard(folder)
+
+
+@pytest.fixture(scope="module")
+def empty_refresh(cli, home) -> dict[str, Any]:
+    """What the first refresh told, when there was nothing."""
+    return refreshed(cli, home)
+
+
+@pytest.fixture(scope="module")
+def small(cli, home, empty_refresh) -> dict[str, Any]:
+    """What the second refresh told, when there were files."""
+    land(home)
+    return refreshed(cli, home)
+
+
+def refreshed(cli, home: Path) -> dict[str, Any]:
+    done = cli(home, "refresh", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def tables(cli, home: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows and content hash of every table, verified."""
+    done = cli(home, "status", "--json", "--verify")
+    assert done.returncode == 0, done.stderr
+    stores = json.loads(done.stdout)["stores"]
+    return {(store, table): held for store, told in stores.items() for table, held in told["tables"].items()}
+
+
+def test_a_fresh_empty_home_refreshes(empty_refresh, home):
+    seconds = empty_refresh.pop("seconds")
+    assert seconds > 0
+    streams = dict.fromkeys(("runs", "metrics", "performance", "predictions", "documents"), NOTHING)
+    assert empty_refresh == {"streams": streams, "days": [], "runs": []}
+    assert (home / "dagster" / "dagster.yaml").exists()
+
+
+def test_refresh_counts_every_row(small):
+    assert set(small) == {"streams", "days", "runs", "seconds"}
+    assert small["streams"] == {
+        "runs": {"read": 6, "loaded": 4, "superseded": 1, "quarantined": 1},
+        "metrics": {"read": 5, "loaded": 5, "superseded": 0, "quarantined": 0},
+        "performance": {"read": 3, "loaded": 3, "superseded": 0, "quarantined": 0},
+        "predictions": {"read": 1, "loaded": 1, "superseded": 0, "quarantined": 0},
+        "documents": {"read": 1, "loaded": 1, "superseded": 0, "quarantined": 0},
+    }
+    assert small["days"] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert len(small["runs"]) == 3
+
+
+def test_the_rows_are_in_every_store(cli, home, small):
+    held = {place: table["rows"] for place, table in tables(cli, home).items()}
+    for place in (
+        ("duckdb", "raw_runs"),
+        ("duckdb", "run_features"),
+        ("duckdb", "experiment_cards"),
+        ("postgres", "ml_experiments"),
+        ("sqlite", "ml_experiments"),
+        ("postgres", "experiment_embeddings"),
+        ("chroma", "experiment_index"),
+    ):
+        assert held[place] == 4, place
+    assert held["clickhouse", "ml_model_performance"] == 3
+    assert held["clickhouse", "performance_hourly"] == 1
+    assert held["duckdb", "ml_predictions"] == 1
+    assert held["chroma", "document_index"] == 1
+    assert held["postgres", "online_features"] == 2  # cats and dogs
+    if services.available("redis"):
+        assert held["redis", "online_features"] == 2
+
+
+def test_the_bad_row_is_kept_with_its_reason(home, small):
+    lake = store_resources(Settings(home=home))["lake"]
+    with lake.asking() as ask:
+        [(reason, text)] = ask(
+            "SELECT quarantine_reason, raw_text FROM intake.intake_runs WHERE quarantine_reason IS NOT NULL"
+        )
+    assert "status" in reason
+    assert json.loads(text) == BAD_RUN
+
+
+def test_a_prediction_keeps_its_version_and_is_judged(home, small):
+    lake = store_resources(Settings(home=home))["lake"]
+    with lake.asking() as ask:
+        scored = ask("SELECT model_name, model_version, confidence, is_correct FROM features.ml_predictions")
+    assert scored == [("dogs", "1", 0.9, True)]
+
+
+def test_refreshing_again_does_nothing(cli, home, small):
+    before = tables(cli, home)
+    again = refreshed(cli, home)
+    assert (again["days"], again["runs"]) == ([], [])
+    assert set(map(json.dumps, again["streams"].values())) == {json.dumps(NOTHING)}
+    assert tables(cli, home) == before
+
+
+def test_killed_refreshes_end_in_the_same_rows(cli, home, small):
+    wanted = tables(cli, home)
+    other = new_home()
+    try:
+        land(other)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
+        for milestone in (KILL_AFTER_INTAKE, KILL_IN_THE_MIDDLE):
+            child = subprocess.Popen(
+                [sys.executable, "-m", "ml_assets.cli", "refresh"],
+                env={**environment, "ML_ASSETS_HOME": str(other)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            deadline = time.monotonic() + 120
+            while child.poll() is None and events(other) < milestone and time.monotonic() < deadline:
+                time.sleep(0.02)
+            child.kill()
+            assert child.wait() == -9, "the refresh ended before it was killed"
+        refreshed(cli, other)
+        assert tables(cli, other) == wanted
+        assert passed_checks(other) > 40
+    finally:
+        discard(other)
+
+
+KILL_AFTER_INTAKE = 4
+"""Materializations: a table or two of five are taken in."""
+
+KILL_IN_THE_MIDDLE = 30
+"""Materializations, one a day and table: the daily tables are being built."""
+
+
+def events(home: Path) -> int:
+    """Materializations that Dagster has noted so far."""
+    index = home / "dagster" / "history" / "runs" / "index.db"
+    if not index.exists():
+        return 0
+    with sqlite3.connect(f"file:{index}?mode=ro", uri=True, timeout=5) as connection:
+        try:
+            found = connection.execute(
+                "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'"
+            )
+            return found.fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0  # the tables are not there yet
+
+
+def run_checks(home: Path) -> dict[tuple[str, str], bool]:
+    """Run every check on what the stores hold now: whether it passed, by table and name."""
+    settings = Settings(home=home)
+    # The reconciliation's check is part of its asset.
+    alone = dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks_for_assets(RECONCILIATION)
+    checks = dg.define_asset_job("every_check", selection=alone)
+    defs = dg.Definitions.merge(build_defs(settings), dg.Definitions(jobs=[checks]))
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        result = defs.resolve_job_def("every_check").execute_in_process(instance=instance)
+    evaluations = result.get_asset_check_evaluations()
+    return {(e.asset_key.to_user_string(), e.check_name): e.passed for e in evaluations}
+
+
+def passed_checks(home: Path) -> int:
+    found = run_checks(home)
+    assert {check for check, passed in found.items() if not passed} == set()
+    return len(found)
+
+
+def tamper(home: Path) -> None:
+    """Change one table of each store behind the graph's back."""
+    stores = store_resources(Settings(home=home))
+    with stores["postgres"].connect(write=True) as connection:
+        connection.execute("UPDATE ml_experiments SET status = 'gone fishing' WHERE id = 's1'")
+    with stores["lake"].get_connection(write=True) as connection:
+        connection.execute("DELETE FROM features.run_features WHERE run_id = 's2'")
+    with stores["sqlite"].connect(write=True) as connection:
+        connection.execute("PRAGMA defer_foreign_keys = on")
+        connection.execute("DELETE FROM ml_experiments WHERE id = 's3'")
+    with stores["clickhouse"].client(write=True) as client:
+        client.command("INSERT INTO ml_model_performance SELECT * FROM ml_model_performance LIMIT 1")
+    with stores["chroma"].client(write=True) as client:
+        collection = client.get_collection("experiment_index")
+        collection.delete(ids=collection.get(limit=1)["ids"])
+
+
+TAMPERED = {
+    "postgres/ml_experiments",
+    "duckdb/run_features",
+    "sqlite/ml_experiments",
+    "clickhouse/ml_model_performance",
+    "chroma/experiment_index",
+}
+
+
+def test_tampering_is_noticed_and_mended(cli, home, small):
+    """Last in this file: a check fails for each tampered table, `--verify` names it, a rebuild mends it."""
+    before = tables(cli, home)
+    tamper(home)
+
+    failed = {asset for (asset, _), passed in run_checks(home).items() if not passed}
+    assert failed >= TAMPERED
+
+    done = cli(home, "status", "--verify", "--json")
+    assert done.returncode == 1
+    named = {line.split(" ")[0] for line in done.stderr.splitlines()}
+    assert named == TAMPERED
+    differences = json.loads(done.stdout)["differences"]
+    assert {f"{d['store']}/{d['table']}" for d in differences} == TAMPERED
+
+    rebuild(home)
+    assert tables(cli, home) == before
+    assert passed_checks(home) > 40
+
+
+def rebuild(home: Path) -> None:
+    """As from the UI: materialize the tampered tables."""
+    settings = Settings(home=home)
+    defs = build_defs(settings)
+    job, graph = defs.resolve_implicit_global_asset_job_def(), defs.resolve_asset_graph()
+    keys = [dg.AssetKey.from_user_string(asset) for asset in TAMPERED]
+    days = {
+        "dagster/asset_partition_range_start": "2026-03-01",
+        "dagster/asset_partition_range_end": "2026-03-03",
+    }
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        for key in sorted(keys, key=graph.toposorted_asset_keys.index):
+            daily = graph.get(key).partitions_def is not None
+            job.execute_in_process(instance=instance, asset_selection=[key], tags=days if daily else {})

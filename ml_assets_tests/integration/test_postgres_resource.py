@@ -1,0 +1,77 @@
+"""PostgresResource on a real server."""
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from ml_assets.resources.postgres import PostgresResource
+
+
+def test_a_block_that_ends_well_is_committed(postgres: PostgresResource) -> None:
+    with postgres.connect(write=True) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS a")
+    with postgres.connect() as connection:
+        assert connection.execute("SELECT a FROM t").fetchall() == [(1,)]
+
+
+def test_a_block_that_raises_is_rolled_back_and_its_connection_closed(postgres: PostgresResource) -> None:
+    with pytest.raises(ZeroDivisionError), postgres.connect(write=True) as connection:
+        connection.execute("CREATE TABLE t (a int)")
+        _ = 1 / 0
+    assert connection.closed
+    with postgres.connect() as connection:
+        assert connection.execute("SELECT to_regclass('t')").fetchone() == (None,)
+
+
+def test_without_write_nothing_can_be_changed(postgres: PostgresResource) -> None:
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), postgres.connect() as connection:
+        connection.execute("CREATE TABLE t (a int)")
+
+
+@pytest.mark.parametrize(("write", "limit"), [(False, "query_timeout_s"), (True, "write_timeout_s")])
+def test_a_statement_that_takes_too_long_is_cancelled(
+    postgres: PostgresResource, write: bool, limit: str
+) -> None:
+    hasty = postgres.model_copy(update={limit: 0.2})
+    with pytest.raises(psycopg.errors.QueryCanceled), hasty.connect(write) as connection:
+        connection.execute("SELECT pg_sleep(20)")
+
+
+def test_times_are_utc_whatever_the_environment_says(
+    postgres: PostgresResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    with postgres.connect() as connection:
+        row = connection.execute("SELECT '2026-01-01 00:00'::timestamptz").fetchone()
+    assert row == (datetime(2026, 1, 1, tzinfo=UTC),)
+    assert row is not None
+    assert row[0].utcoffset().total_seconds() == 0
+
+
+def test_another_database_of_the_same_server(postgres: PostgresResource) -> None:
+    with postgres.connect(database="ml_dev") as connection:
+        assert connection.execute("SELECT current_database()").fetchone() == ("ml_dev",)
+
+
+def test_healthy_names_version_and_extensions(postgres: PostgresResource) -> None:
+    health = postgres.health()
+    assert (health.state, health.detail) == ("healthy", "")
+    assert health.version.startswith("18.")
+    assert any(extension.startswith("vector ") for extension in health.extensions)
+    assert 0 < health.latency_ms < 5000
+
+
+def test_a_server_without_pgvector_is_down_and_says_so(postgres: PostgresResource) -> None:
+    with postgres.connect(write=True) as connection:
+        connection.execute("DROP EXTENSION vector")
+    health = postgres.health()
+    assert (health.state, "pgvector is missing" in health.detail) == ("down", True)
+
+
+def test_the_url_names_ml_dev_where_it_names_no_database() -> None:
+    bare = PostgresResource(home="unused", url="postgresql://u@h:5432?sslmode=require")
+    assert bare.connection_url() == "postgresql://u@h:5432/ml_dev?sslmode=require"
+    named = PostgresResource(home="unused", url="postgresql:///own?host=/run/pg")
+    assert named.connection_url() == "postgresql:///own?host=/run/pg"
+    assert named.connection_url("lake") == "postgresql:///lake?host=/run/pg"

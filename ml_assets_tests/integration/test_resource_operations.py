@@ -1,0 +1,209 @@
+"""The resources' named operations, each on its real store."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml_assets.contracts import TABLES
+from ml_assets.lib.postgres_table import ensure_table
+from ml_assets.resources.base import StoreUnavailable
+from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def event(minute: int, **columns: Any) -> dict[str, Any]:
+    """A performance event so many minutes after noon."""
+    at = NOON + timedelta(minutes=minute)
+    base = {"event_id": f"e{minute}", "kind": "inference", "timestamp": at, "model_name": "forest"}
+    return {**base, "experiment": "iris", "run_id": "r1", **columns}
+
+
+LATENCIES = [1.0, 2.0, 3.0, 50.0]
+EVENTS = [
+    *(event(n, inference_time_ms=value) for n, value in enumerate(LATENCIES)),
+    event(10, kind="evaluation", accuracy=0.9),
+    event(11, kind="evaluation", accuracy=0.7, run_id="r2"),
+    event(61, kind="evaluation", accuracy=0.5),
+    event(12, model_name="other", experiment="wine", accuracy=0.1),
+]
+
+
+def table_of(asset: str, rows: list[dict[str, Any]]) -> Any:
+    """Rows as an Arrow table in the contract's columns."""
+    import pyarrow as pa
+
+    from ml_assets.lib.arrow_types import arrow_schema
+
+    return pa.Table.from_pylist(rows, schema=arrow_schema(TABLES[asset]))
+
+
+def test_an_experiment_is_created_changed_completed_and_found(postgres: PostgresResource) -> None:
+    made = postgres.create_experiment("iris", name="first", parameters={"depth": 3}, created_at=NOON)
+    postgres.update_experiment(made, status="running", parameters={"trees": 10}, metrics={"loss": 0.5})
+    postgres.complete_experiment(made, metrics={"accuracy": 0.9})
+    row = postgres.get_experiment(made)
+    assert row is not None
+    assert row["parameters"] == {"depth": 3, "trees": 10}
+    assert row["metrics"] == {"loss": 0.5, "accuracy": 0.9}
+    assert (row["name"], row["status"], row["origin"]) == ("first", "completed", "api")
+    assert row["created_at"] == NOON
+    assert timedelta(0) <= datetime.now(UTC) - row["completed_at"] < timedelta(minutes=1)
+
+
+def test_experiments_are_listed_newest_first_and_filtered(postgres: PostgresResource) -> None:
+    for n, name in enumerate(("iris", "wine", "iris")):
+        postgres.create_experiment(name, id=str(n), created_at=NOON + timedelta(hours=n))
+    postgres.complete_experiment("0", status="failed", error="no data")
+    assert [row["id"] for row in postgres.list_experiments()] == ["2", "1", "0"]
+    assert [row["id"] for row in postgres.list_experiments("iris", limit=1)] == ["2"]
+    assert [(row["id"], row["error"]) for row in postgres.list_experiments(status="failed")] == [
+        ("0", "no data")
+    ]
+    assert postgres.list_experiments(origin="graph") == []
+
+
+def test_an_experiment_of_the_graph_is_not_changed(postgres: PostgresResource) -> None:
+    with postgres.connect(write=True) as connection:
+        ensure_table(connection, TABLES["postgres/ml_experiments"])
+        connection.execute(
+            "INSERT INTO ml_experiments (id, experiment, status, created_at, origin) "
+            "VALUES ('r1', 'iris', 'running', now(), 'graph')"
+        )
+    with pytest.raises(ValueError, match="written by the graph"):
+        postgres.update_experiment("r1", status="failed")
+    row = postgres.get_experiment("r1")
+    assert row is not None
+    assert row["status"] == "running"
+
+
+def test_a_completed_experiment_is_not_changed(postgres: PostgresResource) -> None:
+    made = postgres.create_experiment("iris")
+    postgres.complete_experiment(made)
+    with pytest.raises(ValueError, match="has ended at"):
+        postgres.update_experiment(made, notes="too late")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"colour": "red"}, "no column 'colour'"),
+        ({"origin": "graph"}, "no column 'origin'"),
+        ({"status": "fine"}, "status cannot be 'fine'"),
+        ({"created_at": NOON.replace(tzinfo=None)}, "has no time zone"),
+        ({"metrics": {"loss": float("nan")}}, "no JSON that every store can hold"),
+        ({"id": "taken"}, "there is an experiment 'taken' already"),
+    ],
+)
+def test_what_the_contract_refuses_is_refused(
+    postgres: PostgresResource, columns: dict[str, Any], said: str
+) -> None:
+    postgres.create_experiment("iris", id="taken")
+    with pytest.raises(ValueError, match=said):
+        postgres.create_experiment("iris", **columns)
+    assert len(postgres.list_experiments()) == 1
+
+
+def test_an_experiment_that_is_not_there(postgres: PostgresResource) -> None:
+    with pytest.raises(StoreUnavailable, match="postgres/ml_experiments does not exist yet"):
+        postgres.get_experiment("nobody")
+    postgres.create_experiment("iris")
+    with pytest.raises(ValueError, match="there is no experiment 'nobody'"):
+        postgres.update_experiment("nobody", notes="?")
+
+
+def test_the_analysis_of_an_experiment_by_model_and_hour(lake: DuckLakeResource) -> None:
+    from ml_assets.io_managers.duckdb import create_statements
+
+    contract = TABLES["duckdb/model_performance_events"]
+    with lake.get_connection(write=True) as connection:
+        for statement in create_statements(contract):
+            connection.execute(statement)
+        connection.register("events", table_of(contract.asset, EVENTS))
+        connection.execute("INSERT INTO features.model_performance_events BY NAME SELECT * FROM events")
+    later, first = lake.analyze_model_performance("iris").to_pylist()
+    assert first == {
+        "model_name": "forest",
+        "hour": NOON,
+        "avg_accuracy": pytest.approx(0.8),
+        "std_accuracy": pytest.approx(np.std([0.9, 0.7], ddof=1)),
+        "run_count": 2,
+        "evaluation_count": 2,
+        "request_count": 4,
+        "p95_inference_time_ms": pytest.approx(np.quantile(LATENCIES, 0.95)),
+    }
+    assert (later["hour"], later["evaluation_count"]) == (NOON + timedelta(hours=1), 1)
+    assert (later["std_accuracy"], later["p95_inference_time_ms"]) == (None, None)
+
+
+def test_the_trend_of_a_model_by_hour_with_exact_quantiles(clickhouse: ClickHouseResource) -> None:
+    from ml_assets.io_managers.clickhouse import create_statement
+
+    contract = TABLES["clickhouse/ml_model_performance"]
+    with clickhouse.client(write=True) as client:
+        client.command(create_statement(contract))
+        client.insert_arrow(contract.table, table_of(contract.asset, EVENTS))
+    end = NOON + timedelta(hours=2)
+    later, first = clickhouse.performance_trend("forest", timedelta(hours=2), until=end).to_pylist()
+    assert first == {
+        "hour": NOON,
+        "model_name": "forest",
+        "evaluation_count": 2,
+        "request_count": 4,
+        "avg_accuracy": pytest.approx(0.8),
+        "avg_inference_time_ms": pytest.approx(np.mean(LATENCIES)),
+        "p95_inference_time_ms": pytest.approx(np.quantile(LATENCIES, 0.95)),
+        "p99_inference_time_ms": pytest.approx(np.quantile(LATENCIES, 0.99)),
+    }
+    assert (later["evaluation_count"], later["p95_inference_time_ms"]) == (1, None)
+    hour = clickhouse.performance_trend("forest", timedelta(hours=1), until=end).to_pylist()
+    assert [row["hour"] for row in hour] == [NOON + timedelta(hours=1)]
+    assert clickhouse.performance_trend("nobody", timedelta(days=1)).num_rows == 0
+
+
+def test_the_nearest_entries_are_found_with_conditions(chroma: ChromaResource) -> None:
+    with chroma.client(write=True) as client:
+        collection = client.create_collection(
+            "vectors", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+        )
+        collection.upsert(
+            ids=["east", "north", "west"],
+            embeddings=[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]],
+            documents=["to the east", "to the north", "to the west"],
+            metadatas=[{"kind": "a", "n": 1}, {"kind": "a", "n": 2}, {"kind": "b", "n": 3}],
+        )
+    nearest = chroma.query_similar("vectors", [1.0, 0.1], top_k=2)
+    assert [found.id for found in nearest] == ["east", "north"]
+    assert nearest[0].distance == pytest.approx(1 - 1 / np.hypot(1, 0.1), abs=1e-6)
+    assert (nearest[0].document, nearest[0].metadata) == ("to the east", {"kind": "a", "n": 1})
+    both = chroma.query_similar("vectors", [1.0, 0.0], where={"kind": "a", "n": {"$gt": 1}})
+    assert [found.id for found in both] == ["north"]
+    limits: dict[str, Any]
+    for limits in ({"where": {"kind": "b"}}, {"ids": ["west"]}):
+        assert [found.id for found in chroma.query_similar("vectors", [1.0, 0.0], **limits)] == ["west"]
+
+
+@pytest.mark.parametrize(
+    ("store", "ask", "asset"),
+    [
+        ("lake", lambda lake: lake.analyze_model_performance("x"), "duckdb/model_performance_events"),
+        (
+            "clickhouse",
+            lambda clickhouse: clickhouse.performance_trend("x", timedelta(days=1)),
+            "clickhouse/ml_model_performance",
+        ),
+        ("chroma", lambda chroma: chroma.query_similar("nothing", [1.0]), "chroma/nothing"),
+        ("postgres", lambda postgres: postgres.list_experiments(), "postgres/ml_experiments"),
+    ],
+)
+def test_a_table_that_no_run_has_made_is_named(
+    request: pytest.FixtureRequest, store: str, ask: Callable[[Any], Any], asset: str
+) -> None:
+    with pytest.raises(StoreUnavailable, match=f"The table of {asset} does not exist yet: materialize it"):
+        ask(request.getfixturevalue(store))

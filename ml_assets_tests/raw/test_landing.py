@@ -1,0 +1,267 @@
+"""Files in the landing folders: formats, repetition, change, withdrawal, days."""
+
+import gzip
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ml_assets.lib.intake import ledger
+from ml_assets.lib.intake.landing import list_files
+
+RUN = {"run_id": "r1", "experiment": "iris", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
+EVENT = {
+    "event_id": "e1",
+    "kind": "inference",
+    "timestamp": "2026-05-01T10:00:00.123456Z",
+    "model_name": "m",
+    "inference_time_ms": 1.5,
+    "batch_size": 8,
+}
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def csv(*rows: dict[str, Any]) -> str:
+    names = list(rows[0])
+    return "\n".join([",".join(names), *(",".join(str(row[n]) for n in names) for row in rows)]) + "\n"
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+def parquet(*rows: dict[str, Any]) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(
+        [{**row, "timestamp": datetime.fromisoformat(row["timestamp"])} for row in rows]
+    )
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", lines(EVENT).encode()), ("a.csv", csv(EVENT).encode()), ("a.parquet", parquet(EVENT))],
+)
+def test_every_format_gives_the_same_row(room, name, content, packed):
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[packed]
+    room.put("performance", f"sub/folder/{name}{packed}", pack(content))
+
+    report = room.take_in("performance")
+
+    assert (report.rows_read, report.rows_quarantined, report.skipped) == (1, 0, {})
+    columns = ("event_id", "kind", "timestamp", "model_name", "inference_time_ms", "batch_size", "accuracy")
+    when = datetime(2026, 5, 1, 10, 0, 0, 123456, tzinfo=UTC)
+    assert room.raw("performance", *columns) == [("e1", "inference", when, "m", 1.5, 8, None)]
+
+
+def test_the_same_content_is_read_once_under_any_name(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    assert room.take_in("runs").rows_read == 1
+    assert room.take_in("runs").ingest_id == ""
+
+    room.put("runs", "copy.jsonl", lines(RUN))
+    room.put("runs", "a.jsonl", lines(RUN))  # touched, not changed
+    again = room.take_in("runs")
+
+    assert (again.contents, again.rows_read) == (0, 0)
+    assert room.take_in("runs").ingest_id == ""
+    assert room.raw("runs", "run_id") == ["r1"]
+
+
+def test_two_new_files_of_the_same_content_are_read_once(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    room.put("runs", "b.jsonl", lines(RUN))
+    assert room.take_in("runs").rows_read == 1
+    assert room.take_in("runs").ingest_id == ""
+
+
+def test_what_a_changed_file_no_longer_holds_is_retired(room):
+    room.put("runs", "a.jsonl", lines(RUN, {**RUN, "run_id": "r2"}))
+    room.take_in("runs")
+    room.settle("runs")
+
+    room.put("runs", "a.jsonl", lines({**RUN, "run_id": "r2", "status": "failed"}))
+    room.take_in("runs")
+
+    assert room.raw("runs", "run_id", "status") == [("r2", "failed")]
+    assert room.due("runs") == ["2026-05-01"]
+
+
+def test_a_content_that_lies_elsewhere_too_stays_when_one_place_changes(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    room.put("runs", "b.jsonl", lines(RUN))
+    room.take_in("runs")
+
+    room.put("runs", "a.jsonl", lines({**RUN, "run_id": "r2"}))
+    room.take_in("runs")
+    assert room.raw("runs", "run_id") == ["r1", "r2"]
+
+    room.put("runs", "b.jsonl", lines({**RUN, "run_id": "r3"}))
+    room.take_in("runs")
+    assert room.raw("runs", "run_id") == ["r2", "r3"]
+
+
+def test_a_file_that_changes_back_is_not_read_again(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    room.take_in("runs")
+    room.put("runs", "a.jsonl", lines({**RUN, "run_id": "r2"}))
+    room.take_in("runs")
+    room.settle("runs")
+
+    room.put("runs", "a.jsonl", lines(RUN))
+    assert room.take_in("runs").rows_read == 0
+
+    assert room.raw("runs", "run_id") == ["r1"]
+    assert room.due("runs") == ["2026-05-01"]
+
+
+def test_a_removed_file_stays_loaded(room):
+    room.put("runs", "a.jsonl", lines(RUN)).unlink()
+    room.put("runs", "b.jsonl", lines(RUN))
+    room.take_in("runs")
+    (room.landing("runs") / "b.jsonl").unlink()
+    assert room.take_in("runs").ingest_id == ""
+    assert room.raw("runs", "run_id") == ["r1"]
+
+
+def test_unfinished_and_foreign_names_are_left_alone(room):
+    for name in ("a.jsonl.tmp", "b.csv.partial", "notes.txt", ".hidden.jsonl"):
+        room.put("runs", name, lines(RUN))
+    report = room.take_in("runs")
+    assert report.rows_read == 0
+    assert sorted(report.skipped) == ["a.jsonl.tmp", "b.csv.partial", "notes.txt"]
+    assert "rename it" in report.skipped["notes.txt"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_left_for_the_next_time(room):
+    path = room.put("runs", "a.jsonl", lines(RUN))
+    listing = list_files(room.landing("runs"))
+    with path.open("a") as writer:
+        writer.write('{"run_id": "r2", "exper')
+
+    from ml_assets.lib.intake.files import take_in_files
+
+    report = take_in_files("runs", listing, room.lake, room.postgres, room.bounds)
+    assert (report.rows_read, report.skipped) == (
+        0,
+        {"a.jsonl": "it is being written to; it is read once it is quiet"},
+    )
+
+    room.put("runs", "a.jsonl", lines(RUN, {**RUN, "run_id": "r2"}))
+    assert room.take_in("runs").rows_read == 2
+
+
+def test_a_fresh_file_is_taken_in_once_it_has_been_quiet(room):
+    path = room.put("runs", "a.jsonl", lines(RUN))
+    now = time.time()
+    os.utime(path, (now, now))
+    assert room.take_in("runs").rows_read == 1
+    assert time.time() - now >= 1.0
+
+
+def test_a_run_that_moves_touches_both_days_and_stands_on_the_later(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    room.take_in("runs")
+    room.settle("runs")
+
+    moved = {**RUN, "created_at": "2026-05-03T10:00:00Z", "completed_at": "2026-05-03T11:00:00Z"}
+    room.put("runs", "b.jsonl", lines(moved))
+    room.take_in("runs")
+
+    assert room.due("runs") == ["2026-05-01", "2026-05-03"]
+    assert [day.isoformat()[:10] for day in room.raw("runs", "created_at")] == ["2026-05-03"]
+
+
+def test_a_late_metric_touches_its_own_day_and_its_runs(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    room.take_in("runs")
+    room.settle("runs")
+
+    late = {"run_id": "r1", "key": "loss", "step": 3, "value": 0.5, "timestamp": "2026-05-09T00:00:00Z"}
+    room.put("metrics", "late.jsonl", lines(late))
+    room.take_in("metrics")
+
+    assert room.due("metrics") == ["2026-05-09"]
+    assert room.due("runs") == ["2026-05-01"]
+
+
+def test_a_day_touched_while_it_is_rebuilt_stays_due(room):
+    from datetime import date
+
+    from ml_assets.lib.intake import raw
+
+    room.put("runs", "a.jsonl", lines(RUN))
+    room.take_in("runs")
+    inputs = raw.raw_inputs(room.postgres, "runs", date(2026, 5, 1), date(2026, 5, 1))
+    room.put("runs", "b.jsonl", lines({**RUN, "run_id": "r2"}))
+    room.take_in("runs")
+
+    raw.settle(room.postgres, room.lake, inputs)
+    assert room.due("runs") == ["2026-05-01"]
+    room.settle("runs")
+    assert room.due("runs") == []
+
+
+def test_unknown_columns_of_runs_and_documents_are_kept(room):
+    room.put("runs", "a.jsonl", lines({**RUN, "gpu": "A100", "tags": {"team": "x"}, "nothing": None}))
+    room.put("runs", "b.csv", csv({**RUN, "run_id": "r2", "gpu": "H100"}))
+    room.take_in("runs")
+    assert room.raw("runs", "run_id", "tags") == [
+        ("r1", '{"gpu":"A100","team":"x"}'),
+        ("r2", '{"gpu":"H100"}'),
+    ]
+
+
+def test_unknown_columns_without_a_place_are_named(room):
+    room.put("performance", "a.jsonl", lines({**EVENT, "gpu": "A100"}))
+    room.put("performance", "b.parquet", parquet({**EVENT, "event_id": "e2", "colour": "red"}))
+    assert room.take_in("performance").ignored_columns == {"colour", "gpu"}
+
+
+def test_accounts_of_an_ingest(room):
+    room.put("runs", "a.jsonl", lines(RUN, RUN, {**RUN, "run_id": "r2"}, {**RUN, "status": "done"}))
+    report = room.take_in("runs")
+    room.settle("runs")
+
+    from ml_assets.lib.intake import raw
+
+    found = raw.account(room.postgres, [report.ingest_id])["runs"]
+    assert found == {"read": 4, "loaded": 2, "superseded": 1, "quarantined": 1}
+    assert raw.unbalanced_intake(room.postgres, room.lake, "runs") == []
+
+
+def test_a_row_that_vanished_from_intake_is_found(room):
+    from ml_assets.lib.intake import raw
+
+    room.put("runs", "a.jsonl", lines(RUN, {**RUN, "run_id": "r2"}))
+    room.take_in("runs")
+    with room.lake.get_connection(write=True) as connection:
+        connection.execute("DELETE FROM intake.intake_runs WHERE run_id = 'r2'")
+    (fault,) = raw.unbalanced_intake(room.postgres, room.lake, "runs")
+    assert fault.startswith(
+        "a.jsonl: 2 rows were read, 2 taken in and 0 quarantined, but intake holds 1 and 0"
+    )
+
+
+def test_documents_are_one_piece(room):
+    row = {"document_id": "d1", "text": "old", "updated_at": "2026-05-01T00:00:00Z"}
+    room.put("documents", "a.jsonl", lines({**row, "text": "new", "updated_at": "2026-05-02T00:00:00Z"}))
+    room.put("documents", "b.jsonl", lines(row))
+    room.take_in("documents")
+    assert room.raw("documents", "document_id", "text") == [("d1", "new")]
+    assert room.due("documents") == [ledger.WHOLE.isoformat()]
+    room.settle("documents")
+    assert room.due("documents") == []

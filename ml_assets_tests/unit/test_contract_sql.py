@@ -1,0 +1,93 @@
+"""The generated statements, run in DuckDB and SQLite on planted faults."""
+
+import sqlite3
+from datetime import date
+
+import duckdb
+import pytest
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.lib.contract_sql import count, count_broken, doubled_keys, rules
+
+CONTRACT = Contract(
+    "sqlite/things",
+    "a thing",
+    (
+        Column("id", "string", nullable=False),
+        Column("share", "float64", minimum=0, maximum=1),
+        Column("cost", "float64", minimum=0),
+        Column("kind", "string", choices=("a", "b")),
+        Column("at", "timestamp", nullable=False),
+    ),
+    key=("id",),
+    partition_column="at",
+    unique_across_days=True,
+)
+GOOD = ("x", 0.5, 1.0, "a", "2026-03-01T10:00:00.000000Z")
+
+
+@pytest.fixture
+def database():
+    connection = sqlite3.connect(":memory:")
+    connection.execute(
+        'CREATE TABLE things (id TEXT, share REAL, cost REAL, kind TEXT, "at" TEXT)'
+    )
+    connection.execute("INSERT INTO things VALUES (?, ?, ?, ?, ?)", GOOD)
+    yield connection
+    connection.close()
+
+
+def broken(connection) -> dict[str, int]:
+    _, *counts = connection.execute(count_broken(CONTRACT)).fetchone()
+    return {rule.text: n for rule, n in zip(rules(CONTRACT), counts, strict=True) if n}
+
+
+def test_good_rows_break_nothing(database):
+    assert broken(database) == {}
+    assert database.execute(doubled_keys(CONTRACT)).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        ((None, 0.5, 1.0, "a", GOOD[4]), "id is there"),
+        (("y", 1.5, 1.0, "a", GOOD[4]), "share is between 0 and 1"),
+        (("y", 0.5, -1.0, "a", GOOD[4]), "cost is at least 0"),
+        (("y", 0.5, 1.0, "c", GOOD[4]), "kind is one of a, b"),
+        (("y", 0.5, 1.0, "a", None), "at is there"),
+    ],
+)
+def test_a_bad_row_breaks_its_rule(database, row, rule):
+    database.execute("INSERT INTO things VALUES (?, ?, ?, ?, ?)", row)
+    assert broken(database) == {rule: 1}
+
+
+def test_nulls_in_nullable_columns_break_nothing(database):
+    database.execute("INSERT INTO things VALUES ('y', NULL, NULL, NULL, ?)", [GOOD[4]])
+    assert broken(database) == {}
+
+
+def test_nan_is_outside_every_range():
+    with duckdb.connect() as connection:
+        connection.execute(
+            'CREATE TABLE things (id TEXT, share DOUBLE, cost DOUBLE, kind TEXT, "at" TEXT)'
+        )
+        connection.execute("INSERT INTO things VALUES ('x', 'nan', 'nan', 'a', 'now')")
+        assert set(broken(connection)) == {
+            "share is between 0 and 1",
+            "cost is at least 0",
+        }
+
+
+def test_a_doubled_key_is_named(database):
+    database.execute("INSERT INTO things VALUES (?, ?, ?, ?, ?)", GOOD)
+    assert database.execute(doubled_keys(CONTRACT)).fetchall() == [("x", 2)]
+
+
+def test_count_looks_at_the_days_asked_for(database):
+    database.execute(
+        "INSERT INTO things VALUES ('y', 0.5, 1, 'a', '2026-03-02T00:00:00.000000Z')"
+    )
+    first = (date(2026, 3, 1), date(2026, 3, 1))
+    assert database.execute(count(CONTRACT, days=first)).fetchone() == (1,)
+    assert database.execute(count(CONTRACT)).fetchone() == (2,)

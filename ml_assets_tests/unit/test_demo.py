@@ -1,0 +1,137 @@
+"""The demo's plan, manifest and landing files: what needs no training."""
+
+import csv
+import json
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+
+from ml_assets.demo import Day, DemoReport, Manifest, Plan, landing, make_demo
+from ml_assets.demo.plan import MISTAKES, RETRAINED
+from ml_assets.errors import Refusal
+from ml_assets.settings import Settings
+
+NOON = datetime(2026, 11, 10, 12, 0, 0, 7, tzinfo=UTC)
+PREDICTION = {
+    "prediction_id": "p",
+    "model_name": "m",
+    "input_features": {"width": 1.5, "größe": 2},
+    "prediction": 'a "b", c',
+    "created_at": NOON,
+}
+
+
+@pytest.fixture
+def trials():
+    plan = Plan()
+    return [trial for day in range(1, plan.days + 1) for trial in plan.trials(day)]
+
+
+def test_the_plan_is_as_large_as_it_has_to_be(trials):
+    swept = [trial for trial in trials if trial.role == "trial"]
+    assert len(trials) == Plan().trial_count >= 150
+    assert {trial.dataset for trial in swept} == set(RETRAINED) == {"iris", "wine", "breast_cancer", "digits"}
+    assert len({trial.family for trial in swept}) == 8
+    for dataset, family in {(trial.dataset, trial.family) for trial in swept}:
+        those = [trial for trial in swept if (trial.dataset, trial.family) == (dataset, family)]
+        assert {trial.seed for trial in those} == {0, 1, 2}
+        assert len({str(trial.parameters) for trial in those}) == 2
+
+
+def test_trials_have_names_of_their_own_and_start_on_their_day(trials):
+    assert len({trial.key for trial in trials}) == len(trials)
+    assert all(timedelta(0) <= trial.start < timedelta(days=1) for trial in trials)
+
+
+def test_every_day_retrains_every_model_last(trials):
+    plan = Plan()
+    for day in range(1, plan.days + 1):
+        roles = [trial.role for trial in plan.trials(day)]
+        assert roles.count("retraining") == 8
+        starts = [trial.start for trial in plan.trials(day)]
+        assert starts == sorted(starts)
+
+
+def test_every_mistake_is_made(trials):
+    assert sum(trial.role == "mistake" for trial in trials) == len(MISTAKES)
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path):
+    day = Day({"runs": 3, "failed": 1}, {"training": 0.5}, ["runs/demo.csv"])
+    Manifest(date(2026, 11, 22), 2, {1: day}).write(tmp_path)
+    manifest = Manifest.read(tmp_path)
+    assert manifest == Manifest(date(2026, 11, 22), 2, {1: day})
+    assert manifest and (manifest.start, manifest.date_of(2), manifest.complete) == (
+        date(2026, 11, 21),
+        date(2026, 11, 22),
+        False,
+    )
+
+
+def test_a_report_adds_the_days_up():
+    days = {n: Day({"runs": n, "failed": 1}, {"training": 0.5}, []) for n in (1, 2)}
+    report = DemoReport.of(Manifest(date(2026, 11, 22), 2, days), trained=True)
+    assert (report.runs, report.failed, report.seconds) == (3, 2, {"training": 1.0})
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"end": "tomorrow"}', '{"end": "2026-11-22", "days": 1}'])
+def test_a_damaged_manifest_is_said(tmp_path, text):
+    path = Manifest.path(tmp_path)
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(Refusal, match=r"manifest\.json cannot be read .*delete it to make the demo anew"):
+        make_demo(Settings(home=tmp_path))
+
+
+def test_a_complete_demo_is_left_alone_without_importing_what_trains_it(tmp_path):
+    Manifest(date(2026, 11, 22), 1, {1: Day({"runs": 7}, {}, [])}).write(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from ml_assets.demo import make_demo;"
+        "from ml_assets.settings import Settings; report = make_demo(Settings(home=Path(sys.argv[1])));"
+        "print(report.runs, report.trained, sorted({'mlflow', 'sklearn', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "7 False []\n"
+
+
+def test_jsonl_holds_objects(tmp_path):
+    assert landing.write(tmp_path, "predictions", "x", [PREDICTION], "jsonl") == "predictions/x.jsonl"
+    (row,) = map(json.loads, (tmp_path / "predictions/x.jsonl").read_text().splitlines())
+    assert row["input_features"] == {"width": 1.5, "größe": 2}
+    assert (row["prediction"], row["confidence"]) == ('a "b", c', None)
+    assert row["created_at"] == "2026-11-10T12:00:00.000007Z"
+
+
+def test_csv_holds_json_as_text(tmp_path):
+    landing.write(tmp_path, "predictions", "x", [PREDICTION], "csv")
+    with (tmp_path / "predictions/x.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert json.loads(row["input_features"]) == {"width": 1.5, "größe": 2}
+    assert (json.loads(row["prediction"]), row["confidence"]) == ('a "b", c', "")
+    assert row["created_at"] == "2026-11-10T12:00:00.000007Z"
+
+
+def test_parquet_holds_types_and_json_as_text(tmp_path):
+    landing.write(tmp_path, "predictions", "x", [PREDICTION], "parquet")
+    (row,) = pq.read_table(tmp_path / "predictions/x.parquet").to_pylist()
+    assert json.loads(row["input_features"]) == {"width": 1.5, "größe": 2}
+    assert (json.loads(row["prediction"]), row["confidence"], row["created_at"]) == ('a "b", c', None, NOON)
+
+
+@pytest.mark.parametrize("form", landing.FORMATS)
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, form):
+    landing.write(tmp_path, "predictions", "x", [PREDICTION], form)
+    before = (tmp_path / f"predictions/x.{form}").read_bytes()
+    with pytest.raises(TypeError):
+        landing.write(tmp_path, "predictions", "x", [{**PREDICTION, "input_features": {1j}}], form)
+    assert (tmp_path / f"predictions/x.{form}").read_bytes() == before
+
+
+def test_every_stream_comes_in_every_format():
+    for stream in ("runs", "metrics", "performance", "predictions", "documents"):
+        assert {landing.format_of(day, stream) for day in (1, 2, 3)} == set(landing.FORMATS)

@@ -1,0 +1,73 @@
+"""Pictures show the rows that they are given, and stay small."""
+
+from datetime import date, timedelta
+from io import BytesIO
+
+import pyarrow as pa
+from matplotlib.dates import date2num
+from PIL import Image
+
+from ml_assets.lib.plots import learning_curves, performance_trend, png
+
+CURVES = pa.table(
+    {
+        "run": ["cats", "cats", "cats", "cats", "dogs"],
+        "key": ["loss", "loss", "val_loss", "val_loss", "loss"],
+        "step": [0, 5, 0, 5, 2],
+        "value": [1.0, 0.5, 1.1, 0.7, 0.9],
+    }
+)
+DAYS = [date(2026, 3, 1) + timedelta(days=n) for n in range(3)]
+DAILY = pa.table(
+    {
+        "day": DAYS,
+        "p50_inference_time_ms": [1.0, None, 3.0],
+        "p95_inference_time_ms": [2.0, None, 9.0],
+    }
+)
+ACCURACIES = pa.table(
+    {"dataset": ["digits", "digits", "iris"], "day": [DAYS[0], DAYS[2], DAYS[1]], "accuracy": [0.9, 0.4, 1.0]}
+)
+
+
+def drawn(axes):
+    return [line.get_xydata().tolist() for line in axes.lines]
+
+
+def test_learning_curves_draws_each_run_in_its_colour():
+    (axes,) = learning_curves(CURVES).axes
+    assert drawn(axes) == [[[0, 1.0], [5, 0.5]], [[0, 1.1], [5, 0.7]], [[2, 0.9]]]
+    assert [line.get_color() for line in axes.lines] == ["C0", "C0", "C1"]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
+    assert axes.get_legend_handles_labels()[1] == ["cats", "dogs"]
+
+
+def test_a_wide_spread_of_losses_gets_a_logarithmic_axis():
+    wide = CURVES.set_column(3, "value", pa.array([1000.0, 500.0, 1.1, 0.7, 0.9]))
+    assert learning_curves(wide).axes[0].get_yscale() == "log"
+    assert learning_curves(CURVES).axes[0].get_yscale() == "linear"
+
+
+def test_performance_trend_leaves_unknown_days_out():
+    above, below = performance_trend(DAILY, ACCURACIES).axes
+    first, second, third = date2num(DAYS)
+    assert drawn(above) == [[[first, 0.9], [third, 0.4]], [[second, 1.0]]]
+    assert drawn(below) == [[[first, 1.0], [third, 3.0]], [[first, 2.0], [third, 9.0]]]
+    assert above.get_xlim() == below.get_xlim()
+
+
+def test_days_without_evaluations_still_show_their_latency():
+    above, below = performance_trend(DAILY, ACCURACIES.slice(0, 0)).axes
+    assert drawn(above) == []
+    assert len(drawn(below)) == 2
+
+
+def test_png_is_a_small_picture():
+    for figure in (learning_curves(CURVES), performance_trend(DAILY, ACCURACIES)):
+        picture = png(figure)
+        assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(picture) < 60_000
+        with Image.open(BytesIO(picture)) as image:
+            image.load()
+            assert image.width == 800
+            assert len(image.getcolors() or ()) > 8  # not an empty canvas

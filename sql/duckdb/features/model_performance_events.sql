@@ -1,0 +1,11 @@
+-- One performance event with what is known of the run behind it.
+-- $start and $end bound the days that are built: [$start, $end) on timestamp, UTC.
+SELECT
+    event.*,
+    run.model_type,
+    run.dataset,
+    run.accuracy AS trained_accuracy,
+    epoch_us(event.timestamp - run.completed_at) / 1e6 AS model_age_s
+FROM raw.raw_performance AS event
+LEFT JOIN features.run_features AS run ON event.run_id = run.run_id
+WHERE event.timestamp >= $start AND event.timestamp < $end

@@ -1,0 +1,1 @@
+SELECT * FROM ml_experiments WHERE id = %(id)s
