@@ -74,7 +74,10 @@ def store_resources(settings: Settings) -> dict[str, Any]:
     from ml_assets.resources.sqlite import SQLiteResource
 
     home = str(settings.home)
-    limits: dict[str, Any] = {"query_timeout_s": settings.query_timeout_s, "write_timeout_s": settings.write_timeout_s}
+    limits: dict[str, Any] = {
+        "query_timeout_s": settings.query_timeout_s,
+        "write_timeout_s": settings.write_timeout_s,
+    }
     return {
         "postgres": PostgresResource(home=home, url=settings.secret("postgres_url"), **limits),
         "lake": DuckLakeResource(

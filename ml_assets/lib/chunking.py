@@ -85,9 +85,7 @@ def chunk_document(
     ]
 
 
-def _groups(
-    pieces: list[_Piece], max_tokens: int, overlap_tokens: int
-) -> Iterator[list[_Piece]]:
+def _groups(pieces: list[_Piece], max_tokens: int, overlap_tokens: int) -> Iterator[list[_Piece]]:
     """Fill passages greedily, each starting with the tail of the one before."""
     group: list[_Piece] = []
     for piece in pieces:
@@ -122,9 +120,7 @@ def _refine(
     count_tokens: CountTokens,
     max_tokens: int,
 ) -> Iterator[_Piece]:
-    for (start, end), tokens in zip(
-        spans, count_tokens([text[a:b] for a, b in spans]), strict=True
-    ):
+    for (start, end), tokens in zip(spans, count_tokens([text[a:b] for a, b in spans]), strict=True):
         if tokens <= max_tokens or end - start == 1:
             yield _Piece(start, end, tokens)
         elif finer:
@@ -136,17 +132,11 @@ def _refine(
             yield from _refine(text, halves, (), count_tokens, max_tokens)
 
 
-def _split(
-    text: str, start: int, end: int, boundary: re.Pattern[str]
-) -> list[tuple[int, int]]:
+def _split(text: str, start: int, end: int, boundary: re.Pattern[str]) -> list[tuple[int, int]]:
     """Spans between the boundaries, without surrounding white space and without empty ones."""
     cuts = [
         start,
-        *(
-            cut
-            for match in boundary.finditer(text, start, end)
-            for cut in match.span(1)
-        ),
+        *(cut for match in boundary.finditer(text, start, end) for cut in match.span(1)),
         end,
     ]
     spans = []

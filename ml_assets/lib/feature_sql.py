@@ -44,9 +44,7 @@ def read_feature(path: Path) -> FeatureSQL:
         statement = sqlglot.parse_one(text, dialect="duckdb")
     except ParseError as error:
         raise ValueError(f"{path.name} is not one SELECT that can be parsed: {error}") from error
-    parents = {
-        f"duckdb/{table.name}" for table in statement.find_all(exp.Table) if table.db in LAKE_SCHEMAS
-    }
+    parents = {f"duckdb/{table.name}" for table in statement.find_all(exp.Table) if table.db in LAKE_SCHEMAS}
     parameters = frozenset(str(found.this) for found in statement.find_all(exp.Placeholder) if found.this)
     return FeatureSQL(path.stem, text, _header(text), tuple(sorted(parents)), parameters)
 
@@ -60,7 +58,9 @@ def _header(text: str) -> str:
     return " ".join(lines)
 
 
-def column_lineage(feature: FeatureSQL, columns: dict[str, dict[str, str]]) -> dict[str, list[tuple[str, str]]]:
+def column_lineage(
+    feature: FeatureSQL, columns: dict[str, dict[str, str]]
+) -> dict[str, list[tuple[str, str]]]:
     """Which columns of which parents every output column comes from.
 
     Args:

@@ -38,9 +38,7 @@ def chunk_documents(documents: pa.RecordBatchReader, count_tokens: CountTokens) 
 def _chunks(document: dict, count_tokens: CountTokens) -> Iterator[dict]:
     metadata = orjson.loads(document["metadata"] or "{}")
     labels = {"document_id": document["document_id"], "source": document["source"]}
-    for chunk in chunk_document(
-        document["document_id"], document["title"], document["text"], count_tokens
-    ):
+    for chunk in chunk_document(document["document_id"], document["title"], document["text"], count_tokens):
         yield {
             "chunk_id": chunk.chunk_id,
             "document_id": chunk.document_id,

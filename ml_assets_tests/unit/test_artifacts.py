@@ -16,12 +16,8 @@ CREATED = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
 
 
 def runs(*rows: dict) -> pa.RecordBatchReader:
-    schema = pa.schema(
-        [("id", pa.string()), ("created_at", pa.timestamp("us", tz="UTC"))]
-    )
-    return pa.RecordBatchReader.from_batches(
-        schema, [pa.RecordBatch.from_pylist(list(rows), schema=schema)]
-    )
+    schema = pa.schema([("id", pa.string()), ("created_at", pa.timestamp("us", tz="UTC"))])
+    return pa.RecordBatchReader.from_batches(schema, [pa.RecordBatch.from_pylist(list(rows), schema=schema)])
 
 
 @pytest.mark.parametrize(
@@ -81,9 +77,7 @@ def test_a_files_row_carries_the_run_and_its_utc_day():
 def test_ids_differ_by_run_and_path_and_are_stable():
     def ids() -> list[str]:
         reader = artifact_rows(
-            runs(
-                {"id": "r1", "created_at": CREATED}, {"id": "r2", "created_at": CREATED}
-            ),
+            runs({"id": "r1", "created_at": CREATED}, {"id": "r2", "created_at": CREATED}),
             lambda run: [RunFile("a", "/a"), RunFile("b", "/b")],
         )
         return reader.read_all()["id"].to_pylist()

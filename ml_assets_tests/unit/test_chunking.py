@@ -15,10 +15,7 @@ def words(texts):
 
 
 def passages(text, max_tokens, overlap_tokens=0):
-    return [
-        c.text
-        for c in chunk_document("doc", "T", text, words, max_tokens, overlap_tokens)
-    ]
+    return [c.text for c in chunk_document("doc", "T", text, words, max_tokens, overlap_tokens)]
 
 
 def test_a_short_text_is_one_passage_with_a_stable_identity():
@@ -45,9 +42,7 @@ def test_a_long_sentence_is_cut_between_words():
 
 
 def test_a_word_of_too_many_tokens_is_cut_in_halves():
-    chunks = chunk_document(
-        "doc", None, "abcdefgh", lambda texts: [len(t) for t in texts], 3, 0
-    )
+    chunks = chunk_document("doc", None, "abcdefgh", lambda texts: [len(t) for t in texts], 3, 0)
     assert [c.text for c in chunks] == ["abcd"[:2], "cd", "ef", "gh"]
 
 
@@ -63,9 +58,7 @@ def test_white_space_has_no_passage():
     assert passages(" \n\n\t", 3) == []
 
 
-@pytest.mark.parametrize(
-    ("left", "right"), [(("a", "bc"), ("ab", "c")), (("", "a"), ("a", ""))]
-)
+@pytest.mark.parametrize(("left", "right"), [(("a", "bc"), ("ab", "c")), (("", "a"), ("a", ""))])
 def test_the_hash_tells_title_from_text(left, right):
     assert content_hash(*left) != content_hash(*right)
 
@@ -75,9 +68,7 @@ def test_a_title_precedes_its_text_for_the_model():
     assert embedding_text(None, "Text") == "Text"
 
 
-@given(
-    st.text(alphabet='ab.! \n")', max_size=300), st.integers(1, 9), st.integers(0, 4)
-)
+@given(st.text(alphabet='ab.! \n")', max_size=300), st.integers(1, 9), st.integers(0, 4))
 def test_no_word_is_lost_and_no_passage_is_too_long(text, max_tokens, overlap):
     chunks = chunk_document("doc", "T", text, words, max_tokens, overlap)
     assert all(len(c.text.split()) == c.token_count <= max_tokens for c in chunks)

@@ -29,9 +29,7 @@ GOOD = ("x", 0.5, 1.0, "a", "2026-03-01T10:00:00.000000Z")
 @pytest.fixture
 def database():
     connection = sqlite3.connect(":memory:")
-    connection.execute(
-        'CREATE TABLE things (id TEXT, share REAL, cost REAL, kind TEXT, "at" TEXT)'
-    )
+    connection.execute('CREATE TABLE things (id TEXT, share REAL, cost REAL, kind TEXT, "at" TEXT)')
     connection.execute("INSERT INTO things VALUES (?, ?, ?, ?, ?)", GOOD)
     yield connection
     connection.close()
@@ -69,9 +67,7 @@ def test_nulls_in_nullable_columns_break_nothing(database):
 
 def test_nan_is_outside_every_range():
     with duckdb.connect() as connection:
-        connection.execute(
-            'CREATE TABLE things (id TEXT, share DOUBLE, cost DOUBLE, kind TEXT, "at" TEXT)'
-        )
+        connection.execute('CREATE TABLE things (id TEXT, share DOUBLE, cost DOUBLE, kind TEXT, "at" TEXT)')
         connection.execute("INSERT INTO things VALUES ('x', 'nan', 'nan', 'a', 'now')")
         assert set(broken(connection)) == {
             "share is between 0 and 1",
@@ -85,9 +81,7 @@ def test_a_doubled_key_is_named(database):
 
 
 def test_count_looks_at_the_days_asked_for(database):
-    database.execute(
-        "INSERT INTO things VALUES ('y', 0.5, 1, 'a', '2026-03-02T00:00:00.000000Z')"
-    )
+    database.execute("INSERT INTO things VALUES ('y', 0.5, 1, 'a', '2026-03-02T00:00:00.000000Z')")
     first = (date(2026, 3, 1), date(2026, 3, 1))
     assert database.execute(count(CONTRACT, days=first)).fetchone() == (1,)
     assert database.execute(count(CONTRACT)).fetchone() == (2,)

@@ -41,8 +41,7 @@ def test_lineage_goes_through_joins_and_ctes(tmp_path):
         "SELECT r.run_id, r.created_at, m.best - 1 AS change FROM raw.raw_runs r JOIN m USING (run_id)"
     )
     columns = {
-        key: dict.fromkeys(TABLES[key].names, "VARCHAR")
-        for key in ("duckdb/raw_runs", "duckdb/raw_metrics")
+        key: dict.fromkeys(TABLES[key].names, "VARCHAR") for key in ("duckdb/raw_runs", "duckdb/raw_metrics")
     }
     lineage = column_lineage(read_feature(file), columns)
     assert lineage["change"] == [("duckdb/raw_metrics", "value")]
