@@ -1,24 +1,32 @@
 """Tables in ClickHouse: a staging table, then partitions swapped in under a redo log.
 
-ClickHouse has no transactions. A write fills a staging table (`<table>__stage__<id>`), counts it, and renames
-it to `<table>__ready__<id>`: that is the commit. What is to be done with it stands in its comment. Whoever
-comes next, this process or another after a crash, finishes it: REPLACE PARTITION for each partition, or
-EXCHANGE TABLES for a table without partitions; doing so twice does no harm. Readers see a partition's old
-rows or its new ones.
+ClickHouse has no transactions. A write fills a staging table, counts it, and renames it: that is the commit.
+What follows, and what is done about a writer that was killed, is told in lib/clickhouse_redo.py.
 
-What belongs here: DDL, this protocol, and the ledger table. What does not: anything about another store.
+What belongs here: DDL, staging, reading. What does not: anything about another store.
 """
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.clickhouse_lock import locked
+from ml_assets.lib.clickhouse_redo import (
+    CONTRACTS,
+    LEDGER,
+    LEDGER_TABLES,
+    interrupted,
+    publish,
+    ready_name,
+    recover,
+    stage_name,
+)
 from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
@@ -39,20 +47,8 @@ _TYPES = {
     "json": "String",
     "vector": "Array(Float32)",
 }
-_LEDGER = "write_ledger"
-_CONTRACTS = "write_contracts"
-_LEDGER_TABLES = (
-    f"CREATE TABLE IF NOT EXISTS {_LEDGER} (table_name String, partition String, sequence Int64, rows Int64, "
-    "bytes Int64, content_hash String, hash_version String, written_at DateTime64(6, 'UTC')) "
-    "ENGINE = ReplacingMergeTree(sequence) ORDER BY (table_name, partition)",
-    f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset String, contract String, sequence Int64) "
-    "ENGINE = ReplacingMergeTree(sequence) ORDER BY asset",
-)
 _INSERT_BATCHES = 8
 """Batches of one INSERT: each makes a part per partition, and few large parts are faster than many."""
-
-_ABANDONED_S = 24 * 3600
-"""Age at which a staging table on a server is taken for one whose writer is gone."""
 
 _DAY_US = 86_400_000_000
 
@@ -70,7 +66,7 @@ class ClickHouseIOManager(TableIOManager):
     clickhouse: ClickHouseResource
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
-        with self.clickhouse.client(write=True) as client:
+        with writing(self.clickhouse, contract.table) as client:
             return write(client, contract, staged)
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
@@ -107,6 +103,31 @@ def measured(clickhouse: ClickHouseResource, contract: Contract) -> "TableState"
         return table_state(_measured(client, contract, WHOLE, _DAY_US))
 
 
+@contextmanager
+def writing(clickhouse: ClickHouseResource, table: str) -> "Iterator[Client]":
+    """A client for the one who may write to a table now.
+
+    Raises:
+        WriteBusy: somebody else has been writing to it for longer than a write may take.
+    """
+    with (
+        clickhouse.client(write=True) as client,
+        locked(lambda: clickhouse.client(write=True), client, table, clickhouse.write_timeout_s),
+    ):
+        yield client
+
+
+def finish_writes(clickhouse: ClickHouseResource) -> list[str]:
+    """Finish what killed writers had committed, in every table; returns the staging tables dealt with."""
+    with clickhouse.client(write=True) as client:
+        tables = interrupted(client)
+    dealt_with = []
+    for table in tables:
+        with writing(clickhouse, table) as client:
+            dealt_with += recover(client, table)
+    return dealt_with
+
+
 def write(client: "Client", contract: Contract, staged: "Staged") -> bool:
     """Put staged rows in place; returns whether anything had to be changed.
 
@@ -128,47 +149,14 @@ def write(client: "Client", contract: Contract, staged: "Staged") -> bool:
         )
     if not changed:
         return False
-    _publish(client, contract.table, _commit(client, contract, staged, changed))
+    publish(client, contract.table, _commit(client, contract, staged, changed))
     return True
-
-
-def recover(client: "Client", table: str) -> list[str]:
-    """Finish writes that were committed and not yet published; drop staging tables of dead writers.
-
-    Returns:
-        Names of the tables that were dealt with.
-    """
-    rows = client.query(
-        "SELECT name, toUnixTimestamp(metadata_modification_time) FROM system.tables "
-        "WHERE database = currentDatabase() AND startsWith(name, {prefix:String}) ORDER BY comment, name",
-        parameters={"prefix": f"{table}__"},
-    ).result_rows
-    dealt_with = []
-    for name, modified in sorted(rows, key=lambda row: row[1]):
-        if re.fullmatch(re.escape(table) + "__ready__[0-9a-f]{16}", name):
-            _publish(client, table, name)
-            dealt_with.append(name)
-        elif re.fullmatch(re.escape(table) + "__stage__[0-9a-f]{16}", name) and _is_abandoned(
-            client, modified
-        ):
-            client.command(f"DROP TABLE IF EXISTS {quote_identifier(name)} SYNC")
-            dealt_with.append(name)
-    return dealt_with
-
-
-def _is_abandoned(client: "Client", modified: int) -> bool:
-    # The embedded engine has one process, which is us: whoever staged this is gone.
-    return _embedded(client) or time.time() - modified > _ABANDONED_S
-
-
-def _embedded(client: "Client") -> bool:
-    return "chdb" in type(client).__module__
 
 
 def _commit(client: "Client", contract: Contract, staged: "Staged", changed: set[int]) -> str:
     """Fill a staging table and rename it: from then on the write will be finished. Returns the new name."""
     identity = uuid.uuid4().hex[:16]
-    stage, ready = f"{contract.table}__stage__{identity}", f"{contract.table}__ready__{identity}"
+    stage, ready = stage_name(contract.table, identity), ready_name(contract.table, identity)
     client.command(f"CREATE TABLE {quote_identifier(stage)} AS {quote_identifier(contract.table)}")
     try:
         _fill(client, stage, contract, staged, changed)
@@ -255,32 +243,6 @@ def _plan(
     }
 
 
-def _publish(client: "Client", table: str, ready: str) -> None:
-    """Do what a committed table's comment says, then drop it. May be repeated, also by two processes at once."""
-    comment = client.query(
-        "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
-        parameters={"name": ready},
-    ).result_rows
-    if not comment:
-        return  # another process has published it
-    # After EXCHANGE TABLES this name stands for the old rows, whose comment is that of another write, or none.
-    own = f'{{"id": "{ready[-16:]}"'
-    plan = json.loads(comment[0][0]) if comment[0][0].startswith(own) else None
-    source, target = quote_identifier(ready), quote_identifier(table)
-    if plan:
-        for partition, rows in plan["swaps"].items():
-            verb = (
-                f"REPLACE PARTITION ID {quote_literal(partition)} FROM {source}"
-                if rows
-                else f"DROP PARTITION ID {quote_literal(partition)}"
-            )
-            client.command(f"ALTER TABLE {target} {verb}")
-        _record(client, plan)
-        if not _is_partitioned(client, table):
-            client.command(f"EXCHANGE TABLES {source} AND {target}")
-    client.command(f"DROP TABLE IF EXISTS {source} SYNC")
-
-
 def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US) -> None:
     """Create the table, or add the nullable columns that the contract has gained.
 
@@ -299,7 +261,7 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
         _fit_columns(client, contract, existing)
     if not existing or old != contract:
         entry = [[contract.asset, contract_text(contract), time.time_ns()]]
-        client.insert(_CONTRACTS, entry, column_names=["asset", "contract", "sequence"])
+        client.insert(CONTRACTS, entry, column_names=["asset", "contract", "sequence"])
 
 
 def _fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) -> None:
@@ -378,10 +340,10 @@ def _remembered(client: "Client", asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
     from ml_assets.lib.contract_json import contract_of_text
 
-    if not _columns(client, _CONTRACTS):
+    if not _columns(client, CONTRACTS):
         return None
     rows = client.query(
-        f"SELECT contract FROM {_CONTRACTS} WHERE asset = {{asset:String}} ORDER BY sequence DESC LIMIT 1",
+        f"SELECT contract FROM {CONTRACTS} WHERE asset = {{asset:String}} ORDER BY sequence DESC LIMIT 1",
         parameters={"asset": asset},
     ).result_rows
     return contract_of_text(rows[0][0]) if rows else None
@@ -389,14 +351,6 @@ def _remembered(client: "Client", asset: str) -> Contract | None:
 
 def _count(client: "Client", table: str) -> int:
     return int(client.query(f"SELECT count() FROM {quote_identifier(table)}").result_rows[0][0])
-
-
-def _is_partitioned(client: "Client", table: str) -> bool:
-    rows = client.query(
-        "SELECT partition_key FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
-        parameters={"name": table},
-    ).result_rows
-    return bool(rows and rows[0][0])
 
 
 def _partitions(client: "Client", table: str) -> list[str]:
@@ -448,7 +402,7 @@ def _measured(client: "Client", contract: Contract, window: Window, bucket_us: i
 
 
 def _ensure_ledger(client: "Client") -> None:
-    for statement in _LEDGER_TABLES:
+    for statement in LEDGER_TABLES:
         client.command(statement)
 
 
@@ -456,33 +410,11 @@ def _recorded(client: "Client", contract: Contract) -> "Buckets":
     from ml_assets.lib.hashing import HASH_VERSION
     from ml_assets.lib.staging import PartitionState, bucket_of_name
 
-    if not _columns(client, _LEDGER):
+    if not _columns(client, LEDGER):
         return {}
     rows = client.query(
-        f"SELECT partition, rows, bytes, content_hash FROM {quote_identifier(_LEDGER)} FINAL "
+        f"SELECT partition, rows, bytes, content_hash FROM {quote_identifier(LEDGER)} FINAL "
         "WHERE table_name = {table:String} AND hash_version = {version:String} AND rows > 0",
         parameters={"table": contract.table, "version": HASH_VERSION},
     ).result_rows
     return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
-
-
-def _record(client: "Client", plan: dict[str, Any]) -> None:
-    from ml_assets.lib.hashing import HASH_VERSION
-
-    now = datetime.now(UTC)
-    entries = [
-        [plan["table"], partition, plan["sequence"], rows, size, content_hash, HASH_VERSION, now]
-        for partition, rows, size, content_hash in plan["ledger"]
-    ]
-    names = [
-        "table_name",
-        "partition",
-        "sequence",
-        "rows",
-        "bytes",
-        "content_hash",
-        "hash_version",
-        "written_at",
-    ]
-    if entries:
-        client.insert(_LEDGER, entries, column_names=names)

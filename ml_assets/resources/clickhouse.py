@@ -133,10 +133,17 @@ class ClickHouseResource(dg.ConfigurableResource):
                 yield client
         else:
             with (
-                _ENGINE.opened(path, lock_timeout_s, purpose),
+                _ENGINE.opened(path, lock_timeout_s, purpose, lambda: self._finish_writes(path)),
                 _closing(self._connect_chdb(path, write)) as client,
             ):
                 yield client
+
+    def _finish_writes(self, path: Path) -> None:
+        """What a killed process has left half done, done before anybody reads."""
+        from ml_assets.lib.clickhouse_redo import recover
+
+        with _closing(self._connect_chdb(path, write=True)) as client:
+            recover(client, alone=True)
 
     def connection_url(self) -> str:
         """URL of the server or of the embedded engine.
@@ -298,15 +305,19 @@ class _Engine:
         self._lock: FileLock | None = None
 
     @contextmanager
-    def opened(self, path: Path, timeout_s: float, purpose: str) -> Iterator[None]:
-        """Hold the right to have clients on `path`, within this process and among all processes."""
-        self._enter(path, timeout_s, purpose)
+    def opened(self, path: Path, timeout_s: float, purpose: str, first: Callable[[], None]) -> Iterator[None]:
+        """Hold the right to have clients on `path`, within this process and among all processes.
+
+        Args:
+            first: done before anybody else may, when it was not open yet.
+        """
+        self._enter(path, timeout_s, purpose, first)
         try:
             yield
         finally:
             self._leave()
 
-    def _enter(self, path: Path, timeout_s: float, purpose: str) -> None:
+    def _enter(self, path: Path, timeout_s: float, purpose: str, first: Callable[[], None]) -> None:
         if self._users and self._pid != os.getpid():
             raise StoreUnavailable(
                 "Embedded ClickHouse was open when this process was forked and cannot be used in it: "
@@ -325,6 +336,11 @@ class _Engine:
             if self._path is None:
                 self._acquire(path, max(0.0, deadline - time.monotonic()), timeout_s, purpose)
                 self._path, self._pid = path, os.getpid()
+                try:
+                    first()
+                except BaseException:
+                    self._close()
+                    raise
             self._users += 1
         finally:
             self._changed.release()
@@ -351,12 +367,17 @@ class _Engine:
     def _leave(self) -> None:
         with self._changed:
             self._users -= 1
-            if not self._users and self._path and self._lock:
-                with suppress(FileNotFoundError):
-                    _holder_file(self._path).unlink()
-                self._lock.release()
-                self._path = self._lock = None
-                self._changed.notify_all()
+            if not self._users:
+                self._close()
+
+    def _close(self) -> None:
+        """Let others have it; the condition's lock is held."""
+        if self._path and self._lock:
+            with suppress(FileNotFoundError):
+                _holder_file(self._path).unlink()
+            self._lock.release()
+            self._path = self._lock = None
+            self._changed.notify_all()
 
 
 _ENGINE = _Engine()

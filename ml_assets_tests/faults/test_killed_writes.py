@@ -27,11 +27,12 @@ import pytest
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.io_managers.chroma import ChromaIOManager
-from ml_assets.io_managers.clickhouse import ClickHouseIOManager, recover
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager
 from ml_assets.io_managers.duckdb import DuckLakeIOManager
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
+from ml_assets.lib.clickhouse_redo import recover
 from ml_assets.lib.staging import TableState, stage
 from ml_assets.lib.validation import WHOLE, Window
 from ml_assets.resources.clickhouse import ClickHouseResource

@@ -74,16 +74,21 @@ def test_twenty_kills(room):
     dice = random.Random(4)  # noqa: S311 - points of time, not secrets
     unfinished = 0
     for kill in range(KILLS):
-        if kill % 5 == 0:
-            # From the start again, so that late points do not meet work that is done already.
+        if kill % 2 == 0:
+            # From the start again, so that late points do not meet work that is done already; but each second
+            # one meets what the one before it has left.
             room.empty()
             fill(room)
+        begun = time.monotonic()
         process = started(room)
-        # Spread over the time that an undisturbed one takes.
+        # Spread over the time that an undisturbed one takes, the quickest so far.
         process.join(seconds * ((kill * 7) % KILLS + dice.random()) / KILLS)
+        if kill % 2 == 0 and process.exitcode == 0:
+            seconds = min(seconds, time.monotonic() - begun)
         process.kill()
         process.join()
         unfinished += process.exitcode != 0
+    print(f"{unfinished} of {KILLS} kills fell inside the intake")
     assert unfinished > KILLS // 2
     undisturbed(room)
 

@@ -1,0 +1,177 @@
+"""One writer at a time on a ClickHouse table, by a table that only one can create.
+
+ClickHouse has no locks of its own, but CREATE TABLE succeeds for one of many. The writer of `t` creates
+`t__lock`, whose comment says who it is, renews the comment as long as it lives, and drops the table at the
+end. A lock that nobody renews, or whose process has died on this machine, is taken over by renaming it to
+`t__lock__<its uuid>`: that name is free once only, so of many who try it for the same lock one succeeds, and
+none of them ever takes away a lock that came later.
+
+What belongs here: this protocol. What does not: what is written meanwhile.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+from ml_assets.lib.sql import quote_identifier, quote_literal
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+RENEWED_S = 10.0
+"""How often a writer says that it is alive."""
+
+STALE_S = 60
+"""Age at which a lock is taken for a dead writer's."""
+
+_HELD: set[str] = set()
+"""The locks that this process holds."""
+
+_UNKNOWN_TABLE = 60
+_TABLE_EXISTS = 57
+
+
+class WriteBusy(Exception):
+    """Somebody else has been writing to the table for too long."""
+
+
+def lock_name(table: str) -> str:
+    """Name of the table that stands for the right to write."""
+    return f"{table}__lock"
+
+
+@contextmanager
+def locked(
+    clients: Callable[[], "AbstractContextManager[Client]"], client: "Client", table: str, timeout_s: float
+) -> Iterator[None]:
+    """Be the only writer of a table.
+
+    Args:
+        clients: opens a further client, for the sign of life of a long write.
+        client: the writer's.
+        table: name of the table.
+        timeout_s: how long to wait for another writer.
+
+    Raises:
+        WriteBusy: another one was not done by then; says who.
+    """
+    from clickhouse_connect.driver.exceptions import Error
+
+    identity = _acquire(client, table, timeout_s)
+    _HELD.add(identity)
+    done = threading.Event()
+    pulse = threading.Thread(target=_renew, args=(clients, table, done), daemon=True)
+    pulse.start()
+    try:
+        yield
+    except BaseException:
+        # Without a server there is nothing to release; the first fault is the one to tell.
+        with suppress(Error):
+            _release(client, table, identity)
+        raise
+    else:
+        _release(client, table, identity)
+    finally:
+        done.set()
+        pulse.join()
+        _HELD.discard(identity)
+
+
+def _release(client: "Client", table: str, identity: str) -> None:
+    held = _holder(client, table)
+    if held and held[0] == identity:
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(lock_name(table))} SYNC")
+
+
+def _acquire(client: "Client", table: str, timeout_s: float) -> str:
+    """Create the lock, waiting for others and taking over from dead ones; returns its uuid."""
+    from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential_jitter
+
+    tries = Retrying(
+        retry=retry_if_result(lambda created: not created),
+        stop=stop_after_delay(timeout_s),
+        wait=wait_exponential_jitter(multiplier=0.02, max=1.0, jitter=0.1),
+    )
+    try:
+        tries(_create, client, table)
+    except RetryError:
+        held = _holder(client, table)
+        who = "pid {pid} on {host}".format(**held[1]) if held else "another writer"
+        raise WriteBusy(
+            f"ClickHouse table {table} has been written to by {who} for more than {timeout_s:g} s: wait for it to "
+            f"end and run this again, or, if it hangs, end it. Nothing was written."
+        ) from None
+    held = _holder(client, table)
+    return held[0] if held else ""
+
+
+def _create(client: "Client", table: str) -> bool:
+    from clickhouse_connect.driver.exceptions import DatabaseError
+
+    try:
+        client.command(
+            f"CREATE TABLE {quote_identifier(lock_name(table))} (nothing UInt8) ENGINE = Memory COMMENT {_comment()}"
+        )
+    except DatabaseError as fault:
+        if fault.code != _TABLE_EXISTS:
+            raise
+        _take_over_from_the_dead(client, table)
+        return False
+    return True
+
+
+def _comment() -> str:
+    return quote_literal(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+
+
+def _take_over_from_the_dead(client: "Client", table: str) -> None:
+    from clickhouse_connect.driver.exceptions import DatabaseError
+
+    held = _holder(client, table)
+    if held is None:
+        return
+    identity, holder, age_s = held
+    here = holder["host"] == socket.gethostname()
+    # One of this process that is not held was left when the connection broke.
+    dropped = holder["pid"] == os.getpid() and identity not in _HELD
+    if not (here and (dropped or not psutil.pid_exists(holder["pid"]))) and age_s < STALE_S:
+        return
+    lock = lock_name(table)
+    try:
+        client.command(f"RENAME TABLE {quote_identifier(lock)} TO {quote_identifier(f'{lock}__{identity}')}")
+    except DatabaseError as fault:
+        # Somebody else was faster, or it was released after all: look again.
+        if fault.code not in (_TABLE_EXISTS, _UNKNOWN_TABLE):
+            raise
+
+
+def _holder(client: "Client", table: str) -> tuple[str, dict, float] | None:
+    """The lock's uuid, who holds it, and seconds since they said so. None if nobody does."""
+    rows = client.query(
+        "SELECT replaceAll(toString(uuid), '-', ''), comment, "
+        "toUnixTimestamp(now()) - toUnixTimestamp(metadata_modification_time) FROM system.tables "
+        "WHERE database = currentDatabase() AND name = {name:String}",
+        parameters={"name": lock_name(table)},
+    ).result_rows
+    return (rows[0][0], json.loads(rows[0][1]), rows[0][2]) if rows else None
+
+
+def _renew(
+    clients: Callable[[], "AbstractContextManager[Client]"], table: str, done: threading.Event
+) -> None:
+    if done.wait(RENEWED_S):
+        return
+    try:
+        with clients() as client:
+            while not done.wait(RENEWED_S):
+                client.command(
+                    f"ALTER TABLE {quote_identifier(lock_name(table))} MODIFY COMMENT {_comment()}"
+                )
+    except Exception:  # noqa: BLE001 - the server is gone, which the write itself finds out and tells
+        return
