@@ -32,6 +32,9 @@ HOUR_US = 3_600_000_000
 _MEMORY_BYTES = 64 * 2**20
 """Rows beyond this go to a temporary file."""
 
+_MEMORY_KEYS = 4_000_000
+"""Keys beyond this go to a temporary file, too."""
+
 _CHUNK_BATCHES = 4
 """Batches that are checked by one query: enough work for two threads."""
 
@@ -299,6 +302,8 @@ class _Checker:
         self._checks = checks_of(self.contract, self.limits, self.window) if self.limits else []
         self._bucket = bucket_sql(self.contract, self.bucket_us)
         self._key_hashes: list[np.ndarray] = []
+        self._keys: duckdb.DuckDBPyConnection | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         broken = [f"count_if({check.broken})" for check in self._checks]
         sums = ["count(*)", self._bytes_sql(), f"sum({row_hash_sql(self.contract.columns)})", *broken]
         group = f"GROUP BY {self._bucket}" if self.contract.partition_column else ""
@@ -307,6 +312,9 @@ class _Checker:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+        if self._keys is not None and self._folder is not None:
+            self._keys.close()
+            self._folder.cleanup()
 
     def take(self, chunk: list[pa.RecordBatch]) -> None:
         """Check and count some batches.
@@ -324,9 +332,46 @@ class _Checker:
             held = self.buckets.get(bucket, EMPTY)
             both = add_hashes([held.content_hash, hash_text(int(total))])
             self.buckets[bucket] = PartitionState(held.rows + rows, held.bytes + int(size), both)
-        if self.limits:
+        if self.limits and self.contract.key:
             hashes = f"SELECT {self._key_hash_sql()} AS key_hash FROM chunk"
             self._key_hashes.append(np.asarray(self._connection.execute(hashes).fetchnumpy()["key_hash"]))
+            if sum(map(len, self._key_hashes)) > _MEMORY_KEYS:
+                self._set_keys_aside()
+
+    def _set_keys_aside(self) -> None:
+        """Move the hashes of keys from memory to a file."""
+        import duckdb
+        import numpy as np
+
+        if self._keys is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="ml-assets-")
+            self._keys = duckdb.connect(
+                f"{self._folder.name}/keys", config={"memory_limit": "256MB", "threads": 2}
+            )
+            self._keys.execute("CREATE TABLE keys (key_hash UBIGINT)")
+        self._keys.register("more", {"key_hash": np.concatenate(self._key_hashes)})
+        self._keys.execute("INSERT INTO keys SELECT key_hash FROM more")
+        self._keys.unregister("more")
+        self._key_hashes = []
+
+    def _suspects(self) -> "np.ndarray":
+        """Hashes that stand twice."""
+        import numpy as np
+
+        if self._keys is None:
+            hashes = np.concatenate(self._key_hashes)
+            hashes.sort()
+            return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        self._set_keys_aside()
+        # By ranges of the hash, so that each fits in memory.
+        found = [
+            self._keys.execute(
+                "SELECT key_hash FROM keys WHERE key_hash >> 61 = $1 GROUP BY key_hash HAVING count(*) > 1",
+                [part],
+            ).fetchnumpy()["key_hash"]
+            for part in range(8)
+        ]
+        return np.concatenate(found)
 
     def refuse_duplicates(self, spool: _Spool) -> None:
         """Refuse keys that stand twice. Hashes are compared first, values only where hashes are equal.
@@ -334,14 +379,10 @@ class _Checker:
         Raises:
             ContractViolation: with some of the keys.
         """
-        import numpy as np
-
-        if not self._key_hashes or not self.contract.key:
+        if not self.contract.key or not (self._key_hashes or self._keys):
             return
-        hashes = np.concatenate(self._key_hashes)
+        suspects = self._suspects()
         self._key_hashes = []
-        hashes.sort()
-        suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if not len(suspects):
             return
         self._connection.register("suspect", pa.table({"key_hash": suspects}))
