@@ -211,7 +211,7 @@ def _ducklake(lake: DuckLakeResource) -> Bench:
             connection.execute("BEGIN")
             for statement in duckdb.create_statements(contract):
                 connection.execute(statement)
-            duckdb._insert(connection, contract, _unchecked(rows, contract), None)
+            duckdb._insert(connection, contract, _unchecked(rows, contract), {0})
             connection.execute("COMMIT")
 
     def by_row(rows: list[dict[str, Any]], contract: Contract) -> None:

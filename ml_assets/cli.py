@@ -1,4 +1,4 @@
-"""The command line: `ml-assets up | demo | refresh | status | quarantine | retire | down`.
+"""The command line: `ml-assets up | demo | refresh | status | recover | quarantine | retire | down`.
 
 What belongs here: options, progress, tables, exit status. What a command does lies in a module of its own.
 """
@@ -145,6 +145,22 @@ def status(
             file=sys.stderr,
         )
     if differences or any(store["state"] == "down" for store in stores.values()):
+        raise typer.Exit(1)
+
+
+@_command
+def recover(as_json: Json = False) -> None:
+    """Finish or undo writes that were killed, in every store. Exit status 1 if a store could not be looked at."""
+    from ml_assets.build import store_resources
+    from ml_assets.cli_report import print_recovery
+    from ml_assets.recovery import recover_all
+
+    found = recover_all(store_resources(_settings()))
+    if as_json:
+        print(json.dumps({"stores": {each.store: {**vars(each)} for each in found}}))
+    else:
+        print_recovery(found)
+    if any(each.state == "down" for each in found):
         raise typer.Exit(1)
 
 

@@ -15,9 +15,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from ml_assets.pipeline import Progress as Told
 from ml_assets.pipeline import Report
+from ml_assets.recovery import Recovery
 from ml_assets.settings import Settings
 
 STATE_STYLE = {"healthy": "green", "busy": "yellow", "down": "bold red"}
@@ -77,6 +79,16 @@ def print_status(stores: dict[str, Any]) -> None:
     console.print(tables)
     if extensions := stores["postgres"].get("extensions"):
         console.print(f"PostgreSQL extensions: {', '.join(extensions)}")
+
+
+def print_recovery(found: list[Recovery]) -> None:
+    """What was finished or undone in each store."""
+    style = {"clean": "green", "recovered": "yellow", "down": "bold red"}
+    table = Table("store", "state", "what", title="Interrupted writes")
+    for each in found:
+        what = Text(" ".join([each.detail, *each.dealt_with]))
+        table.add_row(each.store, f"[{style[each.state]}]{each.state}[/]", what)
+    Console().print(table)
 
 
 def print_summary(settings: Settings, report: Report) -> None:

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     query_timeout_s: float = Field(default=30.0, gt=0, description="statement time-out of queries")
     write_timeout_s: float = Field(default=600.0, gt=0, description="of bulk loads and index builds")
     lock_timeout_s: float = Field(default=60.0, gt=0, description="how long to wait for another process")
+    retention_days: float = Field(
+        default=7.0, ge=0, description="how far back the lake's versions can be read, days"
+    )
     executor: Literal["auto", "in_process", "multiprocess"] = Field(
         default="auto", description="auto: in-process on embedded ClickHouse, multiprocess on servers"
     )

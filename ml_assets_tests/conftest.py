@@ -7,6 +7,7 @@
     clickhouse    ClickHouseResource on a fresh chDB folder
     clickhouse_server  ClickHouseResource on a fresh server: the HTTP interface over chDB in a process of its
                   own (clickhouse_front.py), which any number of processes may use
+    shared_clickhouse_server  the same with an empty database, on one server for all tests of a worker process
     chroma        ChromaResource; its collections are deleted afterwards
     redis         RedisResource on an empty logical database; the test is skipped where there is no Redis
     sqlite        SQLiteResource on a fresh file
@@ -204,16 +205,36 @@ def clickhouse(tmp_path: Path) -> ClickHouseResource:
 @pytest.fixture
 def clickhouse_server(tmp_path: Path) -> Iterator[ClickHouseResource]:
     """An empty ClickHouse server whose user has the password `s3cret/pass`."""
+    with _clickhouse_front(tmp_path) as url:
+        yield ClickHouseResource(home=str(tmp_path), url=url)
+
+
+@pytest.fixture(scope="session")
+def _shared_clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with _clickhouse_front(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
+
+
+@pytest.fixture
+def shared_clickhouse_server(tmp_path: Path, _shared_clickhouse: str) -> Iterator[ClickHouseResource]:
+    """An empty database on the server that the tests of this process share."""
+    resource = ClickHouseResource(home=str(tmp_path), url=_shared_clickhouse)
+    yield resource
+    with resource.client(write=True) as client:
+        client.command("DROP DATABASE ml_metrics SYNC")
+
+
+@contextmanager
+def _clickhouse_front(folder: Path) -> Iterator[str]:
+    """URL of a new server that keeps its data in the folder."""
     front = Path(__file__).with_name("clickhouse_front.py")
-    command = [sys.executable, str(front), str(tmp_path / "clickhouse-server"), "s3cret/pass"]
+    command = [sys.executable, str(front), str(folder / "clickhouse-server"), "s3cret/pass"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         try:
             assert port, "the ClickHouse front did not start; its message is above"
-            yield ClickHouseResource(
-                home=str(tmp_path), url=f"clickhouse://ml:s3cret%2Fpass@127.0.0.1:{port}"
-            )
+            yield f"clickhouse://ml:s3cret%2Fpass@127.0.0.1:{port}"
         finally:
             server.kill()
 

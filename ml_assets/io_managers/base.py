@@ -82,9 +82,8 @@ class TableIOManager(dg.ConfigurableIOManager):
             return TABLES[asset]
         from ml_assets.lib.inference import inferred_contract, table_asset
 
-        return inferred_contract(
-            table_asset(context.asset_key.path, self.store), context.definition_metadata or {}, rows
-        )
+        asset = table_asset(context.asset_key.path, self.store)
+        return inferred_contract(asset, context.definition_metadata or {}, rows, self._remembered(asset))
 
     def _input_contract(self, context: dg.InputContext) -> Contract:
         asset = "/".join(context.asset_key.path)

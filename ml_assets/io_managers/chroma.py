@@ -13,12 +13,13 @@ reached, and how anybody searches.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.chroma import NEXT, ChromaResource, open_collection
 from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
+    from dagster import OutputContext
 
     from ml_assets.lib.staging import Buckets, Staged, TableState
+
+_OLD = "--old"
+"""What the name of a collection ends in that was replaced by a rebuilt one."""
 
 _BATCH = 2_000
 """Entries of one request; Chroma takes at most 5,461."""
@@ -62,10 +67,23 @@ class ChromaIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "chroma"
-    limits: ClassVar[Limits] = Limits("Chroma", nul=False, nan=False, infinity=False)
+    limits: ClassVar[Limits] = Limits("Chroma", nul=False, nan=False, infinity=False, null_vector=False)
 
     chroma: ChromaResource
     postgres: PostgresResource
+
+    def _output_contract(self, context: "OutputContext", rows: Any) -> Contract:
+        from ml_assets.lib.arrow_types import ContractViolation
+
+        contract = super()._output_contract(context, rows)
+        vectors = [column.name for column in contract.columns if column.type == "vector"]
+        if len(vectors) != 1 or not contract.key:
+            raise ContractViolation(
+                f"{contract.asset} has {'the key ' + ', '.join(contract.key) if contract.key else 'no key'} and "
+                f"{len(vectors)} columns with vectors, but a collection of Chroma needs a key and one such column: "
+                "name the metadata 'key' and return one column with lists of floats. Nothing was written."
+            )
+        return contract
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
         client = self.chroma.client(write=True)
@@ -86,8 +104,7 @@ class ChromaIOManager(TableIOManager):
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self.postgres.connect(write=True) as connection:
-                for batch in _entries(self.chroma.client(write=True), connection, contract, window):
-                    yield batch.select(schema.names)
+                yield from _entries(self.chroma.client(write=True), connection, contract, window, columns)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -155,9 +172,11 @@ def write(
     changed = set(staged.buckets) if upsert else confirmed(staged, before, measured_now)
     if not changed:
         return False
-    if not _flip(connection, contract, staged, changed, _add(collection, contract, staged, changed, present)):
+    _fill_live(connection, _add(collection, contract, staged, changed, present))
+    displaced = _displaced(connection, contract) - changed
+    if not _flip(connection, contract, staged, changed):
         return False
-    if upsert:
+    if upsert or displaced:
         # The rows are those of the manifest now, not only the staged ones.
         held = measure(_entries(client, connection, contract), contract, staged.bucket_us)
         postgres_table.record(connection, contract, held, None, staged.bucket_us)
@@ -218,8 +237,9 @@ def forget(chroma: ChromaResource, postgres: PostgresResource, contract: Contrac
         connection.execute("DELETE FROM ledger.contracts WHERE asset = %s", [contract.asset])
         postgres_table.record(connection, contract, {}, None, 0)
         client = chroma.client(write=True)
-        if contract.table in [collection.name for collection in client.list_collections()]:
-            client.delete_collection(contract.table)
+        present = {collection.name for collection in client.list_collections()}
+        for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
+            client.delete_collection(name)
 
 
 def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
@@ -230,9 +250,11 @@ def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
     """
     from ml_assets.lib.arrow_types import ContractViolation
 
-    collection = client.get_or_create_collection(
-        contract.table, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
-    )
+    present = {collection.name for collection in client.list_collections()}
+    if contract.table not in present and f"{contract.table}{NEXT}" in present:
+        # Maintenance was killed just before it gave the rebuilt collection its name.
+        client.get_collection(f"{contract.table}{NEXT}", embedding_function=None).modify(name=contract.table)
+    collection = _make(client, contract.table)
     space = (collection.configuration_json.get("hnsw") or {}).get("space")
     if space != "cosine":
         raise ContractViolation(
@@ -240,6 +262,83 @@ def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
             f"the collection {contract.table!r}, or give the asset another name, and run it again."
         )
     return collection
+
+
+def _make(client: "ClientAPI", name: str) -> "Collection":
+    return client.get_or_create_collection(
+        name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+    )
+
+
+def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int:
+    """Copy the live entries into a new collection that takes the old one's name; returns how many.
+
+    Chroma's index never forgets an entry that was deleted; only a new one is free of them. Readers that have
+    opened the old collection read on: it stays, with another name, until `drop_replaced`. May be killed at
+    any point: the name then stands for the old collection or for the new one, which hold the same.
+    """
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.sql import utc_text
+
+    with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
+        postgres_table.lock(connection, contract.asset)
+        old = ensure_collection(client, contract)
+        present = {collection.name for collection in client.list_collections()}
+        for name in {f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
+            client.delete_collection(name)
+        fresh = _make(client, f"{contract.table}{NEXT}")
+        count = _copy(connection, contract, old, fresh)
+        old.modify(name=f"{contract.table}{_OLD}", metadata={"replaced_at": utc_text(datetime.now(UTC))})
+        fresh.modify(name=contract.table)
+    return count
+
+
+def _copy(
+    connection: "psycopg.Connection", contract: Contract, old: "Collection", fresh: "Collection"
+) -> int:
+    """Live entries with the vectors' own bits.
+
+    Raises:
+        RuntimeError: an entry that the manifest names is not in Chroma.
+    """
+    import numpy as np
+
+    count = 0
+    with connection.cursor(name="live_entries") as cursor:
+        cursor.execute(
+            "SELECT id, vector FROM ledger.chroma_manifest WHERE collection = %s ORDER BY key",
+            [contract.table],
+        )
+        while lines := cursor.fetchmany(_BATCH):
+            bits = dict(lines)
+            got: Any = old.get(ids=list(bits), include=["documents", "metadatas"])
+            given = {name: got[name] for name in ("documents", "metadatas") if any(got[name] or ())}
+            vectors: Any = [np.frombuffer(bits[entry], dtype=np.float32) for entry in got["ids"]]
+            if vectors:
+                fresh.upsert(ids=got["ids"], embeddings=vectors, **given)
+            if len(vectors) != len(bits):
+                raise RuntimeError(
+                    f"{contract.asset}: {len(bits) - len(vectors)} entries that the manifest names are not in Chroma, "
+                    "so the collection was not rebuilt; materialize the asset again."
+                )
+            count += len(vectors)
+    return count
+
+
+def drop_replaced(chroma: ChromaResource, before: datetime) -> int:
+    """Delete collections that `rebuild` has replaced before a point in time; returns how many."""
+    from ml_assets.lib.sql import utc_text
+
+    with chroma.client(write=True) as client:
+        replaced = [
+            each.name
+            for each in client.list_collections()
+            if each.name.endswith(_OLD)
+            and str((each.metadata or {}).get("replaced_at", "9")) < utc_text(before)
+        ]
+        for name in replaced:
+            client.delete_collection(name)
+    return len(replaced)
 
 
 def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contract) -> int:
@@ -253,6 +352,22 @@ def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contr
     for start in range(0, len(dead), _BATCH):
         collection.delete(ids=dead[start : start + _BATCH])
     return len(dead)
+
+
+def sweep_all(chroma: ChromaResource, postgres: PostgresResource) -> dict[str, int]:
+    """Delete entries of every collection that its manifest does not name; returns how many, by collection."""
+    from ml_assets.lib import postgres_table
+
+    with postgres.connect() as connection:
+        contracts = postgres_table.known_contracts(connection, "chroma")
+    swept: dict[str, int] = {}
+    with chroma.client(write=True) as client:
+        present = {collection.name for collection in client.list_collections()}
+        for contract in contracts:
+            if contract.table in present:
+                with postgres.connect(write=True) as connection:
+                    swept[contract.table] = sweep(client, connection, contract)
+    return swept
 
 
 def _all_ids(collection: "Collection") -> list[str]:
@@ -293,19 +408,14 @@ def _add(
                     ids=[ids[n] for n in new], embeddings=vectors[new], **_encoded(rows, contract)
                 )
             for key, entry, bucket, vector in zip(keys, ids, buckets, vectors, strict=True):
-                yield key, entry, bucket_name(bucket, contract, staged.bucket_us), vector.tobytes()
+                name = bucket_name(bucket, contract, staged.bucket_us)
+                # A key that is unique within its partition only may stand in another one as well.
+                within = contract.partition_column and not contract.unique_across_days
+                yield f"{name} {key}" if within else key, entry, name, vector.tobytes()
 
 
-def _flip(
-    connection: "psycopg.Connection",
-    contract: Contract,
-    staged: "Staged",
-    changed: set[int],
-    entries: "Iterable[_Entry]",
-) -> bool:
-    """Make the manifest name the entries, and no others in the slice; returns whether that changed it."""
-    from ml_assets.lib.staging import bucket_name
-
+def _fill_live(connection: "psycopg.Connection", entries: "Iterable[_Entry]") -> None:
+    """Put the lines that the manifest shall have into a temporary table."""
     connection.execute(
         "CREATE TEMPORARY TABLE live (key text PRIMARY KEY, id text, partition text, vector bytea) ON COMMIT DROP"
     )
@@ -313,6 +423,24 @@ def _flip(
         copy.set_types(["text", "text", "text", "bytea"])
         for entry in entries:
             copy.write_row(entry)
+
+
+def _displaced(connection: "psycopg.Connection", contract: Contract) -> set[int]:
+    """Partitions that hold rows which will move into the slice because their day has changed."""
+    from ml_assets.lib.staging import bucket_of_name
+
+    rows = connection.execute(
+        "SELECT DISTINCT old.partition FROM ledger.chroma_manifest AS old JOIN live USING (key) "
+        "WHERE old.collection = %s AND old.partition <> live.partition",
+        [contract.table],
+    ).fetchall()
+    return {bucket_of_name(name) for (name,) in rows}
+
+
+def _flip(connection: "psycopg.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> bool:
+    """Make the manifest say what is live, and nothing else in the slice; returns whether that changed it."""
+    from ml_assets.lib.staging import bucket_name
+
     deleted = 0
     if contract.mode != "upsert":
         names = None if staged.window.whole else [bucket_name(b, contract, staged.bucket_us) for b in changed]
@@ -338,11 +466,13 @@ def _entries(
     connection: "psycopg.Connection",
     contract: Contract,
     window: Window = WHOLE,
+    columns: Sequence[str] = (),
     missing_ok: bool = False,
 ) -> "Iterator[pa.RecordBatch]":
     """Live entries as rows, in order of their keys.
 
     Args:
+        columns: what to ask Chroma for; all columns if empty.
         missing_ok: leave out what is not in Chroma any more, for whoever measures what is there.
 
     Raises:
@@ -354,40 +484,57 @@ def _entries(
 
     if postgres_table.remembered(connection, contract.asset) is None:
         raise never_written(contract.asset)
-    collection = ensure_collection(client, contract)
-    partitions = _partition_names(contract, window)
+    collection = _opened(client, contract)
+    chosen = [contract.by_name[name] for name in columns or contract.names]
+    first, end = _partition_names(contract, window)
     with connection.cursor(name="live_entries") as cursor:
         cursor.execute(
             "SELECT id, vector FROM ledger.chroma_manifest "
-            "WHERE collection = %s AND (%s::text[] IS NULL OR partition = ANY(%s)) ORDER BY key",
-            [contract.table, partitions, partitions],
+            "WHERE collection = %s AND (%s::text IS NULL OR (partition >= %s AND partition < %s)) ORDER BY key",
+            [contract.table, first, first, end],
         )
         while wanted := cursor.fetchmany(_BATCH):
-            yield _fetch(collection, contract, dict(wanted), missing_ok)
+            yield _fetch(collection, contract, chosen, dict(wanted), missing_ok)
 
 
-def _partition_names(contract: Contract, window: Window) -> list[str] | None:
-    from datetime import timedelta
+def _opened(client: "ClientAPI", contract: Contract) -> "Collection":
+    """The collection for a reader, who holds no lock; a new one if somebody has deleted it by hand."""
+    from chromadb.errors import NotFoundError
 
+    try:
+        return open_collection(client, contract.table)
+    except NotFoundError:
+        return ensure_collection(client, contract)
+
+
+def _partition_names(contract: Contract, window: Window) -> tuple[str | None, str | None]:
+    """First name of a window's partitions, and the first one after them; their order is that of time."""
     if contract.partition_column is None or window.start is None or window.end is None:
-        return None
-    return [f"{window.start + timedelta(days=n):%Y-%m-%d}" for n in range((window.end - window.start).days)]
+        return None, None
+    first, end = (edge.astimezone(UTC) for edge in (window.start, window.end))
+    # A day's name is the beginning of its hours' names, so that it bounds those, too.
+    return f"{first:%Y-%m-%d-%H:%M}".removesuffix("-00:00"), f"{end:%Y-%m-%d-%H:%M}".removesuffix("-00:00")
 
 
 def _fetch(
-    collection: "Collection", contract: Contract, wanted: dict[str, bytes], missing_ok: bool
+    collection: "Collection",
+    contract: Contract,
+    columns: Sequence[Column],
+    wanted: dict[str, bytes],
+    missing_ok: bool,
 ) -> "pa.RecordBatch":
-    """Entries by id, in this order, with the vectors' own bits."""
+    """Entries by id, in this order, with the vectors' own bits; nothing is asked for that no column needs."""
     import pyarrow as pa
 
     from ml_assets.lib.arrow_types import arrow_schema
 
-    got: Any = collection.get(ids=list(wanted), include=["embeddings", "documents", "metadatas"])
+    include: Any = list(dict.fromkeys(map(_part, columns)))
+    got: Any = collection.get(ids=list(wanted), include=include)
     place = {entry: n for n, entry in enumerate(got["ids"])}
     if missing_ok:
         wanted = {entry: bits for entry, bits in wanted.items() if entry in place}
         if not wanted:
-            return pa.RecordBatch.from_pylist([], schema=arrow_schema(contract))
+            return pa.RecordBatch.from_pylist([], schema=arrow_schema(contract, [c.name for c in columns]))
     if len(place) != len(wanted):
         missing = next(entry for entry in wanted if entry not in place)
         raise RuntimeError(
@@ -395,7 +542,14 @@ def _fetch(
             f"{missing!r} among them; materialize the asset again."
         )
     order = [place[entry] for entry in wanted]
-    return _decoded(got, order, list(wanted.values()), contract)
+    return _decoded(got, order, list(wanted.values()), columns)
+
+
+def _part(column: Column) -> str:
+    """The part of an entry that holds a column."""
+    if column.type == "vector":
+        return "embeddings"
+    return "documents" if (column.name, column.type) == (_DOCUMENT, "string") else "metadatas"
 
 
 def _keys(batch: "pa.RecordBatch", contract: Contract) -> list[str]:
@@ -410,7 +564,7 @@ def _keys(batch: "pa.RecordBatch", contract: Contract) -> list[str]:
 
 def _plain_columns(contract: Contract) -> Iterable[Column]:
     """Columns kept as metadata: all but the vector and the document."""
-    return (c for c in contract.columns if c.type != "vector" and c.name != _DOCUMENT)
+    return (column for column in contract.columns if _part(column) == "metadatas")
 
 
 def _vectors(batch: "pa.RecordBatch", contract: Contract) -> "np.ndarray":
@@ -429,7 +583,7 @@ def _encoded(batch: "pa.RecordBatch", contract: Contract) -> dict[str, Any]:
             _metadata([(column, values[n]) for column, values in columns]) for n in range(batch.num_rows)
         ]
     }
-    if _DOCUMENT in contract.by_name:
+    if "documents" in map(_part, contract.columns):
         found["documents"] = batch.column(_DOCUMENT).to_pylist()
     return found
 
@@ -457,25 +611,26 @@ def _scalars(document: str) -> dict[str, Any]:
     }
 
 
-def _decoded(got: Any, order: list[int], bits: list[bytes], contract: Contract) -> "pa.RecordBatch":
+def _decoded(got: Any, order: list[int], bits: list[bytes], columns: Sequence[Column]) -> "pa.RecordBatch":
     """Entries as rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from ml_assets.lib.arrow_types import ARROW_TYPES, arrow_schema
+    from ml_assets.lib.arrow_types import ARROW_TYPES
 
     arrays = []
-    for column in contract.columns:
+    for column in columns:
         target = ARROW_TYPES[column.type]
         if column.type == "vector":
             arrays.append(_own_bits([got["embeddings"][n] for n in order], bits))
-        elif column.name == _DOCUMENT:
+        elif _part(column) == "documents":
             arrays.append(pa.array([got["documents"][n] for n in order], target))
         else:
             cells = [(got["metadatas"][n] or {}).get(column.name) for n in order]
             text = column.type in ("timestamp", "date")
             arrays.append(pc.cast(pa.array(cells, pa.string()), target) if text else pa.array(cells, target))
-    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(contract))
+    fields = [pa.field(column.name, ARROW_TYPES[column.type], column.nullable) for column in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def _own_bits(given: Sequence[Any], bits: Sequence[bytes]) -> "pa.Array":

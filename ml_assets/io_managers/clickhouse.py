@@ -47,7 +47,7 @@ _TYPES = {
     "json": "String",
     "vector": "Array(Float32)",
 }
-_INSERT_BATCHES = 8
+_INSERT_BATCHES = 4
 """Batches of one INSERT: each makes a part per partition, and few large parts are faster than many."""
 
 _DAY_US = 86_400_000_000
@@ -61,7 +61,7 @@ class ClickHouseIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "clickhouse"
-    limits: ClassVar[Limits] = Limits("ClickHouse", first_year=1900, last_year=2299)
+    limits: ClassVar[Limits] = Limits("ClickHouse", null_vector=False, first_year=1900, last_year=2299)
 
     clickhouse: ClickHouseResource
 
@@ -205,6 +205,8 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
     keys = ", ".join(map(quote_identifier, contract.key))
     where = ""
     if contract.partition_column:
+        if not contract.unique_across_days:
+            keys = f"{keys}, {_partition_sql(contract, bucket_us)}"
         ids = ", ".join(quote_literal(_partition_id(bucket, bucket_us)) for bucket in changed)
         where = f"_partition_id IN ({ids}) AND "
     client.command(

@@ -8,6 +8,7 @@ commit to a table. (DuckLake finds conflicts at commit; two inserts into one emp
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
@@ -41,7 +42,9 @@ _LEDGER_TABLES = (
     "bytes BIGINT, content_hash VARCHAR, hash_version VARCHAR, written_at TIMESTAMPTZ)",
     f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset VARCHAR, contract VARCHAR, sequence BIGINT)",
 )
-_TRIES = 5
+
+_INSERT_BYTES = 128 * 2**20
+"""Size of the rows of one INSERT."""
 
 
 class DuckLakeIOManager(TableIOManager):
@@ -130,14 +133,20 @@ def measured(lake: DuckLakeResource, contract: Contract) -> "TableState":
 
 @contextmanager
 def writing(lake: DuckLakeResource, contract: Contract) -> Iterator[None]:
-    """Let one process at a time commit to the table, by a lock in the catalog's PostgreSQL."""
+    """Let one process at a time commit to the table, by a lock in the catalog's PostgreSQL.
+
+    Raises:
+        WriteBusy: another process kept the lock for longer than a write may take.
+    """
     import psycopg
 
-    with psycopg.connect(lake.resolved_catalog_url(), application_name="ml-assets lake writer") as lock:
-        lock.execute(
+    from ml_assets.lib.postgres_table import lock
+
+    with psycopg.connect(lake.resolved_catalog_url(), application_name="ml-assets lake writer") as catalog:
+        catalog.execute(
             "SELECT set_config('statement_timeout', %s, true)", [str(int(lake.write_timeout_s * 1000))]
         )
-        lock.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + contract.asset])
+        lock(catalog, contract.asset)
         yield
 
 
@@ -148,18 +157,18 @@ def write(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "
 
     Raises:
         ContractViolation: the table in the lake is not the contract's and cannot be made so.
-        duckdb.TransactionException: the conflict did not go away.
+        WriteBusy: the conflict did not go away.
     """
-    import duckdb
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+    from ml_assets.lib.conflicts import retried
 
-    tries = Retrying(
-        retry=retry_if_exception_type(duckdb.TransactionException),
-        stop=stop_after_attempt(_TRIES),
-        wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.5),
-        reraise=True,
-    )
-    return tries(_write_once, connection, contract, staged)
+    return retried(contract.asset, _is_conflict, lambda: _write_once(connection, contract, staged))
+
+
+def _is_conflict(fault: BaseException) -> bool:
+    import duckdb
+
+    # A full disk ends a commit by the same exception.
+    return isinstance(fault, duckdb.TransactionException) and "conflict" in str(fault).lower()
 
 
 def _write_once(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
@@ -190,20 +199,60 @@ def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: 
         return False
     connection.execute(f"DELETE FROM {table} WHERE {windows_sql(contract, spans(staged, changed), _literal)}")
     every = staged.window.whole
-    _insert(connection, contract, staged, None if every else changed)
+    _insert(connection, contract, staged, set(staged.buckets) if every else changed)
     _record(connection, contract, staged.buckets, None if every else changed, staged.bucket_us)
     return True
 
 
 def _insert(
-    connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged", buckets: set[int] | None
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged", buckets: set[int]
 ) -> None:
+    import pyarrow as pa
+
+    from ml_assets.lib.arrow_types import arrow_schema
+
     names = ", ".join(map(quote_identifier, contract.names))
-    connection.register("staged_rows", staged.reader(buckets))
-    try:
-        connection.execute(f"INSERT INTO {_name(contract)} ({names}) SELECT {names} FROM staged_rows")
-    finally:
-        connection.unregister("staged_rows")
+    for batches in _portions(staged, buckets):
+        # A stream: what is registered stays with the transaction to its end.
+        rows = pa.RecordBatchReader.from_batches(arrow_schema(contract), batches)
+        connection.register("staged_rows", rows)
+        try:
+            connection.execute(f"INSERT INTO {_name(contract)} ({names}) SELECT {names} FROM staged_rows")
+        finally:
+            connection.unregister("staged_rows")
+
+
+def _portions(staged: "Staged", buckets: set[int]) -> "Iterator[Iterator[pa.RecordBatch]]":
+    """What one INSERT writes: the rows of a few partitions, or a part of a large one's.
+
+    DuckDB keeps all that it reads of Arrow until a statement ends, beyond its own memory limit.
+    """
+    for group in _groups(staged, buckets):
+        batches = staged.batches(group)
+        for first in batches:
+            yield chain([first], _taken(batches, 2 * _INSERT_BYTES - first.nbytes))
+
+
+def _taken(batches: "Iterator[pa.RecordBatch]", size: int) -> "Iterator[pa.RecordBatch]":
+    """The next batches, until they are this size."""
+    while size > 0 and (batch := next(batches, None)) is not None:
+        size -= batch.nbytes
+        yield batch
+
+
+def _groups(staged: "Staged", buckets: set[int]) -> Iterator[set[int]]:
+    """The partitions in order, as many at a time as make up one INSERT."""
+    group: set[int] = set()
+    size = 0
+    for bucket in sorted(buckets & staged.buckets.keys()):
+        more = staged.buckets[bucket].bytes
+        if group and size + more > _INSERT_BYTES:
+            yield group
+            group, size = set(), 0
+        group.add(bucket)
+        size += more
+    if group:
+        yield group
 
 
 def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
@@ -216,6 +265,8 @@ def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged:
     differs = " OR ".join(f"old.{name} IS DISTINCT FROM new.{name}" for name in values) or "false"
     assigned = ", ".join(f"{name} = new.{name}" for name in values)
     update = f"WHEN MATCHED AND ({differs}) THEN UPDATE SET {assigned}" if values else ""
+    if contract.partition_column and not contract.unique_across_days:
+        keys.append(f"{quote_identifier(contract.partition_column)}::DATE")
     same_key = " AND ".join(f"old.{key} = new.{key}" for key in keys)
     count = connection.execute(
         f"MERGE INTO {_name(contract)} AS old USING temp.staged_once AS new ON {same_key} {update} "
@@ -435,6 +486,36 @@ def _record(
     connection.register("ledger_entries", entries)
     connection.execute(f"INSERT INTO {_LEDGER} SELECT * FROM ledger_entries")
     connection.unregister("ledger_entries")
+
+
+def forget_replaced_entries(connection: "duckdb.DuckDBPyConnection") -> int:
+    """Delete entries of the ledger that later ones have replaced; returns how many.
+
+    Writers only append, so this meets them without a conflict.
+    """
+    count = 0
+    for table, key in ((_LEDGER, ("table_name", "partition")), (_CONTRACTS, ("asset",))):
+        if not _columns(connection, "ledger", table.rpartition(".")[2].strip('"')):
+            continue
+        same = " AND ".join(f"old.{quote_identifier(name)} = new.{quote_identifier(name)}" for name in key)
+        rows = connection.execute(
+            f"DELETE FROM {table} AS old WHERE EXISTS "
+            f"(SELECT 1 FROM {table} AS new WHERE {same} AND new.sequence > old.sequence)"
+        ).fetchall()
+        count += int(rows[0][0])
+    return count
+
+
+def known_contracts(connection: "duckdb.DuckDBPyConnection") -> list[Contract]:
+    """Of every table that was written, the contract that it was last written by."""
+    from ml_assets.lib.contract_json import contract_of_text
+
+    if not _columns(connection, "ledger", "contracts"):
+        return []
+    rows = connection.execute(
+        f"SELECT arg_max(contract, sequence) FROM {_CONTRACTS} GROUP BY asset"
+    ).fetchall()
+    return [contract_of_text(text) for (text,) in rows]
 
 
 def _query_reader(lake: DuckLakeResource, query: Query) -> "pa.RecordBatchReader":

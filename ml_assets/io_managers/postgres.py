@@ -32,9 +32,13 @@ class PostgresIOManager(TableIOManager):
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
         from ml_assets.lib import postgres_table
+        from ml_assets.lib.conflicts import retried
 
-        with self.postgres.connect(write=True) as connection:
-            return postgres_table.write(connection, contract, staged)
+        def attempt() -> bool:
+            with self.postgres.connect(write=True) as connection:
+                return postgres_table.write(connection, contract, staged)
+
+        return retried(contract.asset, postgres_table.is_conflict, attempt)
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         return read(self.postgres, contract, columns, window)

@@ -10,10 +10,11 @@ What belongs here: the IO manager, and `lookup`, the one way to read a row. What
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ml_assets.contracts import Contract
+from ml_assets.contracts import TABLES, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.postgres import PostgresResource
@@ -21,6 +22,7 @@ from ml_assets.resources.redis import RedisResource
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from dagster import OutputContext
     from redis import Redis
 
     from ml_assets.lib.staging import Staged, TableState
@@ -52,14 +54,55 @@ class RedisIOManager(TableIOManager):
     redis: RedisResource
     postgres: PostgresResource
 
+    def lookup(self, asset: str, entity: str) -> dict[str, Any] | None:
+        """The row of one entity of an asset that this IO manager has written; None if there is none.
+
+        Opens its connections anew. A server that answers many requests keeps a client and a contract and
+        calls the function `lookup` of this module.
+
+        Args:
+            asset: its key, parts separated by slashes.
+            entity: value of its key column.
+
+        Raises:
+            LookupError: the asset was never written.
+        """
+        from ml_assets.lib.arrow_types import never_written
+        from ml_assets.lib.inference import table_asset
+
+        name = asset if asset in TABLES else table_asset(asset.split("/"), self.store)
+        contract = TABLES.get(name) or self._remembered(name)
+        if contract is None:
+            raise never_written(name)
+        cache = self.redis.client()
+        with cache or nullcontext():
+            return lookup(cache, self.postgres, contract, entity)
+
+    def _output_contract(self, context: "OutputContext", rows: Any) -> Contract:
+        from ml_assets.lib.arrow_types import ContractViolation
+
+        contract = super()._output_contract(context, rows)
+        if len(contract.key) != 1:
+            raise ContractViolation(
+                f"{contract.asset} has {', '.join(contract.key) or 'no column'} as its key, but rows are looked up by "
+                "the value of one column: name it in the metadata 'key'. Nothing was written."
+            )
+        return contract
+
     def _write(self, contract: Contract, staged: "Staged") -> bool:
         from ml_assets.lib import postgres_table
+        from ml_assets.lib.conflicts import retried
 
         cache = self.redis.client()
-        with self.postgres.connect(write=True) as connection:
-            changed = postgres_table.write(connection, contract, staged)
-            if cache is not None and changed:
-                cache.delete(_pointer(contract))
+
+        def attempt() -> bool:
+            with self.postgres.connect(write=True) as connection:
+                changed = postgres_table.write(connection, contract, staged)
+                if cache is not None and changed:
+                    cache.delete(_pointer(contract))
+            return changed
+
+        changed = retried(contract.asset, postgres_table.is_conflict, attempt)
         if cache is not None:
             refresh(cache, self.postgres, contract)
             cache.close()
@@ -120,10 +163,27 @@ def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> b
             return False
         _fill(cache, f"{pointer}:{version}", contract, connection)
         cache.set(pointer, version)
-        for old in cache.scan_iter(match=f"{pointer}:*", count=1000):
-            if old != f"{pointer}:{version}".encode() and cache.ttl(old) < 0:
-                cache.expire(old, _KEPT_S)
+        _expire_others(cache, pointer, version)
     return True
+
+
+def expire_replaced(cache: "Redis", postgres: PostgresResource, contract: Contract) -> int:
+    """Let versions expire that are not PostgreSQL's; returns how many were not told to by the write before."""
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    with postgres.connect(write=True) as connection:
+        postgres_table.lock(connection, contract.asset)  # nobody is filling a version now
+        version = table_state(postgres_table.recorded_buckets(connection, contract)).content_hash
+        return _expire_others(cache, _pointer(contract), version)
+
+
+def _expire_others(cache: "Redis", pointer: str, version: str) -> int:
+    count = 0
+    for old in cache.scan_iter(match=f"{pointer}:*", count=1000):
+        if old != f"{pointer}:{version}".encode() and cache.ttl(old) < 0:
+            count += bool(cache.expire(old, _KEPT_S))
+    return count
 
 
 def lookup(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.sql import quote_identifier, quote_literal, utc_text
-from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.lib.validation import WHOLE, Limits, Window, micros
 from ml_assets.resources.sqlite import SQLiteResource
 
 if TYPE_CHECKING:
@@ -318,8 +318,6 @@ def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged
 
 def _displaced(connection: "sqlite3.Connection", contract: Contract, staged: "Staged") -> set[int]:
     """Partitions that hold rows which will move into the slice because their day has changed."""
-    from ml_assets.lib.staging import bucket_of_name
-
     if contract.partition_column is None or not contract.unique_across_days:
         return set()
     column = quote_identifier(contract.partition_column)
@@ -328,7 +326,8 @@ def _displaced(connection: "sqlite3.Connection", contract: Contract, staged: "St
         f"SELECT DISTINCT old.{column} FROM {quote_identifier(contract.table)} AS old JOIN temp.stage AS new "
         f"ON {same_key} WHERE old.{column} <> new.{column}"
     ).fetchall()
-    return {bucket_of_name(moment[:10]) for (moment,) in rows}
+    moments = (micros(datetime.fromisoformat(moment).replace(tzinfo=UTC)) for (moment,) in rows)
+    return {moment - moment % staged.bucket_us for moment in moments}
 
 
 def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) -> None:

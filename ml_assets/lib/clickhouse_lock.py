@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from ml_assets.lib.conflicts import WriteBusy
 from ml_assets.lib.sql import quote_identifier, quote_literal
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ _HELD: set[str] = set()
 
 _UNKNOWN_TABLE = 60
 _TABLE_EXISTS = 57
-
-
-class WriteBusy(Exception):
-    """Somebody else has been writing to the table for too long."""
 
 
 def lock_name(table: str) -> str:

@@ -4,8 +4,9 @@ What belongs here: what lets the IO managers be used in a project that knows not
 does not: contracts that somebody wrote down; they always win.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pyarrow as pa
 
@@ -13,6 +14,8 @@ from ml_assets.contracts import Column, ColumnType, Contract, WriteMode
 from ml_assets.lib.arrow_types import ContractViolation
 
 _KNOWN = ("key", "partition_column", "partition_expr", "mode", "order_by", "unique_across_days")
+_SCHEMA = "dagster/column_schema"
+_DECLARED = re.compile(rf"({'|'.join(get_args(ColumnType))})(?:\((\d+)\))?")
 
 
 def table_asset(path: Sequence[str], store: str) -> str:
@@ -21,15 +24,20 @@ def table_asset(path: Sequence[str], store: str) -> str:
     return f"{store}/{'__'.join(parts)}"
 
 
-def inferred_contract(asset: str, metadata: Mapping[str, Any], data: Any) -> Contract:
+def inferred_contract(
+    asset: str, metadata: Mapping[str, Any], data: Any, last: Contract | None = None
+) -> Contract:
     """A contract in which every column may be null except the key and the partition column.
 
     Args:
         asset: `store/table`.
         metadata: of the asset's definition. `key` (a column or several; none by default), `partition_column`
             (or `partition_expr`, as other IO managers call it), `mode` (`overwrite` by default), `order_by`,
-            `unique_across_days`.
+            `unique_across_days`. Where it has `dagster/column_schema`, the columns are those and no others,
+            with the types that are named as a contract names them (`json`, `vector(384)`) and its nulls.
         data: DataFrame, Table or RecordBatchReader.
+        last: the contract of the last write. It tells the type of a column that has no values now, and that
+            an integer column is one where pandas has made floats of it because of nulls.
 
     Raises:
         ContractViolation: a column's type has no place in a table, or the metadata names no column.
@@ -44,11 +52,7 @@ def inferred_contract(asset: str, metadata: Mapping[str, Any], data: Any) -> Con
         raise ContractViolation(
             f"{asset}: mode {mode!r} needs the metadata 'key', the columns that identify a row."
         )
-    required = {*key, partition_column}
-    columns = tuple(
-        Column(name, kind, nullable=name not in required, dimension=dimension)
-        for name, kind, dimension in _typed(asset, data)
-    )
+    columns = _columns(asset, metadata, data, last, {*key, partition_column})
     try:
         return Contract(
             asset,
@@ -74,17 +78,74 @@ def _names(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def _typed(asset: str, data: Any) -> list[tuple[str, ColumnType, int | None]]:
+def _columns(
+    asset: str, metadata: Mapping[str, Any], data: Any, last: Contract | None, required: set[str | None]
+) -> tuple[Column, ...]:
+    """Columns as declared, and as the rows have them where nothing is declared."""
+    fields = _fields(asset, data)
+    declared = _plain(metadata.get(_SCHEMA))
+    if declared is None:
+        return tuple(_inferred(asset, field, data, last, field.name not in required) for field in fields)
+    by_name = {field.name: field for field in fields}
+    columns = []
+    for one in declared.columns:
+        name, nullable = str(one.name), one.constraints.nullable and one.name not in required
+        kind = _DECLARED.fullmatch(one.type)
+        if kind and (kind[1] != "vector" or kind[2]):
+            dimension = int(kind[2]) if kind[1] == "vector" else None
+            columns.append(Column(name, cast("ColumnType", kind[1]), nullable, dimension=dimension))
+        elif name in by_name:
+            columns.append(_inferred(asset, by_name[name], data, last, nullable))
+        else:
+            raise ContractViolation(
+                f"{asset} misses {name!r}, which {_SCHEMA} names: return the column, or take it out of the "
+                "schema. Nothing was written."
+            )
+    return tuple(columns)
+
+
+def _fields(asset: str, data: Any) -> list[pa.Field]:
     if isinstance(data, pa.Table | pa.RecordBatch | pa.RecordBatchReader):
-        schema = data.schema
-    elif hasattr(data, "dtypes"):
-        schema = pa.Schema.from_pandas(data, preserve_index=False)
-    else:
+        return list(data.schema)
+    if not hasattr(data, "dtypes"):
         raise ContractViolation(
             f"{asset}: the asset returned {type(data).__name__}; return a pandas DataFrame, a pyarrow Table or a "
             "pyarrow RecordBatchReader."
         )
-    return [(field.name, _logical(asset, field), _dimension(field, data)) for field in schema]
+    # By place: two columns of one name are refused later, by name.
+    return [_pandas_field(asset, str(name), data.iloc[:, n]) for n, name in enumerate(data.columns)]
+
+
+def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
+    """A DataFrame's column as Arrow sees it; dictionaries need not look alike, they are JSON."""
+    if values.dtype == object and isinstance(next(iter(values.dropna()), None), dict):
+        return pa.field(name, pa.struct([]))
+    try:
+        return pa.field(name, pa.array(values, from_pandas=True).type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as fault:
+        raise ContractViolation(
+            f"{asset}: column {name!r} holds values of several kinds ({str(fault).splitlines()[0]}): convert them "
+            "to one kind, or to JSON text. Nothing was written."
+        ) from fault
+
+
+def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nullable: bool) -> Column:
+    before = last.by_name.get(field.name) if last else None
+    kind = _logical(asset, field)
+    without_values = pa.types.is_null(field.type)
+    made_float = kind == "float64" and hasattr(data, "dtypes")
+    if before and (without_values or (made_float and before.type == "int64")):
+        return Column(field.name, before.type, nullable, dimension=before.dimension)
+    if kind != "vector":
+        return Column(field.name, kind, nullable)
+    dimension = _dimension(field, data) or (before.dimension if before else None)
+    if dimension is None:
+        raise ContractViolation(
+            f"{asset}: column {field.name!r} holds vectors of unknown length: return lists of fixed size "
+            f"(pyarrow.list_(pyarrow.float32(), 384)), or give its type in the metadata '{_SCHEMA}' as "
+            "'vector(384)'. Nothing was written."
+        )
+    return Column(field.name, "vector", nullable, dimension=dimension)
 
 
 def _logical(asset: str, field: pa.Field) -> ColumnType:
@@ -119,7 +180,9 @@ def _logical(asset: str, field: pa.Field) -> ColumnType:
 def _dimension(field: pa.Field, data: Any) -> int | None:
     if pa.types.is_fixed_size_list(field.type):
         return field.type.list_size
-    if isinstance(data, pa.RecordBatchReader) or not len(data) or not pa.types.is_list(field.type):
+    if isinstance(data, pa.RecordBatchReader):
         return None
-    first = data[field.name][0] if isinstance(data, pa.Table | pa.RecordBatch) else data[field.name].iloc[0]
-    return len(first) if first is not None else None
+    column = data[field.name]
+    values = column.drop_null() if isinstance(column, pa.Array | pa.ChunkedArray) else column.dropna()
+    first = next(iter(values), None)
+    return None if first is None else len(first)

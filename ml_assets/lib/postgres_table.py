@@ -21,6 +21,7 @@ from ml_assets.lib.arrow_types import (
     vectors_to_text,
 )
 from ml_assets.lib.canonical_json import restored_all
+from ml_assets.lib.conflicts import waited_too_long
 from ml_assets.lib.contract_json import contract_of_text, contract_text, refuse_new_identity
 from ml_assets.lib.hashing import HASH_VERSION
 from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
@@ -53,6 +54,9 @@ _TYPES = {
     "vector": "vector",
 }
 _READ_BYTES = 4 * 2**20
+
+_INDEXED_DIMENSIONS = 2_000
+"""Longest vectors that pgvector's index takes; longer ones are searched one by one."""
 
 _LEDGER = """
 CREATE SCHEMA IF NOT EXISTS ledger;
@@ -119,8 +123,24 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
 
 
 def lock(connection: "psycopg.Connection", name: str) -> None:
-    """Let only one transaction at a time write what goes by this name."""
-    run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + name])
+    """Let only one transaction at a time write what goes by this name.
+
+    Raises:
+        WriteBusy: its turn did not come within the transaction's statement time-out.
+    """
+    import psycopg
+
+    try:
+        run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + name])
+    except psycopg.errors.QueryCanceled as fault:
+        raise waited_too_long(name) from fault
+
+
+def is_conflict(fault: BaseException) -> bool:
+    """Whether a transaction failed because of another one, so that it may be tried again as a whole."""
+    import psycopg
+
+    return isinstance(fault, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure)
 
 
 def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
@@ -130,6 +150,8 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
         ContractViolation: the table differs in another way; says which statement would mend it.
     """
     existing = _existing_columns(connection, contract)
+    if any(column.type == "vector" for column in contract.columns):
+        _ensure_vectors(connection, contract)
     if not existing:
         for statement in create_statements(contract):
             run(connection, statement)
@@ -152,6 +174,27 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
                 "Nothing was written."
             )
     remember(connection, contract)
+
+
+def _ensure_vectors(connection: "psycopg.Connection", contract: Contract) -> None:
+    """Make pgvector's type known in the database if it is not.
+
+    Raises:
+        RuntimeError: the server does not have it, or this user may not create it.
+    """
+    import psycopg
+
+    if run(connection, "SELECT to_regtype('vector') IS NOT NULL").fetchall() == [(True,)]:
+        return
+    try:
+        with connection.transaction():
+            lock(connection, "extension vector")
+            run(connection, "CREATE EXTENSION IF NOT EXISTS vector")
+    except psycopg.Error as fault:
+        raise RuntimeError(
+            f"{contract.asset} holds vectors, and this database has no pgvector ({str(fault).splitlines()[0]}): install "
+            "it on the server and run CREATE EXTENSION vector as its owner. Nothing was written."
+        ) from fault
 
 
 def _same_column(contract: Contract, column: Column, kind: str, required: bool) -> None:
@@ -216,7 +259,7 @@ def create_statements(contract: Contract) -> list[str]:
     statements += [
         f"CREATE INDEX ON {table} USING hnsw ({quote_identifier(c.name)} vector_cosine_ops)"
         for c in contract.columns
-        if c.type == "vector"
+        if c.type == "vector" and (c.dimension or _INDEXED_DIMENSIONS) <= _INDEXED_DIMENSIONS
     ]
     return statements
 
@@ -280,6 +323,18 @@ def ensure_ledger(connection: "psycopg.Connection") -> None:
     if not table_exists(connection, "ledger", "contracts"):
         lock(connection, "ledger")
         run(connection, _LEDGER)
+
+
+def known_contracts(connection: "psycopg.Connection", store: str) -> list[Contract]:
+    """Of each table of a store that keeps its books here, the contract that it was last written by."""
+    if not table_exists(connection, "ledger", "contracts"):
+        return []
+    rows = run(
+        connection,
+        "SELECT contract FROM ledger.contracts WHERE starts_with(asset, %s) ORDER BY asset",
+        [f"{store}/"],
+    ).fetchall()
+    return [contract_of_text(text) for (text,) in rows]
 
 
 def recorded_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:

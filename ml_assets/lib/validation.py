@@ -30,6 +30,7 @@ class Limits:
         store: its name, for the sentence.
         nul: whether text may hold U+0000.
         nan, infinity: whether a float64 may be that.
+        null_vector: whether a vector may be null.
         first_year, last_year: of timestamps and dates, inclusive.
     """
 
@@ -37,6 +38,7 @@ class Limits:
     nul: bool = True
     nan: bool = True
     infinity: bool = True
+    null_vector: bool = True
     first_year: int = 1
     last_year: int = 9999
 
@@ -116,6 +118,8 @@ def _column_checks(contract: Contract, column: Column, limits: Limits) -> Iterat
     name = quote_identifier(column.name)
     if not column.nullable or column.name in (*contract.key, contract.partition_column):
         yield Check(column.name, f"{name} IS NULL", "but may not be null")
+    elif column.type == "vector" and not limits.null_vector:
+        yield Check(column.name, f"{name} IS NULL", f"but {limits.store} cannot hold a vector that is null")
     if column.choices:
         allowed = ", ".join(map(quote_literal, column.choices))
         yield Check(

@@ -31,6 +31,9 @@ CONNECT_TIMEOUT_S = 5
 
 CONNECT_TRIES = 3
 
+HOME = "data"
+"""Folder of the embedded stores where a resource names none, below the working directory."""
+
 BUSY_TIMEOUT_S = 5.0
 """How long `health` waits for a store that another process holds."""
 

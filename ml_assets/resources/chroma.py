@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
+    HOME,
     StoreHealth,
     check_health,
     connecting,
@@ -25,7 +26,12 @@ from ml_assets.resources.base import (
 )
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
     from chromadb.api.client import Client
+    from chromadb.api.models.Collection import Collection
+
+NEXT = "--next"
+"""What a collection's name ends in while it is being rebuilt."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class ChromaResource(dg.ConfigurableResource):
         query_timeout_s, write_timeout_s: how long one request may take; see `client`.
     """
 
-    home: str
+    home: str = HOME
     url: str = Field(default="", repr=False)
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
@@ -124,7 +130,7 @@ class ChromaResource(dg.ConfigurableResource):
         combined: Any = {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None)
         with self.client() as client:
             try:
-                found = client.get_collection(collection, embedding_function=None).query(
+                found = open_collection(client, collection).query(
                     query_embeddings=[vector],
                     n_results=top_k,
                     where=combined,
@@ -160,3 +166,22 @@ class ChromaResource(dg.ConfigurableResource):
                 fault,
                 "check that Chroma 1.0 or later runs there and that ML_ASSETS_CHROMA_URL is right",
             ) from None
+
+
+def open_collection(client: "ClientAPI", name: str) -> "Collection":
+    """A collection by its name.
+
+    While maintenance puts a rebuilt collection in the place of the old one, for a moment none has the name;
+    the rebuilt one, which is complete by then, still has its own.
+
+    Raises:
+        chromadb.errors.NotFoundError: there is none.
+    """
+    from chromadb.errors import NotFoundError
+
+    for candidate in (name, f"{name}{NEXT}"):
+        try:
+            return client.get_collection(candidate, embedding_function=None)
+        except NotFoundError:
+            continue
+    return client.get_collection(name, embedding_function=None)

@@ -35,6 +35,7 @@ from ml_assets.lib.sql import quote_identifier, read_sql
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
+    HOME,
     StoreBusy,
     StoreHealth,
     StoreUnavailable,
@@ -69,7 +70,7 @@ class ClickHouseResource(dg.ConfigurableResource):
         lock_timeout_s: how long to wait for another process that has the embedded engine open.
     """
 
-    home: str
+    home: str = HOME
     url: str = Field(default="", repr=False)
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
@@ -84,7 +85,7 @@ class ClickHouseResource(dg.ConfigurableResource):
         """
         url = plain(self.url)
         if not url:
-            path = Path(self.home) / "services" / "clickhouse"
+            path = Path(os.path.abspath(self.home)) / "services" / "clickhouse"
         else:
             require_scheme("ClickHouse", url, _SCHEMES, "ML_ASSETS_CLICKHOUSE_URL")
             parts = urlsplit(url)

@@ -20,6 +20,7 @@ from pydantic import Field
 from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
+    HOME,
     StoreHealth,
     StoreUnavailable,
     check_health,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 CATALOG_DATABASE = "lake"
 """PostgreSQL database that holds the catalog."""
+
+METADATA = "__ducklake_metadata_lake"
+"""Name under which DuckLake attaches the catalog's own tables."""
 
 SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
@@ -63,7 +67,7 @@ class DuckLakeResource(DuckDBResource):
         "allow_unsigned_extensions": True,
         "autoinstall_known_extensions": False,
     }
-    home: str
+    home: str = HOME
     catalog_url: str = Field(default="", repr=False)
     postgres_url: str = Field(default="", repr=False)
     data_path: str = ""
@@ -76,7 +80,7 @@ class DuckLakeResource(DuckDBResource):
     def data(self) -> str:
         """Where the Parquet files lie: an absolute folder or an object-store prefix."""
         if not self.data_path:
-            return str(Path(self.home) / "lake")
+            return str(Path(os.path.abspath(self.home)) / "lake")
         return self.data_path if "://" in self.data_path else os.path.abspath(self.data_path)
 
     def resolved_catalog_url(self) -> str:
@@ -258,6 +262,8 @@ class DuckLakeResource(DuckDBResource):
         if self.threads:
             connection.execute(f"SET threads = {self.threads:d}")
         connection.execute("SET TimeZone = 'UTC'")
+        # Rows of each partition that a write keeps in memory beyond that limit; a row group's worth.
+        connection.execute("SET partitioned_write_flush_threshold = 131072")
         # On by default, and printed to standard output even when that is a pipe that expects JSON.
         connection.execute("SET enable_progress_bar = false")
 
@@ -326,6 +332,23 @@ class DuckLakeResource(DuckDBResource):
             # One transaction, so that whoever collides does so once.
             creations = (f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(name)}" for name in missing)
             connection.execute(f"BEGIN; {'; '.join(creations)}; COMMIT")
+            self._sign(connection)
+
+    def _sign(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Leave the catalog's name among the data, so that nobody takes its files for rubbish."""
+        mark = quote_literal(self.mark(self.identity(connection)))
+        connection.execute(f"COPY (SELECT 'files of this catalog lie here' AS text) TO {mark} (FORMAT json)")
+
+    def identity(self, connection: "duckdb.DuckDBPyConnection") -> str:
+        """The catalog's own identity, which it keeps wherever it is moved."""
+        rows = connection.execute(
+            f"SELECT schema_uuid FROM {METADATA}.ducklake_schema WHERE schema_name = 'main' LIMIT 1"
+        ).fetchall()
+        return str(rows[0][0])
+
+    def mark(self, identity: str) -> str:
+        """The file that says that a catalog has its data here; `*` for those of all catalogs."""
+        return f"{self.data.rstrip('/')}/catalog-{identity}.json"
 
     def _attach_statement(self, url: str, *options: str) -> str:
         from psycopg.conninfo import make_conninfo

@@ -18,6 +18,7 @@ from ml_assets.contracts import TABLES
 from ml_assets.lib.sql import read_sql
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
+    HOME,
     StoreHealth,
     check_health,
     connecting,
@@ -47,7 +48,7 @@ class PostgresResource(dg.ConfigurableResource):
         write_timeout_s: statement time-out of writing transactions.
     """
 
-    home: str
+    home: str = HOME
     url: str = Field(default="", repr=False)
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
@@ -78,6 +79,20 @@ class PostgresResource(dg.ConfigurableResource):
             psycopg.errors.QueryCanceled: a statement ran into the time-out.
         """
         with self._open(self.connection_url(database), write) as connection:
+            yield connection
+
+    @contextmanager
+    def statements(self, database: str | None = None) -> "Iterator[psycopg.Connection]":
+        """A connection on which each statement stands alone, for those that run in no transaction (VACUUM).
+
+        Args:
+            database: as `connect`; the time-out is that of writes.
+
+        Raises:
+            StoreUnavailable: the server does not answer after three tries.
+        """
+        with self._open(self.connection_url(database), write=True) as connection:
+            connection.autocommit = True
             yield connection
 
     @contextmanager

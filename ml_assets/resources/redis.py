@@ -7,6 +7,7 @@ from pydantic import Field
 
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
+    HOME,
     StoreHealth,
     check_health,
     connecting,
@@ -31,7 +32,7 @@ class RedisResource(dg.ConfigurableResource):
         query_timeout_s: how long one command may take.
     """
 
-    home: str
+    home: str = HOME
     url: str = Field(default="", repr=False)
     query_timeout_s: float = 30.0
 

@@ -15,6 +15,7 @@ import dagster as dg
 
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
+    HOME,
     StoreBusy,
     StoreHealth,
     StoreUnavailable,
@@ -38,7 +39,7 @@ class SQLiteResource(dg.ConfigurableResource):
         lock_timeout_s: how long to wait for another process's write.
     """
 
-    home: str
+    home: str = HOME
     url: str = ""
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
@@ -53,7 +54,7 @@ class SQLiteResource(dg.ConfigurableResource):
         """
         url = plain(self.url)
         if not url:
-            return Path(self.home) / "sqlite" / "ml_dev.db"
+            return Path(os.path.abspath(self.home)) / "sqlite" / "ml_dev.db"
         require_scheme("SQLite", url, ("sqlite",), "ML_ASSETS_SQLITE_URL")
         name = url.removeprefix("sqlite:///")
         if name == url or not name or name.endswith(":memory:"):
@@ -82,6 +83,24 @@ class SQLiteResource(dg.ConfigurableResource):
         """A function that answers one statement after the other with its rows, over one connection."""
         with self.connect() as connection:
             yield lambda statement: connection.execute(statement).fetchall()
+
+    @contextmanager
+    def statements(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which each statement stands alone, for those that run in no transaction (VACUUM).
+
+        Raises:
+            StoreUnavailable: the file cannot be opened or created.
+            StoreBusy: another process kept the write lock longer than `lock_timeout_s`.
+        """
+        connection = self._open(self.lock_timeout_s)
+        try:
+            yield connection
+        except sqlite3.OperationalError as fault:
+            if fault.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise self._busy(self.lock_timeout_s) from fault
+            raise self._explain(fault) from fault
+        finally:
+            connection.close()
 
     @contextmanager
     def _transaction(self, write: bool, lock_timeout_s: float) -> Iterator[sqlite3.Connection]:
@@ -122,15 +141,18 @@ class SQLiteResource(dg.ConfigurableResource):
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         except sqlite3.OperationalError as fault:
             if fault.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise StoreBusy(
-                    f"SQLite file {self.path} is being written by another process for more than "
-                    f"{lock_timeout_s:g} s: wait for it to end, or raise ML_ASSETS_LOCK_TIMEOUT_S."
-                ) from fault
+                raise self._busy(lock_timeout_s) from fault
             raise self._explain(fault) from fault
         if not write:
             connection.execute("PRAGMA query_only = ON")
         deadline = time.monotonic() + (self.write_timeout_s if write else self.query_timeout_s)
         connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY)
+
+    def _busy(self, lock_timeout_s: float) -> StoreBusy:
+        return StoreBusy(
+            f"SQLite file {self.path} is being written by another process for more than "
+            f"{lock_timeout_s:g} s: wait for it to end, or raise ML_ASSETS_LOCK_TIMEOUT_S."
+        )
 
     def _explain(self, fault: Exception) -> StoreUnavailable:
         return StoreUnavailable(

@@ -1,6 +1,8 @@
 """One table, in every store: the contract that the suite writes, and how to write and read it.
 
-`case` is parametrised over the six stores. A test writes through Dagster, as an asset would.
+`case` is parametrised over the six stores, and for ClickHouse over both places: in this process and on a server.
+(PostgreSQL, Chroma and Redis are servers also when embedded; SQLite is none.) A test writes through Dagster, as an
+asset would.
 """
 
 from collections.abc import Callable, Iterator
@@ -148,20 +150,24 @@ def _row(identity: str, day: int = 0, **values: Any) -> dict[str, Any]:
     }
 
 
-STORES = ("duckdb", "postgres", "clickhouse", "chroma", "sqlite", "serving")
+STORES = ("duckdb", "postgres", "clickhouse", "clickhouse-server", "chroma", "sqlite", "serving")
 
 
 @pytest.fixture(params=STORES)
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
-    store = request.param
+    store, _, place = request.param.partition("-")
     contract = Contract(f"{store}/events", "an event", COLUMNS, key=("id",), partition_column="happened_at")
     monkeypatch.setitem(TABLES, contract.asset, contract)
     with dg.DagsterInstance.ephemeral() as instance:
-        yield _case(store, request, contract, instance)
+        yield _case(store, place, request, contract, instance)
 
 
 def _case(
-    store: str, request: pytest.FixtureRequest, contract: Contract, instance: dg.DagsterInstance
+    store: str,
+    place: str,
+    request: pytest.FixtureRequest,
+    contract: Contract,
+    instance: dg.DagsterInstance,
 ) -> Case:
     get = request.getfixturevalue
     match store:
@@ -177,7 +183,7 @@ def _case(
                 lambda c: postgres_io.measured(postgres, c),
             )
         case "clickhouse":
-            clickhouse = get("clickhouse")
+            clickhouse = get("shared_clickhouse_server" if place else "clickhouse")
             manager = clickhouse_io.ClickHouseIOManager(clickhouse=clickhouse)
             states = (
                 lambda c: clickhouse_io.recorded(clickhouse, c),

@@ -146,7 +146,7 @@ def test_sensors_and_schedules_run_from_the_start(defs):
     schedules = {schedule.name: schedule.default_status for schedule in defs.schedules or []}
     assert set(sensors) == {"landing_sensor", "mlflow_sensor", "touched_days_sensor", "follow_parents"}
     assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
-    assert set(schedules) == {"hourly_rollup_schedule"}
+    assert set(schedules) == {"hourly_rollup_schedule", "nightly_maintenance_schedule"}
     assert set(schedules.values()) == {dg.DefaultScheduleStatus.RUNNING}
 
 
@@ -164,7 +164,7 @@ def test_what_follows_from_intake_follows_by_itself(specs):
     left_to_sensors = {f"duckdb/{room}_{name}" for name in STREAMS for room in ("intake", "raw")}
     automated = {asset for asset, spec in specs.items() if spec.automation_condition is not None}
     external = {f"landing/{name}" for name in STREAMS} | {"mlflow/runs"}
-    assert automated == set(specs) - left_to_sensors - external
+    assert automated == set(specs) - left_to_sensors - external - {"quality/maintenance"}  # has a schedule
 
 
 def test_every_step_that_opens_embedded_clickhouse_waits_for_its_pool(defs):

@@ -6,6 +6,7 @@ from ml_assets.agreements import AGREEMENTS
 from ml_assets.automation import HOURLY
 from ml_assets.defs.checks import fetching
 from ml_assets.defs.options import OWNERS, code_version, key
+from ml_assets.defs.quality import maintenance as upkeep
 from ml_assets.lib.reconcile import compare_all
 from ml_assets.settings import Settings
 
@@ -13,7 +14,7 @@ RECONCILIATION = "quality/reconciliation"
 
 
 def build(settings: Settings) -> dg.Definitions:
-    """The reconciliation across the stores."""
+    """The reconciliation across the stores, and their maintenance."""
 
     @dg.asset(
         key=key(RECONCILIATION),
@@ -67,4 +68,4 @@ def build(settings: Settings) -> dg.Definitions:
             }
         )
 
-    return dg.Definitions(assets=[reconciliation])
+    return dg.Definitions.merge(dg.Definitions(assets=[reconciliation]), upkeep.build(settings))

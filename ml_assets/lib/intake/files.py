@@ -35,6 +35,9 @@ LARGE_BYTES = 32 << 20
 BATCH_FILES = 2_000
 """Small files that share a commit, at most."""
 
+UNPACKED_PREFIX = "ml-assets-unpacked-"
+"""Of the temporary folders that hold unpacked files; maintenance removes those of killed processes."""
+
 _UNPACKED = 8
 """How much larger a packed file is taken to be."""
 
@@ -414,7 +417,7 @@ def _unpacked(file: LandingFile) -> Iterator[Path]:
     if not file.compression:
         yield file.path
         return
-    with tempfile.TemporaryDirectory(prefix="ml-assets-") as folder:
+    with tempfile.TemporaryDirectory(prefix=UNPACKED_PREFIX) as folder:
         copy = Path(folder) / "unpacked"
         with (
             file.path.open("rb") as packed,

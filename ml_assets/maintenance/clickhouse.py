@@ -1,0 +1,113 @@
+"""Keeping ClickHouse small: interrupted writes, parts that have not been merged, names of dead locks.
+
+ClickHouse merges parts by itself while it runs. The embedded engine is open for seconds at a time, so its
+parts would pile up: each write adds one to the ledger of writes. Partitions of more than a few parts are
+merged here, under the lock of the table's writers, because swapping a partition in cancels its merges.
+
+The embedded engine (measured, chdb 4.4) never deletes the parts that were replaced, however long it is open:
+60 overwrites of one partition leave 60 times its bytes. It does when a partition is dropped, so one that does
+not exist is. A server deletes them by itself after a few minutes.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ml_assets.io_managers.clickhouse import finish_writes, writing
+from ml_assets.lib.clickhouse_lock import WriteBusy
+from ml_assets.lib.clickhouse_redo import CONTRACTS, LEDGER
+from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.maintenance.base import Terms, counted
+from ml_assets.resources.clickhouse import ClickHouseResource
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+_MANY_PARTS = 3
+"""Parts of one partition from which merging them pays."""
+
+_APPENDED = (LEDGER, CONTRACTS)
+"""Tables that every writer appends to, without a lock."""
+
+
+def size(clickhouse: ClickHouseResource) -> int:
+    """Bytes of all parts, those included that were replaced and wait to be deleted.
+
+    Raises:
+        StoreUnavailable: the server does not answer, or another process has the engine open.
+    """
+    with clickhouse.client() as client:
+        rows = client.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase()")
+        return int(rows.result_rows[0][0])
+
+
+def tidy(clickhouse: ClickHouseResource, terms: Terms) -> Iterator[str]:
+    """Finish interrupted writes, merge parts, drop names that dead locks have left.
+
+    Raises:
+        StoreUnavailable: as `size`.
+    """
+    if finished := finish_writes(clickhouse):
+        yield f"Finished or undid {counted(len(finished), 'interrupted write')}."
+    with clickhouse.client(write=True) as client:
+        yield from _drop_locks(client, terms)
+        scattered = _scattered(client)
+    for table, partitions in scattered.items():
+        try:
+            _merge(clickhouse, table, partitions)
+        except WriteBusy as busy:
+            yield str(busy)
+        else:
+            yield f"Merged the parts of {counted(len(partitions), 'partition')} of {table}."
+    if clickhouse.embedded_path is not None:
+        yield from _delete_replaced(clickhouse)
+
+
+def _drop_locks(client: "Client", terms: Terms) -> Iterator[str]:
+    """Drop locks that were taken from dead writers so long ago that nobody competes for them any more."""
+    rows = client.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Memory' "
+        "AND match(name, '__lock__[0-9a-f]{32}$') AND metadata_modification_time < now() - {grace:UInt32}",
+        parameters={"grace": int(terms.grace.total_seconds())},
+    ).result_rows
+    for (name,) in rows:
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(name)} SYNC")
+    if rows:
+        yield f"Dropped {counted(len(rows), 'lock')} of dead writers."
+
+
+def _scattered(client: "Client") -> dict[str, list[str]]:
+    """Partitions of many parts, by table."""
+    rows = client.query(
+        "SELECT table, partition_id FROM system.parts WHERE database = currentDatabase() AND active "
+        "AND NOT match(table, '__(stage|ready)__[0-9a-f]{16}$') "
+        "GROUP BY table, partition_id HAVING count() >= {many:UInt32} ORDER BY table, partition_id",
+        parameters={"many": _MANY_PARTS},
+    ).result_rows
+    found: dict[str, list[str]] = {}
+    for table, partition in rows:
+        found.setdefault(table, []).append(partition)
+    return found
+
+
+def _merge(clickhouse: ClickHouseResource, table: str, partitions: list[str]) -> None:
+    holding = clickhouse.client(write=True) if table in _APPENDED else writing(clickhouse, table)
+    with holding as client:
+        for partition in partitions:
+            client.command(
+                f"OPTIMIZE TABLE {quote_identifier(table)} PARTITION ID {quote_literal(partition)} FINAL"
+            )
+
+
+def _delete_replaced(clickhouse: ClickHouseResource) -> Iterator[str]:
+    """Have the embedded engine delete parts that were replaced."""
+    replaced = (
+        "SELECT table, count() FROM system.parts WHERE database = currentDatabase() AND NOT active "
+        "GROUP BY table ORDER BY table"
+    )
+    with clickhouse.client(write=True) as client:
+        found = client.query(replaced).result_rows
+        for table, _ in found:
+            for _ in range(2):  # the second time the empty parts that covered those of the first
+                client.command(f"ALTER TABLE {quote_identifier(table)} DROP PARTITION ID 'none'")
+    if found:
+        yield f"Deleted {counted(sum(count for _, count in found), 'replaced part')}."

@@ -1,0 +1,285 @@
+"""Keeping the lake small: old versions, small files, files that no version needs.
+
+DuckLake keeps every version until it is expired, and files for longer than the versions that need them. One
+round of maintenance
+
+1. forgets entries of the ledger that later ones have replaced,
+2. expires versions older than the retention; the newest one and pinned ones stay (see `pin`),
+3. rewrites files of which a good part is deleted, and merges small files within their partition,
+4. deletes files that were dropped by 2 or 3 longer ago than the grace, since somebody may still be reading,
+5. deletes files that no version knows and nobody can still be writing: those of killed writers.
+
+Rewriting conflicts with deletes by others at commit, so it is done under the lock that writers of the table
+take. Step 5 goes by a listing of the data folder. It is left out, with a sentence that says so, where the
+folder holds files of more than one catalog, or where the listing does not fit what the catalog knows: DuckLake
+compares paths as text, and then files in use would look like rubbish (duckdb/ducklake#1105).
+
+A pin is a row of the lake's own table `ledger.pins`: a name, and the version that it keeps.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts import STREAMS, Contract
+from ml_assets.io_managers.duckdb import forget_replaced_entries, known_contracts, writing
+from ml_assets.lib.intake import ledger
+from ml_assets.lib.sql import quote_literal
+from ml_assets.maintenance.base import Terms, counted, folder_bytes
+from ml_assets.resources.duckdb import METADATA, DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
+
+if TYPE_CHECKING:
+    import duckdb
+
+_PINS = 'lake."ledger"."pins"'
+_DELETED_SHARE = 0.3
+"""Share of deleted rows from which rewriting a file pays."""
+
+_OWN_FILE = re.compile(r"ducklake-[0-9a-f-]{36}(-delete)?\.parquet")
+
+
+def size(lake: DuckLakeResource) -> int:
+    """Bytes of the data folder, whether or not a version needs them.
+
+    Raises:
+        StoreUnavailable: the catalog of a lake in an object store does not answer.
+    """
+    if "://" not in lake.data:
+        return folder_bytes(Path(lake.data))
+    with lake.get_connection() as connection:
+        listing = f"SELECT coalesce(sum(size), 0) FROM read_blob({quote_literal(f'{lake.data}/**')})"
+        return int(connection.execute(listing).fetchall()[0][0])
+
+
+def pin(lake: DuckLakeResource, name: str, version: int | None = None) -> int:
+    """Keep a version of the whole lake readable (`AT (VERSION => n)`) for as long as it has this name.
+
+    Args:
+        version: of `lake.snapshots()`; the newest if None. A name that is pinned already moves.
+
+    Returns:
+        The version.
+
+    Raises:
+        LookupError: there is no such version, or not any more.
+    """
+    with lake.get_connection(write=True) as connection, only_one(lake):
+        versions = _versions(connection)
+        wanted = max(versions) if version is None else version
+        if wanted not in versions:
+            raise LookupError(
+                f"the lake has no version {wanted}: it was expired or never written; "
+                "SELECT * FROM lake.snapshots() shows those that can be pinned."
+            )
+        connection.execute("BEGIN")
+        connection.execute('CREATE SCHEMA IF NOT EXISTS lake."ledger"')
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {_PINS} (name VARCHAR, version BIGINT, pinned_at TIMESTAMPTZ)"
+        )
+        connection.execute(f"DELETE FROM {_PINS} WHERE name = $1", [name])
+        connection.execute(f"INSERT INTO {_PINS} VALUES ($1, $2, $3)", [name, wanted, datetime.now(UTC)])
+        connection.execute("COMMIT")
+    return wanted
+
+
+def unpin(lake: DuckLakeResource, name: str) -> None:
+    """Let a version go the way of all others.
+
+    Raises:
+        LookupError: nothing is pinned by this name.
+    """
+    with lake.get_connection(write=True) as connection, only_one(lake):
+        held = _pinned(connection)
+        if name not in held:
+            raise LookupError(
+                f"no version is pinned as {name!r}; there are: {', '.join(sorted(held)) or 'none'}."
+            )
+        connection.execute(f"DELETE FROM {_PINS} WHERE name = $1", [name])
+
+
+def pinned(lake: DuckLakeResource) -> dict[str, int]:
+    """Pinned versions by name."""
+    with lake.get_connection() as connection:
+        return _pinned(connection)
+
+
+@contextmanager
+def only_one(lake: DuckLakeResource) -> Iterator[None]:
+    """One maintenance or change of pins at a time."""
+    with writing(lake, Contract("duckdb/maintenance", "", (), key=())):
+        yield
+
+
+def tidy(lake: DuckLakeResource, postgres: PostgresResource, terms: Terms) -> Iterator[str]:
+    """One round of maintenance; may be killed at any point and done again.
+
+    Raises:
+        StoreUnavailable: catalog, data folder or PostgreSQL does not answer.
+    """
+    with only_one(lake), lake.get_connection(write=True) as connection:
+        if forgotten := forget_replaced_entries(connection):
+            yield f"Forgot {counted(forgotten, 'line')} of the ledger that later ones have replaced."
+        yield from _expire(lake, connection, terms)
+        yield from _compact(lake, postgres, connection)
+        oldest = quote_literal((datetime.now(UTC) - terms.grace).isoformat())
+        call = f"ducklake_cleanup_old_files('lake', older_than => {oldest}::TIMESTAMPTZ)"
+        if deleted := _asked(lake, connection, f"CALL {call}"):
+            yield f"Deleted {counted(len(deleted), 'file')} that no version needs."
+        yield from _delete_orphans(lake, connection, oldest)
+
+
+def _asked(
+    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", statement: str
+) -> list[tuple[Any, ...]]:
+    with lake.limit(connection, write=True):
+        return connection.execute(statement).fetchall()
+
+
+def _versions(connection: "duckdb.DuckDBPyConnection") -> dict[int, datetime]:
+    """When each version was written."""
+    return dict(connection.execute("SELECT snapshot_id, snapshot_time FROM lake.snapshots()").fetchall())
+
+
+def _pinned(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
+    present = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE database_name = 'lake' AND schema_name = 'ledger' AND table_name = 'pins'"
+    ).fetchall()
+    if not present[0][0]:
+        return {}
+    return dict(connection.execute(f"SELECT name, version FROM {_PINS}").fetchall())
+
+
+def _expire(lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", terms: Terms) -> Iterator[str]:
+    versions = _versions(connection)
+    kept = {max(versions), *_pinned(connection).values()}
+    oldest = datetime.now(UTC) - terms.retention
+    expired = sorted(version for version, at in versions.items() if at < oldest and version not in kept)
+    if expired:
+        _asked(lake, connection, f"CALL ducklake_expire_snapshots('lake', versions => {expired})")
+        yield f"Expired {counted(len(expired), 'version')}; {len(versions) - len(expired):,} can be read."
+
+
+def _compact(
+    lake: DuckLakeResource, postgres: PostgresResource, connection: "duckdb.DuckDBPyConnection"
+) -> Iterator[str]:
+    """Rewrite and merge the files of the tables that have many small or half deleted ones."""
+    import duckdb
+
+    contracts = {(each.schema, each.table): each for each in known_contracts(connection)}
+    before = _live_files(connection)
+    for schema, table in _scattered(connection):
+        try:
+            with _writer_lock(lake, postgres, contracts.get((schema, table)), schema, table):
+                _compact_one(lake, connection, schema, table)
+        except (duckdb.TransactionException, ledger.IntakeBusy) as busy:
+            yield f"Left {schema}.{table} as it is, because it is being written ({busy})."
+    if (after := _live_files(connection)) < before:
+        yield f"Merged {before:,} files in use into {after:,}."
+
+
+def _compact_one(
+    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", schema: str, table: str
+) -> None:
+    name, place = quote_literal(table), f"schema => {quote_literal(schema)}"
+    for call in (
+        f"ducklake_flush_inlined_data('lake', table_name => {name}, schema_name => {quote_literal(schema)})",
+        f"ducklake_rewrite_data_files('lake', {name}, {place}, delete_threshold => {_DELETED_SHARE})",
+        f"ducklake_merge_adjacent_files('lake', {name}, {place})",
+    ):
+        _asked(lake, connection, f"CALL {call}")
+
+
+def _writer_lock(
+    lake: DuckLakeResource,
+    postgres: PostgresResource,
+    contract: Contract | None,
+    schema: str,
+    table: str,
+) -> AbstractContextManager[None]:
+    """What keeps writers of the table away; nothing for tables that are only ever appended to."""
+    stream = STREAMS.get(table.removeprefix("intake_")) if schema == "intake" else None
+    if stream is not None:
+        return ledger.only_one(postgres, stream.name)
+    return nullcontext() if contract is None else writing(lake, contract)
+
+
+def _live_files(connection: "duckdb.DuckDBPyConnection") -> int:
+    rows = connection.execute(
+        f"SELECT count(*) FROM {METADATA}.ducklake_data_file WHERE end_snapshot IS NULL"
+    ).fetchall()
+    return int(rows[0][0])
+
+
+def _scattered(connection: "duckdb.DuckDBPyConnection") -> list[tuple[str, str]]:
+    """Tables with deletions, with rows in the catalog, or with several files in one partition."""
+    return connection.execute(
+        f"""
+        WITH value AS (
+            SELECT data_file_id, list(partition_value ORDER BY partition_key_index) AS partition
+            FROM {METADATA}.ducklake_file_partition_value GROUP BY data_file_id
+        ), crowded AS (
+            SELECT table_id FROM {METADATA}.ducklake_data_file LEFT JOIN value USING (data_file_id)
+            WHERE end_snapshot IS NULL GROUP BY table_id, partition HAVING count(*) > 1
+            UNION SELECT table_id FROM {METADATA}.ducklake_delete_file WHERE end_snapshot IS NULL
+            UNION SELECT table_id FROM {METADATA}.ducklake_inlined_data_tables
+        )
+        SELECT DISTINCT schema_name, table_name
+        FROM crowded JOIN {METADATA}.ducklake_table AS t USING (table_id)
+        JOIN {METADATA}.ducklake_schema AS s USING (schema_id)
+        WHERE t.end_snapshot IS NULL AND s.end_snapshot IS NULL
+        ORDER BY ALL
+        """
+    ).fetchall()
+
+
+def _delete_orphans(
+    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", oldest: str
+) -> Iterator[str]:
+    call = f"ducklake_delete_orphaned_files('lake', older_than => {oldest}::TIMESTAMPTZ"
+    found = [row[0] for row in _asked(lake, connection, f"CALL {call}, dry_run => true)")]
+    if not found:
+        return
+    if reason := _why_not_orphans(lake, connection, found):
+        yield f"Left {counted(len(found), 'file')} in {lake.data} that this lake does not know: {reason}."
+        return
+    _asked(lake, connection, f"CALL {call})")
+    yield f"Deleted {counted(len(found), 'file')} of killed writers."
+
+
+def _why_not_orphans(
+    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", found: list[str]
+) -> str:
+    """Why files that no version knows may be somebody's all the same; "" if they are nobody's."""
+    own = lake.mark(lake.identity(connection))
+    marks = {row[0] for row in connection.execute(f"FROM glob({quote_literal(lake.mark('*'))})").fetchall()}
+    others = sorted(mark for mark in marks if Path(mark).name != Path(own).name)
+    if others:
+        return (
+            f"another catalog has its data there, as {others[0]} says; give each a folder of its own by "
+            "ML_ASSETS_LAKE_DATA, or delete that file if its catalog is gone"
+        )
+    if not marks:
+        return f"it may be another catalog's folder; if it is not, make an empty file {own}"
+    strange = [file for file in found if not _OWN_FILE.fullmatch(Path(file).name)]
+    if strange:
+        return f"{strange[0]} was not written by a lake; move it elsewhere"
+    known = _known_names(connection)
+    used = [file for file in found if Path(file).name in known]
+    if used:
+        return (
+            f"{used[0]} is in use under another path; run this where the catalog's data path and "
+            "ML_ASSETS_LAKE_DATA are written alike"
+        )
+    return ""
+
+
+def _known_names(connection: "duckdb.DuckDBPyConnection") -> set[str]:
+    """Names of all files in the catalog; each holds a UUID, so a name says which file it is."""
+    tables = ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
+    paths = " UNION ALL ".join(f"SELECT path FROM {METADATA}.{table}" for table in tables)
+    return {Path(path).name for (path,) in connection.execute(paths).fetchall()}

@@ -1,0 +1,48 @@
+"""What killed processes leave on disk: folders into which DuckDB spilled, and unpacked copies of landing files.
+
+Both are removed with what made them. Those of a process that was killed stay, and nobody else can use them,
+because each has a name of its own.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_assets.lib.intake.files import UNPACKED_PREFIX
+from ml_assets.maintenance.base import Terms, counted, files_below, folder_bytes
+
+
+def size(home: str) -> int:
+    """Bytes that lie in such folders, those included that are in use."""
+    return sum(folder_bytes(folder) for folder in _folders(home))
+
+
+def tidy(home: str, terms: Terms) -> Iterator[str]:
+    """Remove folders in which nothing was written for so long that their processes must be gone."""
+    oldest = time.time() - terms.grace.total_seconds()
+    abandoned = [folder for folder in _folders(home) if _touched(folder) < oldest]
+    for folder in abandoned:
+        shutil.rmtree(folder, ignore_errors=True)  # whoever it belongs to may just be removing it
+    if abandoned:
+        yield f"Removed {counted(len(abandoned), 'folder')} of killed processes."
+
+
+def _folders(home: str) -> list[Path]:
+    spilled = (Path(home) / "tmp" / "duckdb").glob("*")
+    unpacked = Path(tempfile.gettempdir()).glob(f"{UNPACKED_PREFIX}*")
+    return [each for each in (*spilled, *unpacked) if _is_own(each)]
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid()
+
+
+def _touched(folder: Path) -> float:
+    """When anything in it was last written; a folder that has just gone was written now."""
+    try:
+        return max([folder.lstat().st_mtime, *(stat.st_mtime for _, stat in files_below(folder))])
+    except FileNotFoundError:
+        return time.time()

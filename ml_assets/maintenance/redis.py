@@ -1,0 +1,39 @@
+"""Keeping Redis small: versions of online features that no pointer names and that never expire.
+
+A replaced version is told to expire by the write that replaces it. A writer that is killed while it fills a
+version leaves one that nobody will name.
+"""
+
+from collections.abc import Iterator
+
+from ml_assets.io_managers.redis import expire_replaced
+from ml_assets.lib.postgres_table import known_contracts
+from ml_assets.maintenance.base import Terms, counted
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.resources.redis import RedisResource
+
+
+def size(redis: RedisResource) -> int | None:
+    """Bytes that the server holds in memory; None where no Redis is to be had."""
+    client = redis.client()
+    if client is None:
+        return None
+    with client:
+        return int(client.info("memory")["used_memory"])
+
+
+def tidy(redis: RedisResource, postgres: PostgresResource, terms: Terms) -> Iterator[str]:
+    """Let versions expire that no pointer names.
+
+    Raises:
+        StoreUnavailable: Redis or PostgreSQL does not answer.
+    """
+    client = redis.client()
+    if client is None:
+        return
+    with postgres.connect() as connection:
+        contracts = known_contracts(connection, "serving")
+    with client:
+        expired = sum(expire_replaced(client, postgres, contract) for contract in contracts)
+    if expired:
+        yield f"Let {counted(expired, 'abandoned version')} expire."

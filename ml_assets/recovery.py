@@ -1,0 +1,98 @@
+"""What `ml-assets recover` does: finish or undo what killed writers have left, in every store, now.
+
+Nobody has to run it: whoever writes to a table next does the same for that table, and an embedded ClickHouse
+does it whenever it is opened. It is for whoever wants to be sure after a crash or before a backup.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_ONE_TRANSACTION = (
+    "A write is one transaction, so there is nothing to finish: what was not committed never was."
+)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was found in one store.
+
+    Args:
+        store: its name.
+        state: `clean`, `recovered` if something was finished or undone, `down` if that could not be seen.
+        detail: one sentence.
+        dealt_with: names of what was finished or undone.
+    """
+
+    store: str
+    state: Literal["clean", "recovered", "down"]
+    detail: str
+    dealt_with: tuple[str, ...] = ()
+
+
+def recover_all(resources: Mapping[str, Any]) -> list[Recovery]:
+    """Look at every store; one that is down does not keep the others from being looked at.
+
+    Args:
+        resources: as `build.store_resources` gives them.
+    """
+    postgres, clickhouse, chroma, redis = (
+        resources[name] for name in ("postgres", "clickhouse", "chroma", "redis")
+    )
+    return [
+        _one_transaction("postgres", postgres),
+        _one_transaction("duckdb", resources["lake"]),
+        _looked_at("clickhouse", lambda: _clickhouse(clickhouse), "No write was interrupted."),
+        _looked_at(
+            "chroma", lambda: _chroma(chroma, postgres), "Every entry is one that the manifest names."
+        ),
+        _one_transaction("sqlite", resources["sqlite"]),
+        _looked_at(
+            "redis", lambda: _redis(redis, postgres), "Redis serves what PostgreSQL holds, or nothing."
+        ),
+    ]
+
+
+def _one_transaction(store: str, resource: Any) -> Recovery:
+    """A store that recovers by itself as soon as it is opened, which asking for its health does."""
+    health = resource.health()
+    if health.state == "healthy":
+        return Recovery(store, "clean", _ONE_TRANSACTION)
+    return Recovery(store, "down", health.detail)
+
+
+def _looked_at(store: str, look: Callable[[], list[str]], clean: str) -> Recovery:
+    from ml_assets.resources.base import one_sentence
+
+    try:
+        found = look()
+    except Exception as fault:  # noqa: BLE001 - told; the other stores are looked at all the same
+        return Recovery(store, "down", one_sentence(fault))
+    if not found:
+        return Recovery(store, "clean", clean)
+    return Recovery(store, "recovered", "Finished or undone what killed writers left.", tuple(found))
+
+
+def _clickhouse(clickhouse: Any) -> list[str]:
+    from ml_assets.io_managers.clickhouse import finish_writes
+
+    return finish_writes(clickhouse)
+
+
+def _chroma(chroma: Any, postgres: Any) -> list[str]:
+    from ml_assets.io_managers.chroma import sweep_all
+
+    return [f"{count} entries of {table}" for table, count in sweep_all(chroma, postgres).items() if count]
+
+
+def _redis(redis: Any, postgres: Any) -> list[str]:
+    from ml_assets.io_managers.redis import refresh
+    from ml_assets.lib.postgres_table import known_contracts
+
+    client = redis.client()
+    if client is None:
+        return []
+    with postgres.connect() as connection:
+        contracts = known_contracts(connection, "serving")
+    with client:
+        return [contract.asset for contract in contracts if refresh(client, postgres, contract)]

@@ -1,0 +1,197 @@
+"""Several writers of one store at the same time, each with connections of its own, as runs have them."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ml_assets.contracts import TABLES
+from ml_assets.lib.arrow_types import arrow_schema
+from ml_assets.lib.conflicts import TRIES, WriteBusy
+from ml_assets.lib.staging import Staged, stage
+from ml_assets.lib.validation import Window
+
+WRITERS = 4
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def window(day: int) -> Window:
+    return Window(FIRST + timedelta(days=day), FIRST + timedelta(days=day + 1))
+
+
+def write(case: Any, rows: list[dict[str, Any]], day: int = 0, contract: Any = None) -> bool:
+    """One run's write of one day, from rows to commit."""
+    contract = contract or case.contract
+    table = pa.Table.from_pylist(rows, arrow_schema(contract))
+    with stage(table, contract, case.manager.limits, window(day)) as staged:
+        return case.manager._write(contract, staged)
+
+
+def at_once(*writes: Callable[[], Any]) -> list[Any]:
+    """Run all of them side by side; the first failure is raised."""
+    start = threading.Barrier(len(writes))
+
+    def run(one: Callable[[], Any]) -> Any:
+        start.wait()
+        return one()
+
+    with ThreadPoolExecutor(len(writes)) as pool:
+        return list(pool.map(run, writes))
+
+
+def test_writers_of_different_partitions_all_succeed(case, row):
+    """From the very first write on, when there is neither a table nor a ledger."""
+    rows = [[row(f"{day}-{n}", day=day) for n in range(50)] for day in range(WRITERS)]
+    at_once(*(lambda day=day: write(case, rows[day], day) for day in range(WRITERS)))
+    assert case.ids() == sorted(one["id"] for part in rows for one in part)
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_writers_of_one_partition_take_turns(case, row):
+    versions = [[row(str(n), amount=float(version)) for n in range(50)] for version in range(WRITERS)]
+    at_once(*(lambda version=version: write(case, versions[version]) for version in range(WRITERS)))
+    found = case.read(columns=["id", "amount"]).to_pylist()
+    assert len(found) == 50
+    assert len({one["amount"] for one in found}) == 1, "the rows are those of one writer"
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_writers_of_different_tables_do_not_meet(case, row, monkeypatch):
+    contracts = [replace(case.contract, asset=f"{case.contract.asset}_{n}") for n in range(3)]
+    for contract in contracts:
+        monkeypatch.setitem(TABLES, contract.asset, contract)
+    at_once(*(lambda c=c: write(case, [row("one"), row("two")], contract=c) for c in contracts))
+    assert [case.measured(contract).rows for contract in contracts] == [2, 2, 2]
+    assert [case.recorded(c) for c in contracts] == [case.measured(c) for c in contracts]
+
+
+@pytest.mark.parametrize("case", ["duckdb", "postgres", "chroma", "serving"], indirect=True)
+def test_whoever_waits_too_long_is_told_so(case, row):
+    """Somebody holds the table's lock and does not let go."""
+    import psycopg
+
+    write(case, [row("old")])
+    manager = case.manager
+    if case.name == "duckdb":
+        url = manager.lake.resolved_catalog_url()
+        hasty = type(manager)(lake=_hasty(manager.lake))
+    else:
+        url = manager.postgres.connection_url()
+        fields = {name: getattr(manager, name) for name in type(manager).model_fields}
+        hasty = type(manager)(**{**fields, "postgres": _hasty(manager.postgres)})
+    with psycopg.connect(url) as holder:
+        holder.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + case.contract.asset]
+        )
+        with (
+            stage(case.table(row("new")), case.contract, manager.limits, window(0)) as staged,
+            pytest.raises(
+                WriteBusy, match=f"{case.contract.asset}: another process has been writing to it for longer"
+            ),
+        ):
+            hasty._write(case.contract, staged)
+    assert case.ids() == ["old"]
+    assert write(case, [row("new")])
+
+
+def _hasty(resource: Any) -> Any:
+    fields = {name: getattr(resource, name) for name in type(resource).model_fields}
+    return type(resource)(**{**fields, "write_timeout_s": 0.3})
+
+
+@pytest.mark.parametrize("case", ["sqlite"], indirect=True)
+def test_whoever_waits_too_long_for_the_file_is_told_so(case, row):
+    write(case, [row("old")])
+    hasty = type(case.manager)(
+        sqlite=type(case.manager.sqlite)(home=case.manager.sqlite.home, lock_timeout_s=0.2)
+    )
+    with (
+        case.manager.sqlite.connect(write=True),
+        stage(case.table(row("new")), case.contract, case.manager.limits, window(0)) as staged,
+        pytest.raises(RuntimeError, match=r"is being written by another process for more than 0.2 s: wait"),
+    ):
+        hasty._write(case.contract, staged)
+    assert case.ids() == ["old"]
+    assert write(case, [row("new")])
+
+
+@pytest.fixture
+def disturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], None]], list[int]]]:
+    """Lets something be done in the middle of each attempt to write, when the transaction is open."""
+
+    def disturb(what: Callable[[int], None]) -> list[int]:
+        attempts: list[int] = []
+        original = Staged.batches
+
+        def batches(self: Staged, buckets: set[int] | None = None) -> Iterator[pa.RecordBatch]:
+            attempts.append(len(attempts) + 1)
+            what(attempts[-1])
+            yield from original(self, buckets)
+
+        monkeypatch.setattr(Staged, "batches", batches)
+        return attempts
+
+    yield disturb
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("conflicts", [2, TRIES])
+def test_conflicts_in_the_lake_are_tried_again_and_then_reported(case, row, disturbed, conflicts):
+    """Somebody who does not take our lock changes the same rows, after our snapshot and before our commit."""
+    write(case, [row("old"), row("gone")])
+
+    def interfere(attempt: int) -> None:
+        if attempt <= conflicts:
+            with case.manager.lake.get_connection(write=True) as connection:
+                connection.execute(f"UPDATE features.events SET count = {attempt} WHERE id = 'old'")
+
+    attempts = disturbed(interfere)
+    if conflicts < TRIES:
+        assert write(case, [row("new")])
+        assert attempts == [1, 2, 3]
+        assert case.ids() == ["new"]
+        assert case.recorded(case.contract) == case.measured(case.contract)
+    else:
+        with pytest.raises(
+            WriteBusy, match=r"duckdb/events: somebody else changed the same rows during each of 5 "
+        ):
+            write(case, [row("new")])
+        assert attempts == [1, 2, 3, 4, 5]
+        assert case.read(columns=["id", "count"]).sort_by("id").to_pylist() == [
+            {"id": "gone", "count": 3},
+            {"id": "old", "count": 5},
+        ]
+
+
+@pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)
+def test_a_deadlock_with_a_stranger_is_tried_again(case, row):
+    """We have deleted the rows that a stranger asks for; he changes one that we would delete next."""
+    import psycopg
+
+    postgres = case.manager.postgres
+    write(case, [row(str(n)) for n in range(3)])
+    url = postgres.connection_url()
+    with psycopg.connect(url) as stranger, psycopg.connect(url, autocommit=True) as watcher:
+        # The victim is who finds the deadlock: let that be us.
+        stranger.execute("SET deadlock_timeout = '60s'")
+        stranger.execute("UPDATE events SET count = 4 WHERE id = '2'")
+
+        def ask_for_ours() -> None:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE%'"
+            while watcher.execute(waiting).fetchone() != (1,):
+                time.sleep(0.01)
+            stranger.execute("UPDATE events SET count = 4 WHERE id = '0'")
+            stranger.rollback()
+
+        asking = threading.Thread(target=ask_for_ours)
+        asking.start()
+        assert write(case, [row("new")])
+        asking.join()
+    assert case.ids() == ["new"]
+    assert case.recorded(case.contract) == case.measured(case.contract)

@@ -1,0 +1,153 @@
+"""docs/types.md says what the code does."""
+
+import json
+import re
+from datetime import UTC, date, datetime
+from typing import get_args
+
+import pytest
+
+from ml_assets.contracts import Column, ColumnType
+from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
+from ml_assets.lib import postgres_table
+from ml_assets.lib.arrow_types import ARROW_TYPES
+from ml_assets.settings import PROJECT_ROOT
+
+PAGE = (PROJECT_ROOT / "docs" / "types.md").read_text()
+MANAGERS = {
+    "DuckLake": duckdb.DuckLakeIOManager,
+    "PostgreSQL": postgres.PostgresIOManager,
+    "ClickHouse": clickhouse.ClickHouseIOManager,
+    "Chroma": chroma.ChromaIOManager,
+    "SQLite": sqlite.SQLiteIOManager,
+    "Redis": redis.RedisIOManager,
+}
+
+
+def table_under(heading: str) -> dict[str, dict[str, str]]:
+    """The table below a heading: rows by their first cell, cells by their column's name."""
+    lines = PAGE.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    header, _, *rows = [_cells(line) for line in lines if line.startswith("|")]
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+KEPT = table_under("How each store keeps it")
+
+
+def test_every_type_and_every_store_is_there():
+    assert list(KEPT) == list(get_args(ColumnType))
+    assert all(list(row) == list(MANAGERS) for row in KEPT.values())
+
+
+def test_arrow_types():
+    told = {name: row["in Arrow"] for name, row in table_under("What a value may be").items()}
+    assert told == {name: str(kind) for name, kind in ARROW_TYPES.items()}
+
+
+@pytest.mark.parametrize(
+    ("store", "types"),
+    [
+        ("DuckLake", duckdb._TYPES),
+        ("PostgreSQL", postgres_table._TYPES),
+        ("ClickHouse", clickhouse._TYPES),
+        ("SQLite", sqlite._TYPES),
+    ],
+)
+def test_columns_are_declared_as_the_page_says(store, types):
+    """The modules hold these against the real tables at every write: see test_changes."""
+    assert {name: row[store] for name, row in KEPT.items()} == types
+
+
+@pytest.mark.parametrize("store", MANAGERS)
+def test_limits(store):
+    limits = MANAGERS[store].limits
+    told = {name: row[store] for name, row in table_under("What a store cannot hold").items()}
+    words = {True: "yes", False: "no"}
+    assert told == {
+        "U+0000 in text": words[limits.nul],
+        "NaN": words[limits.nan],
+        "infinities": words[limits.infinity],
+        "a vector that is null": words[limits.null_vector],
+        "years": f"{limits.first_year} to {limits.last_year}",
+    }
+
+
+EVERY_TYPE = (
+    Column("id", "string", nullable=False),
+    Column("happened_at", "timestamp", nullable=False),
+    Column("text", "string", nullable=False),
+    *(Column(name, name, dimension=3 if name == "vector" else None) for name in get_args(ColumnType)),
+)
+VALUES = {
+    "string": "x",
+    "int64": 7,
+    "float64": 0.5,
+    "bool": True,
+    "timestamp": datetime(2026, 1, 31, 9, 30, tzinfo=UTC),
+    "date": date(2026, 1, 31),
+    "json": '{"a":1}',
+    "vector": [0.5, 1.0, -2.0],
+}
+ROW = {"id": "one", "happened_at": datetime(2026, 1, 1, tzinfo=UTC), "text": "words", **VALUES}
+
+
+@pytest.mark.parametrize("case", ["chroma"], indirect=True)
+def test_chroma_keeps_values_as_the_page_says(case):
+    case.change(columns=EVERY_TYPE)
+    case.write(case.table(ROW))
+    collection = case.manager.chroma.client().get_collection("events", embedding_function=None)
+    entry = collection.get(include=["metadatas", "documents", "embeddings"])
+    (metadata,) = entry["metadatas"]
+    found = {name: type(metadata[name]).__name__ for name in VALUES if name in metadata}
+    assert {**found, "vector": "embedding"} == {name: row["Chroma"] for name, row in KEPT.items()}
+    assert (entry["documents"], len(entry["embeddings"][0])) == (["words"], 3)
+    assert (metadata["a"], metadata["date"]) == (1, "2026-01-31")
+
+
+@pytest.mark.parametrize("case", ["serving"], indirect=True)
+def test_redis_keeps_values_as_the_page_says(case):
+    case.change(columns=EVERY_TYPE, unique_across_days=True)
+    case.write(case.table(ROW))
+    client = case.manager.redis.client()
+    version = client.get("ml-assets:serving/events").decode()
+    kept = json.loads(client.hget(f"ml-assets:serving/events:{version}", "one"))
+    assert {name: type(kept[name]).__name__ for name in VALUES} == {
+        n: row["Redis"] for n, row in KEPT.items()
+    }
+    assert (kept["date"], kept["vector"]) == ("2026-01-31", [0.5, 1.0, -2.0])
+
+
+@pytest.mark.parametrize("case", ["sqlite"], indirect=True)
+def test_sqlite_text_is_as_the_page_says(case):
+    case.change(columns=EVERY_TYPE)
+    case.write(case.table(ROW))
+    with case.manager.sqlite.connect() as connection:
+        kept = connection.execute(
+            'SELECT "timestamp", "date", "vector", "json", "bool" FROM events'
+        ).fetchone()
+    assert kept == ("2026-01-31T09:30:00.000000Z", "2026-01-31", "[0.5,1,-2]", '{"a":1}', 1)
+
+
+@pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server", "chroma"], indirect=True)
+def test_null_vectors_are_refused_where_there_are_none(case, row):
+    case.change(columns=EVERY_TYPE)
+    with pytest.raises(
+        ValueError, match=r"column 'vector' holds None in 1 row, but .* cannot hold a vector that is"
+    ):
+        case.write(case.table({**ROW, "vector": None}))
+
+
+@pytest.mark.parametrize("case", ["postgres"], indirect=True)
+@pytest.mark.parametrize(("dimension", "indexes"), [(2000, 1), (2001, 0), (16_000, 0)])
+def test_long_vectors_in_postgres(case, dimension, indexes):
+    case.change(columns=tuple(c for c in EVERY_TYPE if c.name != "vector"))
+    case.change(columns=(*case.contract.columns, Column("vector", "vector", dimension=dimension)))
+    case.write(case.table({**ROW, "vector": [0.25] * dimension}))
+    assert case.read(columns=["vector"])["vector"].to_pylist() == [[0.25] * dimension]
+    with case.manager.postgres.connect() as connection:
+        found = connection.execute("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%hnsw%'").fetchone()
+    assert found == (indexes,)
