@@ -39,8 +39,8 @@ COLUMNS = (
     Column("version", "int64", nullable=False),
     Column("text", "string", nullable=False),
 )
-ROWS = {"duckdb": 2_000, "postgres": 2_000, "clickhouse": 2_000, "sqlite": 2_000, "chroma": 20}
-"""Rows of one day."""
+ROWS = {"duckdb": 2_000, "postgres": 2_000, "clickhouse": 2_000, "sqlite": 2_000, "chroma": 300}
+"""Rows of one day. Chroma keeps up to 1,000 changes in a log, which would be most of a smaller collection."""
 
 
 @dataclass

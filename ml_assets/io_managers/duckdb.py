@@ -491,7 +491,8 @@ def _record(
 def forget_replaced_entries(connection: "duckdb.DuckDBPyConnection") -> int:
     """Delete entries of the ledger that later ones have replaced; returns how many.
 
-    Writers only append, so this meets them without a conflict.
+    Raises:
+        duckdb.TransactionException: somebody wrote to any table meanwhile; nothing of that table was deleted.
     """
     count = 0
     for table, key in ((_LEDGER, ("table_name", "partition")), (_CONTRACTS, ("asset",))):

@@ -34,6 +34,8 @@ STALE_S = 60
 _HELD: set[str] = set()
 """The locks that this process holds."""
 
+_GUARD = threading.Lock()
+
 _UNKNOWN_TABLE = 60
 _TABLE_EXISTS = 57
 
@@ -61,7 +63,6 @@ def locked(
     from clickhouse_connect.driver.exceptions import Error
 
     identity = _acquire(client, table, timeout_s)
-    _HELD.add(identity)
     done = threading.Event()
     pulse = threading.Thread(target=_renew, args=(clients, table, done), daemon=True)
     pulse.start()
@@ -91,12 +92,12 @@ def _acquire(client: "Client", table: str, timeout_s: float) -> str:
     from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential_jitter
 
     tries = Retrying(
-        retry=retry_if_result(lambda created: not created),
+        retry=retry_if_result(lambda identity: not identity),
         stop=stop_after_delay(timeout_s),
         wait=wait_exponential_jitter(multiplier=0.02, max=1.0, jitter=0.1),
     )
     try:
-        tries(_create, client, table)
+        return tries(_create, client, table)
     except RetryError:
         held = _holder(client, table)
         who = "pid {pid} on {host}".format(**held[1]) if held else "another writer"
@@ -104,23 +105,26 @@ def _acquire(client: "Client", table: str, timeout_s: float) -> str:
             f"ClickHouse table {table} has been written to by {who} for more than {timeout_s:g} s: wait for it to "
             f"end and run this again, or, if it hangs, end it. Nothing was written."
         ) from None
-    held = _holder(client, table)
-    return held[0] if held else ""
 
 
-def _create(client: "Client", table: str) -> bool:
+def _create(client: "Client", table: str) -> str:
+    """The new lock's uuid, or "" if there is one already."""
     from clickhouse_connect.driver.exceptions import DatabaseError
 
-    try:
-        client.command(
-            f"CREATE TABLE {quote_identifier(lock_name(table))} (nothing UInt8) ENGINE = Memory COMMENT {_comment()}"
-        )
-    except DatabaseError as fault:
-        if fault.code != _TABLE_EXISTS:
-            raise
-        _take_over_from_the_dead(client, table)
-        return False
-    return True
+    lock = quote_identifier(lock_name(table))
+    # Other threads must not find a lock of this process that is not yet known to be held.
+    with _GUARD:
+        try:
+            client.command(f"CREATE TABLE {lock} (nothing UInt8) ENGINE = Memory COMMENT {_comment()}")
+        except DatabaseError as fault:
+            if fault.code != _TABLE_EXISTS:
+                raise
+            _take_over_from_the_dead(client, table)
+            return ""
+        held = _holder(client, table)
+        identity = held[0] if held else ""
+        _HELD.add(identity)
+        return identity
 
 
 def _comment() -> str:

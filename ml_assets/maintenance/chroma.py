@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +32,7 @@ _WORTH_BYTES = 2**18
 _LINKS_BYTES = 144
 """What the index takes for an entry besides its vector: links of the lowest layer, label, count."""
 
-_FREE_SHARE = 0.25
+_FREE_SHARE = 0.1
 _VACUUM_MAX_BYTES = 256 * 2**20
 """Rewriting a larger SQLite file would keep Chroma waiting for longer than it waits for a lock (5 s)."""
 
@@ -108,13 +108,28 @@ def _remove_folders(folder: Path, terms: Terms) -> Iterator[str]:
 
 
 def _vacuum(folder: Path) -> Iterator[str]:
+    _merge_text_index(folder)
     (free,), (pages,), (page_bytes,) = (
         _asked(folder, f"PRAGMA {name}")[0] for name in ("freelist_count", "page_count", "page_size")
     )
     if free > _FREE_SHARE * pages and pages * page_bytes < _VACUUM_MAX_BYTES:
-        with closing(sqlite3.connect(folder / "chroma.sqlite3", isolation_level=None)) as connection:
+        with _opened(folder) as connection:
             connection.execute("VACUUM")
         yield f"Gave {free:,} free pages back."
+
+
+def _merge_text_index(folder: Path) -> None:
+    """Let the full-text index forget deleted entries; it keeps a note of each until its parts are merged."""
+    if (folder / "chroma.sqlite3").stat().st_size >= _VACUUM_MAX_BYTES:
+        return
+    table = "embedding_fulltext_search"
+    with _opened(folder) as connection, suppress(sqlite3.OperationalError):
+        # A Python whose SQLite has no FTS5 cannot do it; nothing but space depends on it.
+        connection.execute(f"INSERT INTO {table}({table}) VALUES ('optimize')")
+
+
+def _opened(folder: Path) -> "closing[sqlite3.Connection]":
+    return closing(sqlite3.connect(folder / "chroma.sqlite3", isolation_level=None))
 
 
 def _asked(folder: Path, statement: str, *values: str) -> list[tuple]:

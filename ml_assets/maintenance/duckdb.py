@@ -121,8 +121,7 @@ def tidy(lake: DuckLakeResource, postgres: PostgresResource, terms: Terms) -> It
         StoreUnavailable: catalog, data folder or PostgreSQL does not answer.
     """
     with only_one(lake), lake.get_connection(write=True) as connection:
-        if forgotten := forget_replaced_entries(connection):
-            yield f"Forgot {counted(forgotten, 'line')} of the ledger that later ones have replaced."
+        yield from _forget(connection)
         yield from _expire(lake, connection, terms)
         yield from _compact(lake, postgres, connection)
         oldest = quote_literal((datetime.now(UTC) - terms.grace).isoformat())
@@ -130,6 +129,19 @@ def tidy(lake: DuckLakeResource, postgres: PostgresResource, terms: Terms) -> It
         if deleted := _asked(lake, connection, f"CALL {call}"):
             yield f"Deleted {counted(len(deleted), 'file')} that no version needs."
         yield from _delete_orphans(lake, connection, oldest)
+
+
+def _forget(connection: "duckdb.DuckDBPyConnection") -> Iterator[str]:
+    import duckdb
+
+    try:
+        forgotten = forget_replaced_entries(connection)
+    except duckdb.TransactionException as busy:
+        # A delete meets every insert into the same table; the next night is early enough.
+        yield f"Left the ledger as it is, because it is being written ({busy})."
+        return
+    if forgotten:
+        yield f"Forgot {counted(forgotten, 'line')} of the ledger that later ones have replaced."
 
 
 def _asked(

@@ -6,6 +6,7 @@ write-ahead log, so readers go on with what they see, and a writer waits for it 
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 from ml_assets.maintenance.base import Terms
 from ml_assets.resources.sqlite import SQLiteResource
@@ -21,7 +22,7 @@ def size(sqlite: SQLiteResource) -> int:
     """Bytes of the file and of its log; 0 if it was never written."""
     path = sqlite.path
     files = [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
-    return sum(file.stat().st_size for file in files if file.exists())
+    return sum(map(_file_bytes, files))
 
 
 def tidy(sqlite: SQLiteResource, terms: Terms) -> Iterator[str]:
@@ -41,6 +42,13 @@ def tidy(sqlite: SQLiteResource, terms: Terms) -> Iterator[str]:
         connection.execute("PRAGMA optimize = 0x10002")  # ANALYZE where row counts have changed much
         connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_WAIT_MS}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _file_bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # the last one to close the database removes the log
+        return 0
 
 
 def _number(connection: sqlite3.Connection, statement: str) -> int:

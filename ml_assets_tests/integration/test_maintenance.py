@@ -1,0 +1,190 @@
+"""Maintenance keeps the stores small, and neither readers, writers nor a kill notice it.
+
+The month of hourly overwrites is `python -m benchmarks maintenance`; here it is a few days long.
+"""
+
+import multiprocessing
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from benchmarks.maintenance import FIRST, LIMIT, TERMS, Site, nights_later, overwritten
+from ml_assets import services
+from ml_assets.build import build_defs, store_resources
+from ml_assets.lib.validation import WHOLE
+from ml_assets.maintenance import duckdb as lake_upkeep
+from ml_assets.maintenance import keep, keepers, maintain
+from ml_assets.settings import Settings
+
+STORES = ("duckdb", "postgres", "clickhouse", "chroma", "sqlite")
+DAYS, TIMES = 3, 6
+
+
+@pytest.fixture
+def home(tmp_path: Path):
+    yield tmp_path / "home"
+    for each in tmp_path.iterdir():
+        services.stop_all(each)
+
+
+def site(store: str, home: Path) -> Site:
+    return Site(store, store_resources(Settings(home=home)))
+
+
+def state(place: Site):
+    """Rows and content hash: as the ledger has them, and as they are."""
+    module = sys.modules[type(place.manager).__module__]
+    used = [getattr(place.manager, name) for name in type(place.manager).model_fields]
+    return module.recorded(*used, place.contract), module.measured(*used, place.contract)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_disk_use_after_many_overwrites_is_that_of_one_load(store: str, home: Path):
+    once = site(store, home.with_name("fresh"))
+    once.write(range(DAYS), TIMES - 1)
+    place = site(store, home)
+    overwritten(place, DAYS, TIMES)
+    before = state(place)
+    nights_later(place)
+    assert state(place) == before
+    assert before[0] == before[1] == state(once)[0]
+    assert place.bytes() <= LIMIT * once.bytes()
+
+
+def test_every_store_in_one_round(home: Path):
+    resources = store_resources(Settings(home=home))
+    for store in STORES:
+        Site(store, resources).write([0], 0)
+    found = {upkeep.store: upkeep for upkeep in maintain(resources, TERMS)}
+    assert [upkeep.fault for upkeep in found.values()] == [""] * len(found)
+    assert set(STORES) < set(found)
+    assert all(found[store].bytes_before and found[store].bytes_after for store in STORES)
+
+
+def test_a_store_that_is_down_is_told_and_the_others_are_kept(home: Path):
+    settings = Settings(home=home, clickhouse_url="clickhouse://127.0.0.1:9/")
+    found = {upkeep.store: upkeep.fault for upkeep in maintain(store_resources(settings), TERMS)}
+    assert "ML_ASSETS_CLICKHOUSE_URL" in found.pop("clickhouse")
+    assert set(found.values()) == {""}
+
+
+def test_the_asset_reports_bytes(home: Path):
+    settings = Settings(home=home)
+    Site("duckdb", store_resources(settings)).write([0], 0)
+    defs = build_defs(settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=[dg.AssetKey(["quality", "maintenance"])], instance=instance
+        )
+    [event] = result.get_asset_materialization_events()
+    told: Any = event.materialization.metadata
+    assert told["bytes_before"].value > 0
+    assert {record.data["store"] for record in told["stores"].records} >= set(STORES)
+
+
+def test_a_pinned_version_stays_readable(home: Path):
+    place = site("duckdb", home)
+    lake = place.resources["lake"]
+    place.write([0], 0)
+    version = lake_upkeep.pin(lake, "paper")
+    place.write([0], 1)
+    place.write([0], 2)
+    nights_later(place)
+
+    def versions_at(when: str) -> list[int]:
+        with lake.get_connection() as connection:
+            found = connection.execute(f"SELECT DISTINCT version FROM lake.features.hourly {when}").fetchall()
+        return [found_version for (found_version,) in found]
+
+    assert versions_at(f"AT (VERSION => {version})") == [0]
+    assert versions_at("") == [2]
+    lake_upkeep.unpin(lake, "paper")
+    nights_later(place)
+    assert versions_at("") == [2]
+    with pytest.raises(LookupError, match=f"the lake has no version {version}"):
+        lake_upkeep.pin(lake, "again", version)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_writers_and_readers_do_not_notice(store: str, home: Path):
+    place = site(store, home)
+    place.write(range(2), 0)
+    seen, faults, stop = set(), [], threading.Event()
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                read_all = place.manager._read(place.contract, ["happened_at", "version"], WHOLE).read_all()
+                days = [(moment - FIRST).days for moment in read_all["happened_at"].to_pylist()]
+                of_day = {day: [] for day in set(days)}
+                for day, version in zip(days, read_all["version"].to_pylist(), strict=True):
+                    of_day[day].append(version)
+                seen.add(tuple((day, len(v), len(set(v))) for day, v in sorted(of_day.items())))
+        except BaseException as fault:
+            faults.append(fault)
+
+    def tidy() -> None:
+        try:
+            while not stop.is_set():
+                place.let_time_pass(TERMS.retention + TERMS.grace)
+                place.tidy()
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=one) for one in (read, tidy)]
+    for thread in threads:
+        thread.start()
+    try:
+        for version in range(1, 6):
+            place.write([version % 2], version)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert faults == []
+    rows_of_a_day = place.manager._read(place.contract, ["id"], WHOLE).read_all().num_rows // 2
+    assert seen == {((0, rows_of_a_day, 1), (1, rows_of_a_day, 1))}
+    recorded, measured = state(place)
+    assert recorded == measured
+
+
+def tidy_until_killed(store: str, home: str) -> None:
+    site(store, Path(home)).tidy()
+
+
+@pytest.mark.parametrize("store", ["duckdb", "chroma"])
+def test_killed_maintenance_is_finished_by_the_next(store: str, home: Path):
+    place = site(store, home)
+    overwritten(place, 2, 4)
+    before = state(place)
+    chance = random.Random(7)  # noqa: S311 - points of time, not secrets
+    processes = multiprocessing.get_context("spawn")
+    for _ in range(4):
+        place.let_time_pass(TERMS.retention + TERMS.grace)
+        process = processes.Process(target=tidy_until_killed, args=(store, str(home)))
+        process.start()
+        process.join(1.0 + 1.5 * chance.random())
+        process.kill()
+        process.join()
+        assert state(place) == before
+    nights_later(place)
+    assert state(place) == before
+
+
+def test_folders_of_killed_processes_go(home: Path, monkeypatch: pytest.MonkeyPatch):
+    resources = store_resources(Settings(home=home))
+    left = home / "tmp" / "duckdb" / "0123"
+    left.mkdir(parents=True)
+    (left / "duckdb_temp_storage.tmp").write_bytes(bytes(1_000))
+    [keeper] = [each for each in keepers(resources, TERMS) if each.store == "temporary files"]
+    assert keep(keeper).done == ()
+    later = time.time() + 2 * TERMS.grace.total_seconds()
+    monkeypatch.setattr("time.time", lambda: later)
+    assert keep(keeper).done
+    assert not left.exists()
