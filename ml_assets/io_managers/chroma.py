@@ -12,6 +12,7 @@ What belongs here: encoding of rows as entries, the manifest, sweeping. What doe
 reached, and how anybody searches.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -51,6 +52,9 @@ CREATE TABLE IF NOT EXISTS ledger.chroma_manifest (
 _ROUNDING = 1e-6
 """Relative error of a vector that comes back from Chroma."""
 
+_EXACT = ".exact"
+"""What the name of a float's text ends in: Chroma reads numbers from JSON and may miss the last bit."""
+
 _Entry = tuple[str, str, str, bytes]
 """A line of the manifest: key, id, partition, bits of the vector."""
 
@@ -67,7 +71,10 @@ class ChromaIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "chroma"
-    limits: ClassVar[Limits] = Limits("Chroma", nul=False, nan=False, infinity=False, null_vector=False)
+    # Chroma divides a vector by its length, whose square is a float32.
+    limits: ClassVar[Limits] = Limits(
+        "Chroma", nul=False, nan=False, infinity=False, null_vector=False, vector_length=1e18
+    )
 
     chroma: ChromaResource
     postgres: PostgresResource
@@ -592,11 +599,16 @@ def _metadata(cells: Iterable[tuple[Column, Any]]) -> dict[str, Any]:
     """A flat dictionary: each column, and the scalars of JSON objects so that searches can filter by them."""
     scalars: dict[str, Any] = {}
     columns: dict[str, Any] = {}
+    taken: set[str] = set()
     for column, value in cells:
+        taken |= {column.name, f"{column.name}{_EXACT}"}
         if value is not None:
             columns[column.name] = value.isoformat() if column.type in ("timestamp", "date") else value
+            if column.type == "float64":
+                columns[f"{column.name}{_EXACT}"] = repr(value)
             scalars |= _scalars(value) if column.type == "json" else {}
-    return scalars | columns
+    # A column that is null has no entry, and must not be given one by a document.
+    return {name: value for name, value in scalars.items() if name not in taken} | columns
 
 
 def _scalars(document: str) -> dict[str, Any]:
@@ -607,7 +619,10 @@ def _scalars(document: str) -> dict[str, Any]:
     return {
         name: part
         for name, part in (parts.items() if isinstance(parts, dict) else ())
-        if isinstance(part, bool | str | float) or (isinstance(part, int) and -(2**63) <= part < 2**63)
+        # Names that Chroma refuses are left out; the document itself holds them.
+        if name
+        and not name.startswith(("#", "$", "chroma:"))
+        and (isinstance(part, bool | str | float) or (isinstance(part, int) and -(2**63) <= part < 2**63))
     }
 
 
@@ -626,11 +641,25 @@ def _decoded(got: Any, order: list[int], bits: list[bytes], columns: Sequence[Co
         elif _part(column) == "documents":
             arrays.append(pa.array([got["documents"][n] for n in order], target))
         else:
-            cells = [(got["metadatas"][n] or {}).get(column.name) for n in order]
+            entries = [got["metadatas"][n] or {} for n in order]
+            cells = [entry.get(column.name) for entry in entries]
+            if column.type == "float64":
+                cells = [
+                    _exact(cell, entry.get(f"{column.name}{_EXACT}"))
+                    for cell, entry in zip(cells, entries, strict=True)
+                ]
             text = column.type in ("timestamp", "date")
             arrays.append(pc.cast(pa.array(cells, pa.string()), target) if text else pa.array(cells, target))
     fields = [pa.field(column.name, ARROW_TYPES[column.type], column.nullable) for column in columns]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _exact(given: float | None, text: str | None) -> float | None:
+    """The number as it was written; that of the metadata if somebody has changed it since."""
+    if given is None or text is None:
+        return given
+    written = float(text)
+    return written if math.isclose(given, written, rel_tol=1e-14) else given
 
 
 def _own_bits(given: Sequence[Any], bits: Sequence[bytes]) -> "pa.Array":

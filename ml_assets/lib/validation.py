@@ -5,6 +5,7 @@ and what each store cannot hold. What does not: types and names of columns (lib/
 keys (lib/staging.py, they need all batches), and any store.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ class Limits:
         nul: whether text may hold U+0000.
         nan, infinity: whether a float64 may be that.
         null_vector: whether a vector may be null.
+        vector_length: longest vector, by the root of the sum of its squares.
         first_year, last_year: of timestamps and dates, inclusive.
     """
 
@@ -39,6 +41,7 @@ class Limits:
     nan: bool = True
     infinity: bool = True
     null_vector: bool = True
+    vector_length: float = math.inf
     first_year: int = 1
     last_year: int = 9999
 
@@ -154,6 +157,10 @@ def _column_checks(contract: Contract, column: Column, limits: Limits) -> Iterat
         # A sum is finite if all its terms are; a null term is not counted.
         odd = f"NOT isfinite(list_sum({name}::DOUBLE[])) OR list_count({name}) <> len({name})"
         yield Check(column.name, odd, "but a vector may hold finite numbers only")
+        if limits.vector_length < math.inf:
+            squares = f"list_sum(list_transform({name}::DOUBLE[], lambda part: part * part))"
+            told = f"but {limits.store} cannot hold a vector longer than {limits.vector_length:g}"
+            yield Check(column.name, f"{squares} > {limits.vector_length**2!r}", told)
 
 
 def refusal(contract: Contract, check: Check, count: int, values: Sequence[object]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -34,6 +35,10 @@ DAY = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = Window(DAY, DAY + timedelta(days=1))
 
 
+def _float32(value: float) -> float:
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
 def rows_of(limits: Limits) -> st.SearchStrategy[list[dict[str, Any]]]:
     """Rows that a store with these limits can hold."""
     text = st.text(st.characters(codec="utf-8", exclude_characters="" if limits.nul else "\0"))
@@ -46,6 +51,7 @@ def rows_of(limits: Limits) -> st.SearchStrategy[list[dict[str, Any]]]:
         | st.floats(allow_nan=False, allow_infinity=False)
         | plain
     )
+    longest = limits.vector_length / 2 if math.isfinite(limits.vector_length) else None
     documents = st.recursive(
         scalars, lambda inner: st.lists(inner) | st.dictionaries(plain, inner), max_leaves=8
     )
@@ -59,7 +65,11 @@ def rows_of(limits: Limits) -> st.SearchStrategy[list[dict[str, Any]]]:
             ),
             "text": text,
             "vector": st.lists(
-                st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3
+                st.floats(-_float32(longest), _float32(longest), width=32)
+                if longest
+                else st.floats(width=32, allow_nan=False, allow_infinity=False),
+                min_size=3,
+                max_size=3,
             ),
             "note": st.none() | text,
             "amount": st.none() | st.floats(allow_nan=limits.nan, allow_infinity=limits.infinity),
@@ -131,6 +141,7 @@ def test_values_that_the_store_cannot_hold_are_refused(case):
         {"vector": [1.0, math.inf, 3.0]},
         {"vector": [1.0, None, 3.0]},
     ]
+    outside += [] if math.isinf(limits.vector_length) else [{"vector": [0.0, 2 * limits.vector_length, 0.0]}]
     outside += [] if limits.nul else [{"note": "a\0b"}]
     outside += [] if limits.nan else [{"amount": math.nan}]
     outside += [] if limits.infinity else [{"amount": -math.inf}]

@@ -72,6 +72,9 @@ def test_limits(store):
         "NaN": words[limits.nan],
         "infinities": words[limits.infinity],
         "a vector that is null": words[limits.null_vector],
+        "length of a vector": f"up to {limits.vector_length:g}".replace("up to inf", "any").replace(
+            "e+", "e"
+        ),
         "years": f"{limits.first_year} to {limits.last_year}",
     }
 

@@ -298,7 +298,7 @@ def test_a_killed_write_leaves_old_or_new(store: Store, record_property: Any) ->
     version, standing, usual, inside, reads = 1, 0, 0.3, 0, 0
     for _ in range(KILLS):
         with reading(store):
-            killed = kill_one(store, version, rng.choice([0, 1, 1]), rng.random(), usual)
+            killed = kill_one(store, version, rng.choice([0, 1, 1]), 0.8 * rng.random(), usual)
         inside, usual = inside + killed.inside, killed.duration or usual
         allowed = {killed.ended if killed.ended >= version else standing, killed.begun}
         reads += len(store.seen)
