@@ -118,7 +118,7 @@ def writing(clickhouse: ClickHouseResource, table: str) -> "Iterator[Client]":
 
 
 def finish_writes(clickhouse: ClickHouseResource) -> list[str]:
-    """Finish what killed writers had committed, in every table; returns the staging tables dealt with."""
+    """Finish what killed writers had committed and drop what else they left; returns the tables dealt with."""
     with clickhouse.client(write=True) as client:
         tables = interrupted(client)
     dealt_with = []

@@ -1,4 +1,4 @@
-"""Keeping ClickHouse small: interrupted writes, parts that have not been merged, names of dead locks.
+"""Keeping ClickHouse small: what dead writers have left, parts that have not been merged.
 
 ClickHouse merges parts by itself while it runs. The embedded engine is open for seconds at a time, so its
 parts would pile up: each write adds one to the ledger of writes. Partitions of more than a few parts are
@@ -41,15 +41,14 @@ def size(clickhouse: ClickHouseResource) -> int:
 
 
 def tidy(clickhouse: ClickHouseResource, terms: Terms) -> Iterator[str]:
-    """Finish interrupted writes, merge parts, drop names that dead locks have left.
+    """Finish interrupted writes, drop what dead writers have left, merge parts.
 
     Raises:
         StoreUnavailable: as `size`.
     """
     if finished := finish_writes(clickhouse):
-        yield f"Finished or undid {counted(len(finished), 'interrupted write')}."
+        yield f"Finished or removed {counted(len(finished), 'table')} of dead writers."
     with clickhouse.client(write=True) as client:
-        yield from _drop_locks(client, terms)
         scattered = _scattered(client)
     for table, partitions in scattered.items():
         try:
@@ -60,19 +59,6 @@ def tidy(clickhouse: ClickHouseResource, terms: Terms) -> Iterator[str]:
             yield f"Merged the parts of {counted(len(partitions), 'partition')} of {table}."
     if clickhouse.embedded_path is not None:
         yield from _delete_replaced(clickhouse)
-
-
-def _drop_locks(client: "Client", terms: Terms) -> Iterator[str]:
-    """Drop locks that were taken from dead writers so long ago that nobody competes for them any more."""
-    rows = client.query(
-        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'Memory' "
-        "AND match(name, '__lock__[0-9a-f]{32}$') AND metadata_modification_time < now() - {grace:UInt32}",
-        parameters={"grace": int(terms.grace.total_seconds())},
-    ).result_rows
-    for (name,) in rows:
-        client.command(f"DROP TABLE IF EXISTS {quote_identifier(name)} SYNC")
-    if rows:
-        yield f"Dropped {counted(len(rows), 'lock')} of dead writers."
 
 
 def _scattered(client: "Client") -> dict[str, list[str]]:
