@@ -168,6 +168,7 @@ def _fresh_database(service_home: Path, *init: Path) -> Iterator[str]:
         for file in init:
             connection.execute(file.read_bytes())
     yield url
+    PostgresResource(url=url).close()
     with psycopg.connect(server.connection_url("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -1,5 +1,6 @@
 """PostgresResource on a real server."""
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import psycopg
@@ -22,6 +23,47 @@ def test_a_block_that_raises_is_rolled_back_and_its_connection_closed(postgres: 
     assert connection.closed
     with postgres.connect() as connection:
         assert connection.execute("SELECT to_regclass('t')").fetchone() == (None,)
+
+
+def test_transactions_after_the_first_share_a_connection(postgres: PostgresResource) -> None:
+    sessions = []
+    for _ in range(4):
+        with postgres.connect(write=True) as connection:
+            sessions += connection.execute("SELECT pg_backend_pid()").fetchone() or ()
+    assert sessions[0] != sessions[1]
+    assert len(set(sessions[1:])) == 1
+
+
+def test_nothing_is_left_over_from_one_transaction_to_the_next(postgres: PostgresResource) -> None:
+    session = 0
+    hurried = postgres.model_copy(update={"write_timeout_s": 7.0})
+    for _ in range(2):
+        with hurried.connect(write=True) as connection:
+            assert connection.execute("SHOW statement_timeout").fetchone() == ("7s",)
+            session = connection.info.backend_pid
+    with postgres.connect() as connection:
+        assert connection.info.backend_pid == session
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("30s",)
+        assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
+
+
+def test_a_pooled_connection_that_the_server_has_ended_is_replaced(postgres: PostgresResource) -> None:
+    session = 0
+    for _ in range(2):
+        with postgres.connect() as connection:
+            session = connection.info.backend_pid
+    with postgres.statements() as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", (session,))
+    with postgres.connect() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert connection.info.backend_pid != session
+
+
+def test_more_transactions_at_once_than_the_pool_holds(postgres: PostgresResource) -> None:
+    with ExitStack() as stack:
+        open_at_once = [stack.enter_context(postgres.connect()) for _ in range(18)]
+        sessions = {connection.info.backend_pid for connection in open_at_once}
+    assert len(sessions) == len(open_at_once)
 
 
 def test_without_write_nothing_can_be_changed(postgres: PostgresResource) -> None:
