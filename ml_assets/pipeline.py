@@ -81,11 +81,11 @@ def refresh_graph(settings: Settings, progress: Progress, report: Report | None 
             refresher = Refresher(settings, build_defs(settings), instance, progress)
             ingests = refresher.take_in()
         with _phase(report, "daily tables"):
-            refresher.run_days(refresher.due_days())
+            refresher.run_due_days()
         with _phase(report, "whole tables"):
             refresher.run_whole()
     report.streams = refresher.account(ingests)
-    report.days = [day.isoformat() for day in refresher.days]
+    report.days = [day.isoformat() for day in sorted(refresher.days)]
     report.runs = refresher.runs
     return report
 

@@ -51,7 +51,7 @@ class Refresher:
         self._mlflow: MLflowResource = resources["mlflow"]
         self._instance = instance
         self._progress = progress
-        self.days: list[date] = []
+        self.days: set[date] = set()
         self.runs: list[str] = []
         built = [k for k in self._graph.toposorted_asset_keys if self._graph.get(k).is_executable]
         self.daily = [k for k in built if self._graph.get(k).partitions_def is not None]
@@ -92,11 +92,11 @@ class Refresher:
         nothing = {"read": 0, "loaded": 0, "superseded": 0, "quarantined": 0}
         return {stream: counts.get(stream, nothing) for stream in STREAMS}
 
-    def due_days(self) -> set[date]:
-        """Days that intake touched, and days on which a table is older than one that it reads."""
+    def touched_days(self) -> set[date]:
+        """Days that intake touched, or that look back on rows which came late."""
         with self._postgres.connect() as connection:
             due = {day for stream in STREAMS for day in ledger.due_days(connection, stream)}
-        return (due - {ledger.WHOLE}) | self.stale_days()
+        return due - {ledger.WHOLE}
 
     def run(
         self, purpose: str, selection: Iterable[dg.AssetKey], tags: Mapping[str, str]
@@ -124,11 +124,17 @@ class Refresher:
             tags={REQUESTED_BY: "refresh", **tags},
         )
 
+    def run_due_days(self) -> None:
+        """Rebuild every daily table on the days that are due, in few runs."""
+        self.run_days(self.touched_days() | self.stale_days())
+        # Those whose runs look back on what has just been rebuilt; nobody looks back on them anew.
+        self.run_days(self.touched_days())
+
     def run_days(self, days: Iterable[date]) -> None:
-        """Rebuild every daily table on these days, in few runs."""
+        """Rebuild every daily table on these days, earlier ones first."""
         for span in bridge(days):
             self.run(_purpose(span), self.daily, span.tags)
-            self.days += span.days()
+            self.days |= set(span.days())
 
     def run_whole(self) -> None:
         """Rebuild the unpartitioned tables that are older than something they read."""

@@ -58,6 +58,9 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_idle": 30,
 }
 
+# Not by set_config, which as a query would already fix the transaction's snapshot.
+_SET_LOCAL = b"SET LOCAL statement_timeout = %d; SET LOCAL TimeZone = 'UTC'"
+
 _pools: "dict[tuple[int, str], ConnectionPool]" = {}
 """By process, since a fork must not share connections, and URL."""
 
@@ -111,10 +114,7 @@ class PostgresResource(dg.ConfigurableResource):
                 connection.autocommit = False
                 connection.read_only = not write
                 # Not as start-up options: connection poolers between here and the server refuse those.
-                connection.execute(
-                    "SELECT set_config('statement_timeout', %s, true), set_config('TimeZone', 'UTC', true)",
-                    (str(int(timeout_s * 1000)),),
-                )
+                connection.execute(_SET_LOCAL % int(timeout_s * 1000))
                 yield connection
         except BaseException:
             connection.close()

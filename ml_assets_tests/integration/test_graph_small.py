@@ -309,7 +309,7 @@ TAMPERED = {
 
 
 def test_tampering_is_noticed_and_mended(cli, home, small):
-    """Last in this file: a check fails for each tampered table, `--verify` names it, a rebuild mends it."""
+    """A check fails for each tampered table, `--verify` names it, a rebuild mends it."""
     before = tables(cli, home)
     tamper(home)
 
@@ -342,3 +342,57 @@ def rebuild(home: Path) -> None:
         for key in sorted(keys, key=graph.toposorted_asset_keys.index):
             daily = graph.get(key).partitions_def is not None
             job.execute_in_process(instance=instance, asset_selection=[key], tags=days if daily else {})
+
+
+LATE_RUNS = [
+    {
+        "run_id": "s0",
+        "experiment": "mine",
+        "model_name": "dogs",
+        "status": "completed",
+        "created_at": "2026-02-01T08:00:00Z",
+        "completed_at": "2026-02-01T08:30:00Z",
+        "metrics": {"accuracy": 0.5},
+    }
+]
+LATE_METRICS = [
+    # Known when s1 ended, and not: only the first is what later runs look back on.
+    {"run_id": "s1", "key": "accuracy", "step": 0, "value": 0.7, "timestamp": "2026-03-01T08:20:00Z"},
+    {"run_id": "s1", "key": "accuracy", "step": 1, "value": 0.8, "timestamp": "2026-03-01T09:00:00Z"},
+]
+
+
+def land_late(home: Path) -> None:
+    for stream, rows in {"runs": LATE_RUNS, "metrics": LATE_METRICS}.items():
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (home / "landing" / stream / "late.jsonl").write_text(text)
+
+
+def looked_back(home: Path) -> list[tuple[Any, ...]]:
+    lake = store_resources(Settings(home=home))["lake"]
+    with lake.asking() as ask:
+        return ask(
+            "SELECT run_id, previous_runs, previous_accuracy, previous_best_accuracy "
+            "FROM features.run_features WHERE model_name = 'dogs' ORDER BY created_at"
+        )
+
+
+def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, small):
+    """Last in this file: it adds rows to the home."""
+    land_late(home)
+    assert refreshed(cli, home)["days"] == ["2026-02-01", "2026-03-01", "2026-03-02", "2026-03-03"]
+    assert looked_back(home) == [
+        ("s0", 0, None, None),
+        ("s1", 1, 0.5, 0.5),
+        ("s2", 2, 0.7, 0.7),
+        ("s3", 3, None, 0.7),
+    ]
+    assert refreshed(cli, home)["days"] == []
+    other = new_home()
+    try:
+        land(other)
+        land_late(other)
+        refreshed(cli, other)
+        assert tables(cli, other) == tables(cli, home)
+    finally:
+        discard(other)

@@ -110,6 +110,12 @@ def relayed(target: str | tuple[str, int], faults: int) -> Iterator[Relay]:
             thread.join()
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """The lake's resource makes its home, which nobody uses here, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def target(store: str, request: pytest.FixtureRequest) -> tuple[Any, str]:
     """Where the real server of a store listens, and its URL on a relay's `{port}`."""

@@ -3,7 +3,7 @@
 What belongs here: which rows stand in a raw table, and the account of where the others went.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -17,6 +17,9 @@ from ml_assets.lib.intake.ledger import Postgres
 from ml_assets.lib.intake.visit import Lake
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import quote_identifier, read_sql
+
+LOOKED_BACK_ON = ("runs", "metrics")
+"""Streams that the features of later runs are made from."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,46 @@ def _statement(stream: Stream, columns: str) -> str:
     )
 
 
-def settle(postgres: Postgres, lake: Lake, inputs: RawInputs) -> None:
+def following_days(lake: Lake, inputs: RawInputs) -> set[date]:
+    """Other days whose features look back on what a raw table built from these inputs will hold.
+
+    A late run is the previous run of those after it. To be asked before the table is written: the answer
+    comes from comparing what stands there with what will.
+    """
+    if inputs.stream not in LOOKED_BACK_ON:
+        return set()
+    with lake.get_connection() as connection:
+        if not all(_exists(connection, "raw", f"raw_{stream}") for stream in LOOKED_BACK_ON):
+            return set()
+        stream = STREAMS[inputs.stream]
+        others = "SELECT bool_or(created_at::DATE NOT BETWEEN $first AND $last) FROM raw.raw_runs"
+        window = {"first": inputs.first, "last": inputs.last}
+        if connection.execute(others, window).fetchone() != (True,):
+            return set()
+        columns = ", ".join(quote_identifier(column.name) for column in stream.columns)
+        statement = read_sql(f"duckdb/raw/followers_of_{stream.name}.sql")
+        connection.register("live", inputs.table)
+        rows = connection.execute(statement.replace("{arriving}", _statement(stream, columns)), window)
+        return {day for (day,) in rows.fetchall()}
+
+
+def touch_runs(postgres: Postgres, days: Set[date]) -> None:
+    """Make what is built from the runs of these days due again."""
+    if days:
+        with postgres.connect(write=True) as connection:
+            ledger.touch(connection, "runs", days)
+
+
+def settle(postgres: Postgres, lake: Lake, inputs: RawInputs, following: Set[date] = frozenset()) -> None:
     """Enter in the ledger which content's rows stand in the raw table that was built from these inputs.
 
     To be called after the table's commit: days are settled only when their rows are there.
+
+    Args:
+        following: of `following_days`. They are touched once more: whoever has rebuilt them since they were
+            found may have looked back on the rows of before.
     """
+    touch_runs(postgres, following)
     statement = _statement(STREAMS[inputs.stream], "unit_hash, coalesce(day, DATE '1970-01-01') AS day")
     with lake.get_connection() as connection:
         connection.register("live", inputs.table)

@@ -29,11 +29,13 @@ completed AS (
         run.completed_at,
         coalesce(TRY_CAST(run.metrics ->> '$.accuracy' AS DOUBLE), logged.accuracy) AS accuracy
     FROM raw.raw_runs AS run
+    -- As logged until it ended: later points were not known to the runs that look back on it.
     LEFT JOIN (
-        SELECT run_id, arg_max(value, (step, timestamp)) AS accuracy
-        FROM raw.raw_metrics
-        WHERE key = 'accuracy' AND timestamp < $end
-        GROUP BY run_id
+        SELECT point.run_id, arg_max(point.value, (point.step, point.timestamp)) AS accuracy
+        FROM raw.raw_metrics AS point
+        JOIN raw.raw_runs AS ended ON point.run_id = ended.run_id AND point.timestamp <= ended.completed_at
+        WHERE point.key = 'accuracy'
+        GROUP BY point.run_id
     ) AS logged ON run.run_id = logged.run_id
     WHERE run.status = 'completed' AND run.completed_at < $end
         AND run.model_name IN (SELECT model_name FROM built)
