@@ -312,15 +312,12 @@ STREAMS: dict[str, Stream] = {
 }
 
 INTAKE_COLUMNS = (
-    _need("ingest_id", "the ingest that appended the row"),
-    _need("origin", "landing or mlflow", choices=("landing", "mlflow")),
     _need("unit", "file below landing/<stream>, or MLflow run id: what is loaded and retired as one"),
-    _need("unit_hash", "SHA-256 of the unit's content"),
+    _need("unit_hash", "SHA-256 of the unit's content; the ledger tells when and from where it was taken in"),
     Column("line", "int64", nullable=False, description="line or row number within the unit, from 1"),
     Column("day", "date", description="UTC day of the row; null for documents and quarantined rows"),
     _text("quarantine_reason", "why the row breaks its contract; null if it keeps it"),
     _text("raw_text", "the row as it came, kept only for quarantined rows"),
-    _time("ingested_at", "when it was appended, UTC"),
 )
 
 

@@ -222,7 +222,7 @@ class _Files:
         source, types = text_source(self._stream, wanted)
         extras = '"row"' if self._stream.extras_column else None
         select = judge_rows(self._stream, source, types, extras)
-        self._visit.insert(target, select, "landing", (SPLIT_SCHEMA, batches()))
+        self._visit.insert(target, select, (SPLIT_SCHEMA, batches()))
         return counts
 
     def _read_table(self, target: str, file: LandingFile, unit_hash: str) -> int:
@@ -265,7 +265,7 @@ class _Files:
         )
         types = {name: kind for name, kind in given.items() if name in known}
         select = judge_rows(self._stream, rows, types, extras, raw_text=_packed(given))
-        self._visit.insert(target, select, "landing", **values)
+        self._visit.insert(target, select, **values)
         counted = execute(f"SELECT count(*) FROM {relation}", values or None).fetchone()
         return counted[0] if counted else 0
 
@@ -274,7 +274,7 @@ class _Files:
         row = {"unit": file.unit, "unit_hash": unit_hash, "line": 1, "broken": why}
         batch = pa.RecordBatch.from_pylist([row], schema=SPLIT_SCHEMA)
         select = judge_rows(self._stream, "arriving", {})
-        self._visit.insert(target, select, "landing", (SPLIT_SCHEMA, [batch]))
+        self._visit.insert(target, select, (SPLIT_SCHEMA, [batch]))
         return 1
 
     # --- large files: in bulk ---
@@ -288,7 +288,7 @@ class _Files:
         select = self._bulk_select(file, unit_hash)
         execute("BEGIN")
         if select:
-            self._visit.insert(self._visit.table, select, "landing")
+            self._visit.insert(self._visit.table, select)
             found = execute(
                 f"SELECT count(*), count(quarantine_reason) FROM {self._visit.table} WHERE unit_hash = ?",
                 [unit_hash],

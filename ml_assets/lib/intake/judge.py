@@ -80,7 +80,7 @@ def judge_rows(
     """A SELECT that gives every row of `source` in the columns of intake.
 
     The source has `unit`, `unit_hash`, `line`, `broken` (see splitter.py), and those of the stream's columns
-    that are named in `types`, each under its own name. Parameters: $ingest_id, $origin, $now, $first_day, $end.
+    that are named in `types`, each under its own name. Parameters: $first_day, $end.
 
     Args:
         source: SQL of a relation.
@@ -115,8 +115,6 @@ judged AS (
     FROM typed
 )
 SELECT
-    $ingest_id::VARCHAR AS ingest_id,
-    $origin::VARCHAR AS origin,
     unit,
     unit_hash,
     line,
@@ -124,7 +122,6 @@ SELECT
     CASE WHEN reason IS NOT NULL THEN concat(unit, ' line ', line, ': ', reason, '.') END
         AS quarantine_reason,
     CASE WHEN reason IS NOT NULL THEN {raw_text} END AS raw_text,
-    $now::TIMESTAMPTZ AS ingested_at,
     {columns}
 FROM judged"""
 

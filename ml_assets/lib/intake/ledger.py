@@ -7,7 +7,7 @@ transaction to its caller.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ml_assets.errors import Refusal
@@ -377,13 +377,13 @@ def loaded_by_day(connection: "psycopg.Connection", stream: str) -> dict[date, i
 # --- quarantine -------------------------------------------------------------------------------------
 
 
-def quarantining(connection: "psycopg.Connection", stream: str) -> list[str]:
-    """Live contents that hold quarantined rows."""
-    rows = connection.execute(
-        "SELECT unit_hash FROM ledger.units WHERE stream = %s AND state = 'live' AND rows_quarantined > 0",
+def quarantining(connection: "psycopg.Connection", stream: str) -> list[tuple[str, str, datetime]]:
+    """(unit_hash, origin, loaded_at) of live contents that hold quarantined rows."""
+    return connection.execute(
+        "SELECT unit_hash, origin, loaded_at FROM ledger.units "
+        "WHERE stream = %s AND state = 'live' AND rows_quarantined > 0",
         (stream,),
-    )
-    return [unit_hash for (unit_hash,) in rows]
+    ).fetchall()
 
 
 def quarantining_places(

@@ -7,7 +7,9 @@ and whose judgement is not: a day that was in the future, a setting that was cha
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
@@ -18,17 +20,18 @@ from ml_assets.lib.intake.sources import stream_listings
 from ml_assets.lib.intake.visit import IntakeReport, Lake, ensure_tables, visiting
 from ml_assets.lib.sql import quote_identifier, read_sql
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 LANDING_ROOT = ""
+
+_LIVE = pa.schema(
+    {"unit_hash": pa.string(), "origin": pa.string(), "loaded_at": pa.timestamp("us", tz="UTC")}
+)
 
 
 class NotTakenIn(Refusal):
     """A file that the ledger does not know. One sentence: which, and what to do."""
 
 
-def quarantined(lake: Lake, postgres: Postgres, stream: str, limit: int | None = None) -> "pa.Table":
+def quarantined(lake: Lake, postgres: Postgres, stream: str, limit: int | None = None) -> pa.Table:
     """Quarantined rows of what counts at present: stream, origin, unit, line, reason, text, time.
 
     Args:
@@ -37,11 +40,12 @@ def quarantined(lake: Lake, postgres: Postgres, stream: str, limit: int | None =
     ledger.ensure_schema(postgres)
     ensure_tables(lake)
     with postgres.connect() as connection:
-        live = ledger.quarantining(connection, stream)
+        live = [dict(zip(_LIVE.names, each, strict=True)) for each in ledger.quarantining(connection, stream)]
     statement = read_sql("duckdb/raw/quarantined.sql").format(table=quote_identifier(f"intake_{stream}"))
     with lake.get_connection() as connection:
+        connection.register("live", pa.Table.from_pylist(live, _LIVE))
         return connection.execute(
-            statement, {"stream": stream, "live": live, "limit": 2**62 if limit is None else limit}
+            statement, {"stream": stream, "limit": 2**62 if limit is None else limit}
         ).to_arrow_table()
 
 
@@ -90,7 +94,7 @@ def retire_file(stream: str, unit: str, lake: Lake, postgres: Postgres, bounds: 
     return report
 
 
-def export_rows(table: "pa.Table", path: Path) -> int:
+def export_rows(table: pa.Table, path: Path) -> int:
     """Write quarantined rows to a JSON lines file; returns how many."""
     import orjson
 

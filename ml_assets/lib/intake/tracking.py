@@ -123,7 +123,7 @@ def _take(
         "FROM arriving WHERE unit_hash IN (SELECT unnest($fresh::VARCHAR[])))"
     )
     select = judge_rows(visit.stream, source, types, raw_text=f"to_json(struct_pack({packed}))::VARCHAR")
-    visit.insert(STAGE, select, "mlflow", (schema, batches), fresh=list(fresh))
+    visit.insert(STAGE, select, (schema, batches), fresh=list(fresh))
     visit.commit_stage(places, fresh, counts)
 
 

@@ -161,7 +161,6 @@ class Visit:
         self,
         target: str,
         select: str,
-        origin: str,
         arriving: tuple[pa.Schema, Iterable[pa.RecordBatch]] | None = None,
         **values: Any,
     ) -> None:
@@ -172,14 +171,7 @@ class Visit:
             arriving: Arrow batches that the statement reads as the relation `arriving`.
             values: more parameters of the statement.
         """
-        given = {
-            "ingest_id": self.report.ingest_id,
-            "origin": origin,
-            "now": self._bounds.now,
-            "first_day": self._bounds.first_day,
-            "end": self._bounds.end,
-            **values,
-        }
+        given = {"first_day": self._bounds.first_day, "end": self._bounds.end, **values}
         # DuckDB refuses values that the statement does not name; not every stream has days.
         parameters = {name: value for name, value in given.items() if f"${name}" in select}
         if arriving:
