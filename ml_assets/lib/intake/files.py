@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ _KEY_SAMPLE = 100
 """Rows of a file that are searched for column names that the stream does not have."""
 
 _BULK = "bulk"
-"""Temporary table of a large file's rows as DuckDB's readers give them."""
+"""Temporary table of a large file's rows as DuckDB's readers give them, judged."""
 
 _BULK_JSON_TYPES = {"float64": "DOUBLE", "json": "JSON"}
 
@@ -125,13 +126,21 @@ class _Files:
 
     def take(self, files: Sequence[LandingFile]) -> None:
         """Take in some files in one commit."""
-        hashes = self._hashed(files)
+        large = len(files) == 1 and _weight(files[0]) > LARGE_BYTES
+        if large:
+            # Hashing takes one core, and reading leaves some idle.
+            with ThreadPoolExecutor(1) as pool:
+                hashing = pool.submit(self._hashed, files, count_lines=True)
+                bulk = self._read_bulk(files[0])
+                hashes = hashing.result()
+        else:
+            bulk, hashes = False, self._hashed(files)
         fresh = self._visit.claim({self._place(f): h for f, h in hashes.items()}, "landing")
         # Of several files with the same content the first is read.
         chosen = {unit_hash: file for file, unit_hash in reversed(hashes.items()) if unit_hash in fresh}
-        large = len(files) == 1 and bool(chosen) and _weight(files[0]) > LARGE_BYTES
+        large = large and bool(chosen)
         target = self._visit.table if large else STAGE
-        counts = self._read_large(*hashes.popitem()) if large else self._read_small(chosen)
+        counts = self._read_large(*hashes.popitem(), bulk) if large else self._read_small(chosen)
         if large:
             hashes = {file: unit_hash for unit_hash, file in chosen.items()}
         # What was written to while it was read may be half of each state.
@@ -149,12 +158,12 @@ class _Files:
     def _place(self, file: LandingFile) -> Place:
         return Place(self._root, file.unit, file.fingerprint)
 
-    def _hashed(self, files: Sequence[LandingFile]) -> dict[LandingFile, str]:
+    def _hashed(self, files: Sequence[LandingFile], count_lines: bool = False) -> dict[LandingFile, str]:
         """Content hashes of those files that can be read and are as they were listed."""
         hashes = {}
         for file in files:
             try:
-                content = landing.look_through(file.path)
+                content = landing.look_through(file.path, count_lines)
             except OSError as fault:
                 self._skip(file, fault)
                 continue
@@ -279,64 +288,66 @@ class _Files:
 
     # --- large files: in bulk ---
 
-    def _read_large(self, file: LandingFile, unit_hash: str) -> dict[str, int]:
-        """Rows of a file straight into the lake, in a transaction that is left open."""
-        execute = self._visit.connection.execute
-        if self._source is not None or file.format == "parquet":
-            execute("BEGIN")
-            return {unit_hash: self._read_table(self._visit.table, file, unit_hash)}
-        select = self._bulk_select(file, unit_hash)
-        execute("BEGIN")
-        if select:
-            self._visit.insert(self._visit.table, select)
-            found = execute(
-                f"SELECT count(*), count(quarantine_reason) FROM {self._visit.table} WHERE unit_hash = ?",
-                [unit_hash],
-            ).fetchone()
-            if found and found[1] == 0:
-                return {unit_hash: found[0]}
-            execute("ROLLBACK")
-            execute("BEGIN")
-        return self._read_text(self._visit.table, file.format, {unit_hash: file})
+    def _read_large(self, file: LandingFile, unit_hash: str, bulk: bool) -> dict[str, int]:
+        """Rows of a file straight into the lake, in a transaction that is left open.
 
-    def _bulk_select(self, file: LandingFile, unit_hash: str) -> str | None:
-        """The rows of a file as DuckDB's readers give them; None if the file has to be read with care."""
+        Args:
+            bulk: its judged rows stand in `_BULK`.
+        """
+        self._visit.connection.execute("BEGIN")
+        if self._source is not None or file.format == "parquet":
+            return {unit_hash: self._read_table(self._visit.table, file, unit_hash)}
+        # A header line stands before the rows of a CSV.
+        header = int(file.format == "csv")
+        rows = self._lines[file] - header
+        if not bulk or not self._is_clean(file, rows):
+            return self._read_text(self._visit.table, file.format, {unit_hash: file})
+        placed = f"{quote_literal(unit_hash)} AS unit_hash, rowid + {header + 1} AS line"
+        self._visit.insert(self._visit.table, f"SELECT * REPLACE ({placed}) FROM {_BULK}")
+        return {unit_hash: rows}
+
+    def _read_bulk(self, file: LandingFile) -> bool:
+        """Read a file into `_BULK` by DuckDB's own readers; False if it has to be read with care."""
         import duckdb
 
+        if self._source is not None or file.format == "parquet":
+            return False  # goes straight into the lake
         if self._stream.extras_column or file.compression:
-            return None  # unknown columns would not be seen, lines not be counted
+            return False  # unknown columns would not be seen, lines not be counted
         path = quote_literal(glob_free(file.path))
         bulk = self._bulk_csv(file, path) if file.format == "csv" else self._bulk_json(file, path)
         if bulk is None:
-            return None
+            return False
         relation, types = bulk
-        execute = self._visit.connection.execute
-        try:
-            # Row numbers by way of a table: a window function over the reader would read with one thread.
-            # Outside of a transaction, within which the numbers would begin elsewhere.
-            execute(f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS FROM {relation}")
-        except duckdb.Error:
-            return None  # no clean JSON lines or CSV
-        # A header line stands before the rows of a CSV.
-        before = int(file.format == "csv")
-        if execute(f"SELECT count(*) FROM {_BULK}").fetchone() != (self._lines[file] - before,):
-            return None  # not exactly one row a line
-        if file.format == "jsonl" and self._has_booleans(file):
-            return None
+        # Hash and line are known later: the line from the place of a row in the table, since a window function
+        # over the reader would read with one thread.
         rows = (
-            f"(SELECT *, {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
-            f"rowid + {before + 1} AS line, NULL::VARCHAR AS broken FROM {_BULK})"
+            f"(SELECT *, {quote_literal(file.unit)} AS unit, '' AS unit_hash, 0 AS line, "
+            f"NULL::VARCHAR AS broken FROM {relation})"
         )
         known = {column.name for column in self._stream.columns}
         values = {name: kind for name, kind in types.items() if name in known}
-        return judge_rows(self._stream, rows, values, raw_text="NULL")
+        try:
+            self._visit.connection.execute(
+                f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS FROM {STAGE} LIMIT 0"
+            )
+            # Outside of a transaction, within which row numbers would begin elsewhere.
+            self._visit.insert(_BULK, judge_rows(self._stream, rows, values, raw_text="NULL"))
+        except duckdb.Error:
+            return False  # no clean JSON lines or CSV
+        return True
 
-    def _has_booleans(self, file: LandingFile) -> bool:
-        """Whether a number may have been written as true or false, which the bulk reader takes for 1 and 0."""
+    def _is_clean(self, file: LandingFile, lines: int) -> bool:
+        """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
         numbers = [quote_identifier(c.name) for c in self._stream.columns if c.type == "float64"]
         suspects = " OR ".join(f"{name} IN (0, 1)" for name in numbers) or "false"
-        found = self._visit.connection.execute(f"SELECT bool_or({suspects}) FROM {_BULK}").fetchone()
-        return found == (True,) and splitter.contains(file, (b"true", b"false"))
+        found = self._visit.connection.execute(
+            f"SELECT count(*), count(quarantine_reason), bool_or({suspects}) FROM {_BULK}"
+        ).fetchone()
+        if found is None or found[:2] != (lines, 0):
+            return False
+        # Numbers may have been written as true or false, which the JSON reader takes for 1 and 0.
+        return file.format == "csv" or not found[2] or not splitter.contains(file, (b"true", b"false"))
 
     def _bulk_json(self, file: LandingFile, path: str) -> tuple[str, dict[str, str]] | None:
         types = {c.name: _BULK_JSON_TYPES.get(c.type, "VARCHAR") for c in self._stream.columns}

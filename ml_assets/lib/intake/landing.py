@@ -153,15 +153,15 @@ class Content:
 
     Args:
         sha256: in hexadecimal.
-        lines: number of lines, the last one with or without its end; of a packed file meaningless.
+        lines: number of lines, the last one with or without its end; 0 unless asked for.
     """
 
     sha256: str
     lines: int
 
 
-def look_through(path: Path) -> Content:
-    """Hash a file and count its lines.
+def look_through(path: Path, count_lines: bool = False) -> Content:
+    """Hash a file and, if wanted, count its lines.
 
     Raises:
         OSError: it cannot be read.
@@ -170,6 +170,7 @@ def look_through(path: Path) -> Content:
     lines, last = 0, b"\n"
     for chunk in read_chunks(path):
         digest.update(chunk)
-        lines += chunk.count(b"\n")
-        last = chunk[-1:]
+        if count_lines:
+            lines += chunk.count(b"\n")
+            last = chunk[-1:]
     return Content(digest.hexdigest(), lines + (last != b"\n"))
