@@ -119,10 +119,10 @@ def _best_models(settings: Settings) -> Table:
     from ml_assets.build import store_resources
     from ml_assets.lib.sql import read_sql
 
-    best = Table("dataset", "model", "runs", "best accuracy", title="Best models")
-    for column in best.columns[2:]:
+    best = Table("dataset", "runs", "best model", "accuracy", title="Best models")
+    for column in (best.columns[1], best.columns[3]):
         column.justify = "right"
     with store_resources(settings)["postgres"].connect() as connection:
         for dataset, model, runs, accuracy in connection.execute(read_sql("postgres/best_models.sql")):
-            best.add_row(dataset, model, f"{runs:,}", f"{accuracy:.4f}" if math.isfinite(accuracy) else "")
+            best.add_row(dataset, f"{runs:,}", model, f"{accuracy:.4f}" if math.isfinite(accuracy) else "")
     return best

@@ -30,7 +30,10 @@ def require_port(settings: Settings) -> None:
 def serve(settings: Settings) -> int:
     """Run UI, daemon and code server until Ctrl-C or SIGTERM; the exit status."""
     require_port(settings)
-    command = [sys.executable, "-m", "dagster", "dev"]
+    # `dg dev`, which the warning recommends, needs a project's folder; this runs from wherever it is installed.
+    command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
+    # What sensors find and skip every few seconds stands in the UI; here it would bury what matters.
+    command += ["--log-level", "warning"]
     command += ["-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", settings.host, "-p", str(settings.port)]
 
     def stop(signum: int, frame: object) -> None:

@@ -48,7 +48,6 @@ def build(settings: Settings) -> dg.Definitions:
                     "upstream": comparison.parent,
                     "rows_upstream": comparison.there,
                     "agrees": comparison.agrees,
-                    "what": comparison.text,
                 }
             )
             for comparison in found
