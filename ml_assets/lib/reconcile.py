@@ -19,7 +19,6 @@ class Comparison:
 
     asset: str
     parent: str
-    text: str
     here: int
     there: int
 
@@ -38,7 +37,7 @@ def compare(
         days = None
     here = fetch(child.store, count(child, agreement.here, agreement.where_here, days))[0][0]
     there = fetch(parent.store, count(parent, agreement.there, agreement.where_there, days))[0][0]
-    return Comparison(asset, agreement.parent, agreement.text, int(here or 0), int(there or 0))
+    return Comparison(asset, agreement.parent, int(here or 0), int(there or 0))
 
 
 def compare_all(fetch: Fetch, agreements: Mapping[str, Sequence[Agreement]] = AGREEMENTS) -> list[Comparison]:
