@@ -1,9 +1,10 @@
 """Online features: PostgreSQL holds the truth, Redis a copy of one version of it.
 
-A table is written to PostgreSQL in one transaction. Its rows also go to Redis as one hash per version, and a
-pointer names the version that counts. Around PostgreSQL's commit the pointer is taken away, so whoever asks
-in that moment reads PostgreSQL; it comes back under the table's lock, naming the version that PostgreSQL
-has. So a reader sees old or new, and a crash leaves no stale pointer. Without Redis all this is PostgreSQL.
+A table is written to PostgreSQL in one transaction. Before its commit the rows also go to Redis as one hash
+per version, and a pointer names the version that counts. Around the commit the pointer is taken away, so
+whoever asks in that moment reads PostgreSQL; it comes back under the table's lock, naming the version that
+PostgreSQL has. So a reader sees old or new, and a crash leaves no stale pointer. Without Redis all this is
+PostgreSQL.
 
 What belongs here: the IO manager, and `lookup`, the one way to read a row. What does not: features.
 """
@@ -21,6 +22,7 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 
 if TYPE_CHECKING:
+    import psycopg
     import pyarrow as pa
     from dagster import OutputContext
     from redis import Redis
@@ -32,6 +34,9 @@ _KEPT_S = 60
 
 _FIELDS = 5_000
 """Rows of one command."""
+
+_EMPTY = "0" * 16
+"""The version of a table without rows."""
 
 _LOOKUP = """
 local version = redis.call('GET', KEYS[1])
@@ -99,6 +104,8 @@ class RedisIOManager(TableIOManager):
             with self.postgres.connect(write=True) as connection:
                 changed = postgres_table.write(connection, contract, staged)
                 if cache is not None and changed:
+                    # Before the commit, so that a Redis that goes away or is full leaves the old rows in both.
+                    _fill(cache, connection, contract)
                     cache.delete(_pointer(contract))
             return changed
 
@@ -151,17 +158,18 @@ def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> b
     Runs under the table's lock, so that the version named is the version that PostgreSQL has.
     """
     from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import table_state
 
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)
-        version = table_state(postgres_table.recorded_buckets(connection, contract)).content_hash
+        version = _version(connection, contract)
         pointer = _pointer(contract)
-        if cache.get(pointer) == version.encode() and (
-            cache.exists(f"{pointer}:{version}") or version == "0" * 16
-        ):
+        name = f"{pointer}:{version}"
+        cache.persist(name)  # a write that failed may have left it, and another one have let it expire
+        held = version == _EMPTY or cache.exists(name)
+        if held and cache.get(pointer) == version.encode():
             return False
-        _fill(cache, f"{pointer}:{version}", contract, connection)
+        if not held:
+            _fill(cache, connection, contract)
         cache.set(pointer, version)
         _expire_others(cache, pointer, version)
     return True
@@ -170,12 +178,10 @@ def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> b
 def expire_replaced(cache: "Redis", postgres: PostgresResource, contract: Contract) -> int:
     """Let versions expire that are not PostgreSQL's; returns how many were not told to by the write before."""
     from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import table_state
 
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)  # nobody is filling a version now
-        version = table_state(postgres_table.recorded_buckets(connection, contract)).content_hash
-        return _expire_others(cache, _pointer(contract), version)
+        return _expire_others(cache, _pointer(contract), _version(connection, contract))
 
 
 def _expire_others(cache: "Redis", pointer: str, version: str) -> int:
@@ -225,17 +231,29 @@ def _pointer(contract: Contract) -> str:
     return f"ml-assets:{contract.asset}"
 
 
-def _fill(cache: "Redis", name: str, contract: Contract, connection: Any) -> None:
+def _version(connection: "psycopg.Connection", contract: Contract) -> str:
+    """The version that a transaction sees."""
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import table_state
+
+    return table_state(postgres_table.recorded_buckets(connection, contract)).content_hash
+
+
+def _fill(cache: "Redis", connection: "psycopg.Connection", contract: Contract) -> None:
+    """Make Redis hold the version that a transaction sees, all at once. Nobody reads it before the pointer says so."""
     from ml_assets.lib import postgres_table
 
-    cache.delete(name)
+    name = f"{_pointer(contract)}:{_version(connection, contract)}"
+    filling = f"{name}:filling"
+    cache.delete(filling)
     for batch in postgres_table.read(connection, contract, contract.names):
         for start in range(0, batch.num_rows, _FIELDS):
             rows = batch.slice(start, _FIELDS).to_pylist()
             cache.hset(
-                name, mapping={row[contract.key[0]]: json.dumps(row, default=_json_time) for row in rows}
+                filling, mapping={row[contract.key[0]]: json.dumps(row, default=_json_time) for row in rows}
             )
-    cache.persist(name)
+    if cache.exists(filling):  # a table without rows has no hash
+        cache.rename(filling, name)
 
 
 def _json_time(value: Any) -> str:
