@@ -3,27 +3,19 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-FULL_DISK = ("no space left on device", "disk is full", "disk full", "could not extend file", "enospc")
+from ml_assets.lib.faults import chain, full_disk
 
 LONGEST_HOME = 400
 """Bytes. The longest path below it, a run's history with SQLite's journal, takes 69 more of SQLite's 511."""
 
+_ROOM_MB = 64
+"""With more than this free it is not the disk of the home that is full, but a server's; PostgreSQL asks for 16."""
+
 
 class Refusal(RuntimeError):
     """Something cannot be done; the message is one sentence that says what and what to do."""
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything that caused it, outermost first."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def sentence(error: BaseException, home: Path) -> str | None:
@@ -32,8 +24,11 @@ def sentence(error: BaseException, home: Path) -> str | None:
     from ml_assets.services import ServiceError
 
     causes = list(chain(error))
-    if any(_disk_is_full(cause) for cause in causes):
+    if full_disk(error):
         free = shutil.disk_usage(_existing(home)).free // 2**20
+        elsewhere = [str(cause) for cause in causes if isinstance(cause, StoreUnavailable)]
+        if elsewhere and free > _ROOM_MB:
+            return elsewhere[0]
         return (
             f"The disk that holds {home} is full ({free} MB free): make room or set ML_ASSETS_HOME to a "
             "folder on another disk, then run the same command again; what was written before is intact."
@@ -70,13 +65,6 @@ def require_home(home: Path) -> None:
         raise Refusal(
             f"{place} is not a folder, so nothing can be kept in {home}: set ML_ASSETS_HOME to another path."
         )
-
-
-def _disk_is_full(cause: BaseException) -> bool:
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    text = str(cause).lower()
-    return any(mark in text for mark in FULL_DISK)
 
 
 def _existing(folder: Path) -> Path:

@@ -8,14 +8,17 @@ and is otherwise free.
 import time
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 
 from ml_assets import metadata
 from ml_assets.contracts import TABLES, Contract
+from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, told
 from ml_assets.lib.validation import WHOLE, Limits, Window, micros
+from ml_assets.resources.base import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,16 +48,24 @@ class TableIOManager(dg.ConfigurableIOManager):
 
         Raises:
             ContractViolation: rows, columns or types break the contract; the table is as it was.
+            TableUnavailable: a disk is full, or a server is not there or went away; the rows are the old ones or,
+                if the write was just being committed, the new ones.
         """
         from ml_assets.lib.staging import stage
 
         start = time.perf_counter()
-        rows = self._rows(obj)
+        asset = "/".join(context.asset_key.path)
+        with self._told(asset, GATHERED):
+            rows = self._rows(obj)
         try:
-            contract = self._output_contract(context, rows)
+            with self._told(asset, READ):
+                contract = self._output_contract(context, rows)
             window, bucket_us = output_window(context, contract)
-            with stage(rows, contract, self.limits, window, bucket_us) as staged:
-                changed = self._write(contract, staged)
+            with self._told(asset, GATHERED):
+                staged = stage(rows, contract, self.limits, window, bucket_us)
+            with staged:
+                with self._told(asset, WRITTEN):
+                    changed = self._write(contract, staged)
                 self._committed(obj)
                 _report(context, contract, staged, time.perf_counter() - start, changed)
         finally:
@@ -68,13 +79,37 @@ class TableIOManager(dg.ConfigurableIOManager):
         is streamed. The metadata `columns` of the input names the columns to read. A consumer with
         partitions gets the rows of its own, any other consumer all rows.
         """
-        contract = self._input_contract(context)
-        columns = (context.definition_metadata or {}).get("columns")
-        names = list(columns) if columns else list(contract.names)
-        return self._load(context.dagster_type.typing_type, contract, names, input_window(context, contract))
+        with self._told("/".join(context.asset_key.path), READ):
+            contract = self._input_contract(context)
+            columns = (context.definition_metadata or {}).get("columns")
+            names = list(columns) if columns else list(contract.names)
+            window = input_window(context, contract)
+            return self._load(context.dagster_type.typing_type, contract, names, window)
 
     def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
-        return as_type(self._read(contract, columns, window), wanted)
+        return as_type(self._streamed(contract.asset, self._read(contract, columns, window)), wanted)
+
+    def _streamed(self, asset: str, reader: "pa.RecordBatchReader") -> "pa.RecordBatchReader":
+        """The same batches; a fault in the midst of them, when load_input has long returned, is told as well."""
+        import pyarrow as pa
+
+        def batches() -> "Iterator[pa.RecordBatch]":
+            with self._told(asset, READ), reader:
+                yield from reader
+
+        return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+    def _told(self, asset: str, when: str) -> AbstractContextManager[None]:
+        """Faults that lie outside are told in a sentence; see outages.py."""
+        resources = [getattr(self, name) for name in type(self).model_fields]
+        urls = [
+            plain(getattr(resource, name))
+            for resource in resources
+            if isinstance(resource, dg.ConfigurableResource)
+            for name in type(resource).model_fields
+            if name.endswith("url")
+        ]
+        return told(asset, when, urls)
 
     def _output_contract(self, context: dg.OutputContext, rows: Any) -> Contract:
         asset = "/".join(context.asset_key.path)

@@ -1,0 +1,101 @@
+"""Which faults lie outside: a full disk, a server that went away, a server that failed. They need a person.
+
+What belongs here: how the drivers of all stores tell of these. They are told apart by the driver's own codes
+and types where it has some, and by the words of the engine where it has none. What does not: what is said of
+them, and other faults.
+"""
+
+import errno
+import sys
+from collections.abc import Iterator
+
+FULL_DISK = (
+    "no space left on device",
+    "disk is full",
+    "disk full",
+    "could not extend file",
+    "enospc",
+    "not enough space",
+    "unable to persist to disk",
+)
+"""What engines write when a disk is full."""
+
+_LOST = (
+    ("httpx", "TransportError"),
+    ("redis.exceptions", "ConnectionError"),
+    ("redis.exceptions", "TimeoutError"),
+    ("clickhouse_connect.driver.exceptions", "OperationalError"),
+    ("clickhouse_connect.driver.exceptions", "StreamFailureError"),
+    ("urllib3.exceptions", "HTTPError"),
+    ("builtins", "ConnectionError"),
+)
+"""Types by which a driver says that the other side is gone, or does not answer."""
+
+_LOST_WORDS = ("server closed the connection", "could not connect to server", "unable to connect to postgres")
+"""The same in the words of libpq, which is all that DuckDB passes on."""
+
+_FAILED = (("chromadb.errors", "InternalError"),)
+"""Types by which a server says that it could not go on. Chroma keeps the reason, such as a full disk, to itself."""
+
+_FULL_SQLSTATES = ("53100",)
+_LOST_SQLSTATES = ("08", "57P")
+"""Beginnings of PostgreSQL's codes for a broken connection and for a server that is shut down or has crashed."""
+
+_FAILED_SQLSTATES = ("58", "XX")
+"""The same for files that it cannot use, and for data that it finds damaged."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything that caused it, outermost first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def full_disk(error: BaseException) -> BaseException | None:
+    """The fault that tells of a full disk, if there is one among the error and its causes."""
+    return next((cause for cause in chain(error) if _is_full(cause)), None)
+
+
+def lost_server(error: BaseException) -> BaseException | None:
+    """The fault that tells of a server that went away, if there is one among the error and its causes."""
+    return next((cause for cause in chain(error) if _is_lost(cause)), None)
+
+
+def failed_server(error: BaseException) -> BaseException | None:
+    """The fault that tells of a server that could not go on, if there is one among the error and its causes."""
+    return next((cause for cause in chain(error) if _is_failed(cause)), None)
+
+
+def _is_full(cause: BaseException) -> bool:
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if sqlstate := getattr(cause, "sqlstate", None):
+        return sqlstate in _FULL_SQLSTATES
+    # A row that holds such words is no full disk: what quotes rows is a ValueError or a LookupError.
+    text = str(cause).lower()
+    return not isinstance(cause, ValueError | LookupError) and any(mark in text for mark in FULL_DISK)
+
+
+def _is_lost(cause: BaseException) -> bool:
+    if _is_of(cause, "psycopg", "OperationalError"):
+        sqlstate = getattr(cause, "sqlstate", None)
+        return sqlstate is None or sqlstate.startswith(_LOST_SQLSTATES)
+    if any(_is_of(cause, *kind) for kind in _LOST):
+        return True
+    text = str(cause).lower()
+    return _is_of(cause, "duckdb", "Error") and any(words in text for words in _LOST_WORDS)
+
+
+def _is_failed(cause: BaseException) -> bool:
+    sqlstate = getattr(cause, "sqlstate", None) or ""
+    return sqlstate.startswith(_FAILED_SQLSTATES) or any(_is_of(cause, *kind) for kind in _FAILED)
+
+
+def _is_of(cause: BaseException, module: str, name: str) -> bool:
+    """Whether it is of a type of a library, which is not imported for that: whoever raised it has done so."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(cause, kind)
