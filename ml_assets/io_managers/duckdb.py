@@ -6,7 +6,7 @@ commit to a table. (DuckLake finds conflicts at commit; two inserts into one emp
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -172,11 +172,15 @@ def _is_conflict(fault: BaseException) -> bool:
 
 
 def _write_once(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
+    import duckdb
+
     connection.execute("BEGIN")
     try:
         changed = _apply(connection, contract, staged)
     except BaseException:
-        connection.execute("ROLLBACK")
+        # Without a catalog there is nothing to roll back; the first fault is the one to tell.
+        with suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
         raise
     # A COMMIT that fails has already ended the transaction.
     connection.execute("COMMIT")

@@ -6,10 +6,9 @@ What belongs here: what is said, for all stores at one place. What does not: how
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from textwrap import shorten
 
 from ml_assets.lib.faults import chain, failed_server, full_disk, lost_server
-from ml_assets.resources.base import StoreUnavailable, without_password
+from ml_assets.resources.base import StoreUnavailable, one_sentence, without_password
 
 GATHERED = "its rows were being gathered"
 WRITTEN = "it was being written"
@@ -21,7 +20,7 @@ _STATE = {
     READ: "",
 }
 _LONGEST_CAUSE = 300
-"""Characters of a driver's message; DuckDB's holds whole statements."""
+"""Characters of a driver's message; DuckDB's holds whole statements, and the reason at its end."""
 
 
 class TableUnavailable(StoreUnavailable):
@@ -40,10 +39,13 @@ def told(asset: str, when: str, urls: Iterable[str]) -> Iterator[None]:
     Raises:
         TableUnavailable: instead of a driver's exception, or of one that names the server alone.
     """
+    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.lib.conflicts import WriteBusy
+
     try:
         yield
-    except TableUnavailable:
-        raise  # of another table, whose rows these were to become
+    except (ContractViolation, WriteBusy, TableUnavailable):
+        raise  # sentences already; the last one of another table, whose rows these were to become
     except Exception as fault:
         said = _sentence(asset, when, fault)
         if said is None:
@@ -61,10 +63,12 @@ def _sentence(asset: str, when: str, fault: Exception) -> str | None:
     elif lost := lost_server(fault):
         what, cause, remedy = "a server went away", lost, "see with 'ml-assets status' which one, start it"
     elif failed := failed_server(fault):
-        what, cause, remedy = "a server failed", failed, "see its log, and that its disk has space left,"
+        what, cause, remedy = "a server failed", failed, "see its log, and that its disk has space left, restart it"
     else:
         return None
-    words = shorten(str(cause), _LONGEST_CAUSE, placeholder="...").rstrip(".") or type(cause).__name__
+    words = one_sentence(cause).rstrip(".")
+    if len(words) > _LONGEST_CAUSE:
+        words = f"{words[: _LONGEST_CAUSE // 3]} ... {words[-_LONGEST_CAUSE * 2 // 3 :]}"
     return f"{asset}: {what} while {when} ({words}): {remedy} and run this again.{_STATE[when]}"
 
 

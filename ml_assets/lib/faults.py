@@ -31,11 +31,19 @@ _LOST = (
 )
 """Types by which a driver says that the other side is gone, or does not answer."""
 
-_LOST_WORDS = ("server closed the connection", "could not connect to server", "unable to connect to postgres")
+_LOST_WORDS = (
+    "server closed the connection",
+    "no connection to the server",
+    "could not connect to server",
+    "unable to connect to postgres",
+)
 """The same in the words of libpq, which is all that DuckDB passes on."""
 
 _FAILED = (("chromadb.errors", "InternalError"),)
 """Types by which a server says that it could not go on. Chroma keeps the reason, such as a full disk, to itself."""
+
+_FAILED_WORDS = ("failed to execute query", "failed to prepare", "current transaction is aborted")
+"""How DuckDB tells of a catalog that did not answer a statement of its own, with or without the reason."""
 
 _FULL_SQLSTATES = ("53100",)
 _LOST_SQLSTATES = ("08", "57P")
@@ -86,13 +94,19 @@ def _is_lost(cause: BaseException) -> bool:
         return sqlstate is None or sqlstate.startswith(_LOST_SQLSTATES)
     if any(_is_of(cause, *kind) for kind in _LOST):
         return True
-    text = str(cause).lower()
-    return _is_of(cause, "duckdb", "Error") and any(words in text for words in _LOST_WORDS)
+    return _says(cause, _LOST_WORDS)
 
 
 def _is_failed(cause: BaseException) -> bool:
     sqlstate = getattr(cause, "sqlstate", None) or ""
-    return sqlstate.startswith(_FAILED_SQLSTATES) or any(_is_of(cause, *kind) for kind in _FAILED)
+    if sqlstate.startswith(_FAILED_SQLSTATES) or any(_is_of(cause, *kind) for kind in _FAILED):
+        return True
+    return _says(cause, _FAILED_WORDS)
+
+
+def _says(cause: BaseException, phrases: tuple[str, ...]) -> bool:
+    text = str(cause).lower()
+    return _is_of(cause, "duckdb", "Error") and any(phrase in text for phrase in phrases)
 
 
 def _is_of(cause: BaseException, module: str, name: str) -> bool:

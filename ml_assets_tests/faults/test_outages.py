@@ -1,0 +1,249 @@
+"""A disk that fills up, a server that goes away, both in the midst of a write or a read.
+
+The old rows are there afterwards, the error is a sentence that names the table and says what to do, and once
+the fault is gone the next write simply succeeds.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from ml_assets import services
+from ml_assets.contracts import TABLES, Column, Contract
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.io_managers.chroma import ChromaIOManager
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager
+from ml_assets.io_managers.duckdb import DuckLakeIOManager
+from ml_assets.io_managers.outages import TableUnavailable
+from ml_assets.io_managers.postgres import PostgresIOManager
+from ml_assets.io_managers.redis import RedisIOManager
+from ml_assets.io_managers.sqlite import SQLiteIOManager
+from ml_assets.lib.arrow_types import arrow_schema
+from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.resources.redis import RedisResource
+from ml_assets.resources.sqlite import SQLiteResource
+
+ROWS = 600
+"""Of a write; half a megabyte."""
+
+CONTRACT = Contract(
+    "store/attacked",
+    "",
+    (
+        Column("id", "string", nullable=False),
+        Column("happened_at", "timestamp", nullable=False),
+        Column("text", "string", nullable=False),
+        Column("vector", "vector", nullable=False, dimension=3),
+    ),
+    key=("id",),
+    partition_column="happened_at",
+)
+DAILY = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_date="2026-01-04", timezone="UTC")
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Stored:
+    """A daily table in one store, written and read through Dagster."""
+
+    manager: TableIOManager
+    contract: Contract
+
+    def write(self, version: int) -> None:
+        @dg.asset(
+            key=self.contract.asset.split("/"),
+            io_manager_key="io",
+            partitions_def=DAILY,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+        )
+        def attacked() -> pa.Table:
+            return rows(version)
+
+        tags = {
+            "dagster/asset_partition_range_start": "2026-01-01",
+            "dagster/asset_partition_range_end": "2026-01-03",
+        }
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([attacked], resources={"io": self.manager}, instance=instance, tags=tags)
+
+    def read(self) -> pa.Table:
+        with dg.build_input_context(
+            asset_key=dg.AssetKey(self.contract.asset.split("/")),
+            dagster_type=dg.PythonObjectDagsterType(pa.Table),
+        ) as context:
+            return self.manager.load_input(context).sort_by("id")
+
+
+def rows(version: int) -> pa.Table:
+    """Rows that nothing can compress, other ones in each version."""
+    rng = random.Random(version)  # noqa: S311
+    ids = [f"{n:06}" for n in range(ROWS)]
+    return pa.table(
+        {
+            "id": ids,
+            "happened_at": pa.array(
+                [FIRST + timedelta(days=n % 3, seconds=n) for n in range(ROWS)], pa.timestamp("us", "UTC")
+            ),
+            "text": [rng.randbytes(350).hex() for _ in ids],
+            "vector": [[float(version), 1.0, 2.0]] * ROWS,
+        },
+        arrow_schema(CONTRACT),
+    )
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[[TableIOManager], Stored]:
+    """Makes the table of an IO manager known."""
+
+    def make(manager: TableIOManager) -> Stored:
+        contract = replace(CONTRACT, asset=f"{manager.store}/attacked")
+        monkeypatch.setitem(TABLES, contract.asset, contract)
+        return Stored(manager, contract)
+
+    return make
+
+
+def refused(what: Callable[[], Any], asset: str) -> str:
+    """The sentence by which something was refused."""
+    with pytest.raises(TableUnavailable) as caught:
+        what()
+    said = str(caught.value)
+    assert said.startswith(f"{asset}: "), said
+    assert "\n" not in said
+    assert said.endswith(".")
+    return said
+
+
+ON_DISK = {
+    "duckdb": lambda home, get: DuckLakeIOManager(
+        lake=DuckLakeResource(home=home, catalog_url=get("_catalog"))
+    ),
+    "postgres": lambda home, get: PostgresIOManager(postgres=PostgresResource(home=home)),
+    "clickhouse": lambda home, get: ClickHouseIOManager(clickhouse=ClickHouseResource(home=home)),
+    "chroma": lambda home, get: ChromaIOManager(chroma=ChromaResource(home=home), postgres=get("postgres")),
+    "sqlite": lambda home, get: SQLiteIOManager(sqlite=SQLiteResource(home=home)),
+    "serving": lambda home, get: RedisIOManager(redis=RedisResource(home=home), postgres=get("postgres")),
+}
+
+
+@pytest.mark.parametrize("store", ON_DISK)
+def test_a_disk_that_fills_up_leaves_the_old_rows(store, small_disk, stored, request):
+    disk = small_disk(200 if store == "postgres" else 64)
+    table = stored(ON_DISK[store](str(disk.folder), request.getfixturevalue))
+    table.write(1)
+    # Redis keeps a copy, which is filled after the commit: there the disk must be full before it.
+    disk.fill(left=0 if store == "serving" else 128 * 1024)
+    said = refused(lambda: table.write(2), table.contract.asset)
+    assert "space left" in said
+    assert table.read().equals(rows(1))
+    disk.empty()
+    if store == "chroma":
+        # As the sentence says: after a full disk Chroma 1.5.9 may wait for ever for a lock of its own.
+        assert "restart it" in said
+        services.stop_all(disk.folder)
+    assert table.read().equals(rows(1))
+    table.write(3)
+    assert table.read().equals(rows(3))
+
+
+def test_a_full_disk_for_temporary_files_leaves_the_old_rows(sqlite, small_disk, stored, monkeypatch):
+    """Rows that do not fit into memory wait in a file in the folder for temporary files."""
+    monkeypatch.setattr("ml_assets.lib.staging._MEMORY_BYTES", 0)
+    disk = small_disk(8)
+    monkeypatch.setattr("tempfile.tempdir", str(disk.folder))
+    table = stored(SQLiteIOManager(sqlite=sqlite))
+    table.write(1)
+    disk.fill(left=64 * 1024)
+    said = refused(lambda: table.write(2), "sqlite/attacked")
+    assert "no space left while its rows were being gathered" in said
+    assert table.read().equals(rows(1))
+    disk.empty()
+    table.write(3)
+    assert table.read().equals(rows(3))
+
+
+SECRET = "tell/nobody"
+"""With a character that a URL must encode."""
+
+
+@pytest.fixture
+def wired(store: str, wire: Callable[..., Any], request: pytest.FixtureRequest) -> tuple[Any, TableIOManager]:
+    """An IO manager that reaches its server by a wire; by a URL with a password, where there can be one."""
+    get = request.getfixturevalue
+    if store in ("postgres", "duckdb"):
+        url = get("_database" if store == "postgres" else "_catalog")
+        between = wire(f"{parse_qs(urlsplit(url).query)['host'][0]}/.s.PGSQL.5432")
+        far = f"postgresql://postgres:tell%2Fnobody@127.0.0.1:{between.port}{urlsplit(url).path}"
+        if store == "postgres":
+            return between, PostgresIOManager(postgres=PostgresResource(home="unused", url=far))
+        lake = DuckLakeResource(home=str(get("tmp_path")), catalog_url=far)
+        return between, DuckLakeIOManager(lake=lake)
+    if store == "serving":
+        between = wire(urlsplit(get("redis").url).path)
+        far = f"redis://default:tell%2Fnobody@127.0.0.1:{between.port}/1"
+        redis = RedisResource(home="unused", url=far)
+        return between, RedisIOManager(redis=redis, postgres=get("postgres"))
+    if store == "chroma":
+        parts = urlsplit(get("chroma").server_url())
+        between = wire((parts.hostname, parts.port))
+        chroma = ChromaResource(home="unused", url=f"http://127.0.0.1:{between.port}")
+        return between, ChromaIOManager(chroma=chroma, postgres=get("postgres"))
+    parts = urlsplit(get("shared_clickhouse_server").url)
+    between = wire((parts.hostname, parts.port))
+    far = f"clickhouse://{parts.username}:{parts.password}@127.0.0.1:{between.port}"
+    return between, ClickHouseIOManager(clickhouse=ClickHouseResource(home="unused", url=far))
+
+
+SERVERS = ("duckdb", "postgres", "clickhouse", "chroma", "serving")
+
+
+@pytest.mark.parametrize(
+    ("store", "part"),
+    # Most of what DuckLake sends is about opening the catalog.
+    [("duckdb", 0.5), ("duckdb", 0.95), ("duckdb", 0.97), *((store, 0.5) for store in SERVERS[1:])],
+)
+def test_a_server_that_goes_away_during_a_write_leaves_the_old_rows(store, part, wired, stored):
+    """After a part of what a write of the same size has sent and received."""
+    between, manager = wired
+    table = stored(manager)
+    table.write(0)
+    before = between.carried
+    table.write(1)
+    between.cut_after(int(part * (between.carried - before)))
+    said = refused(lambda: table.write(2), table.contract.asset)
+    assert between.is_cut
+    assert_no_secret(said)
+    between.mend()
+    assert table.read().equals(rows(1))
+    table.write(3)
+    assert table.read().equals(rows(3))
+
+
+def assert_no_secret(said: str) -> None:
+    for secret in (SECRET, "tell%2Fnobody", "s3cret"):
+        assert secret not in said
+
+
+@pytest.mark.parametrize("store", [s for s in SERVERS if s != "serving"])
+def test_a_server_that_goes_away_during_a_read_is_told_of(store, wired, stored):
+    between, manager = wired
+    table = stored(manager)
+    table.write(1)
+    before = between.carried
+    table.read()
+    between.cut_after((between.carried - before) // 2)
+    said = refused(table.read, table.contract.asset)
+    assert between.is_cut
+    assert_no_secret(said)
+    between.mend()
+    assert table.read().equals(rows(1))
