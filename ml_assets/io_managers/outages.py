@@ -57,13 +57,21 @@ def told(asset: str, when: str, urls: Iterable[str]) -> Iterator[None]:
 
 def _sentence(asset: str, when: str, fault: Exception) -> str | None:
     if full := full_disk(fault):
-        what, cause, remedy = "there was no space left", full, "make room on that disk"
+        what, cause, remedy = (
+            "there was no space left",
+            full,
+            "make room on that disk, restart its server if that hangs",
+        )
     elif isinstance(fault, StoreUnavailable):
         return f"{asset}: {fault}{_STATE[when]}"
     elif lost := lost_server(fault):
         what, cause, remedy = "a server went away", lost, "see with 'ml-assets status' which one, start it"
     elif failed := failed_server(fault):
-        what, cause, remedy = "a server failed", failed, "see its log, and that its disk has space left, restart it"
+        what, cause, remedy = (
+            "a server failed",
+            failed,
+            "see its log, and that its disk has space left, restart it",
+        )
     else:
         return None
     words = one_sentence(cause).rstrip(".")

@@ -154,8 +154,17 @@ def _insert(
 ) -> None:
     names = ", ".join(map(quote_identifier, contract.names))
     statement = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(contract.columns))})"
+    from sqlite3 import IntegrityError
+
+    from ml_assets.lib.arrow_types import key_taken
+
     for batch in staged.batches(buckets):
-        connection.executemany(statement, _encoded(batch, contract))
+        try:
+            connection.executemany(statement, _encoded(batch, contract))
+        except IntegrityError as fault:
+            if "UNIQUE" not in str(fault):
+                raise
+            raise key_taken(contract, str(fault)) from fault
 
 
 def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:

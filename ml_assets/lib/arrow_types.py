@@ -35,6 +35,16 @@ class ContractViolation(ValueError):
     """Rows that a table's contract does not allow. One sentence: table, column, values, way out."""
 
 
+def key_taken(contract: Contract, found: str) -> ContractViolation:
+    """The error for a row whose key another partition holds; `found` says which one, in the store's words."""
+    within = "the whole table" if contract.unique_across_days else "a day"
+    return ContractViolation(
+        f"{contract.asset}: key {', '.join(contract.key)} is unique within {within}, and a partition that is not being "
+        f"written has it already ({found.rstrip('.')}): name another column in the key, too, or change the row. "
+        "Nothing was written."
+    )
+
+
 def never_written(asset: str) -> LookupError:
     """The error for a table that is asked for before it exists."""
     return LookupError(f"{asset} has never been written here: materialize it first.")

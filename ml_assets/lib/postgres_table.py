@@ -16,6 +16,7 @@ from ml_assets.contracts import Column, Contract
 from ml_assets.lib.arrow_types import (
     ContractViolation,
     arrow_schema,
+    key_taken,
     never_written,
     vectors_from_text,
     vectors_to_text,
@@ -96,8 +97,19 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
 
     Raises:
         ContractViolation: the table in the database is not the contract's and cannot be made so, or a row
-            that somebody else owns has the key of one of ours.
+            that somebody else owns has the key of one of ours, or one in another partition of the same day.
     """
+    import psycopg
+
+    try:
+        return _write(connection, contract, staged)
+    except psycopg.errors.UniqueViolation as fault:
+        if fault.diag.table_name != contract.table:
+            raise
+        raise key_taken(contract, fault.diag.message_detail or "") from fault
+
+
+def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:
     lock(connection, contract.asset)
     ensure_table(connection, contract)
     if contract.mode == "upsert":

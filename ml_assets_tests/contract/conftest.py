@@ -26,6 +26,7 @@ from ml_assets.lib.staging import TableState
 
 FIRST = date(2026, 1, 1)
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST.isoformat(), end_date="2026-02-01", timezone="UTC")
+HOURLY = dg.HourlyPartitionsDefinition("2026-01-01-00:00", "2026-01-03-00:00", timezone="UTC")
 
 COLUMNS = (
     Column("id", "string", nullable=False),
@@ -58,6 +59,11 @@ class Case:
     recorded: Callable[[Contract], TableState]
     measured: Callable[[Contract], TableState]
     instance: dg.DagsterInstance
+    partitions: dg.TimeWindowPartitionsDefinition = DAILY
+
+    def hourly(self) -> None:
+        """Partition the table by the hour; what is a date elsewhere is a datetime then."""
+        self.partitions = HOURLY
 
     def change(self, **changes: Any) -> None:
         """Give the table another contract."""
@@ -73,13 +79,13 @@ class Case:
         return pa.Table.from_pylist(list(rows), arrow_schema(self.contract))
 
     def write(self, data: Any, first: date | None = FIRST, days: int = 1) -> dg.ExecuteInProcessResult:
-        """Materialize the asset with this data for some days, or for the whole table."""
+        """Materialize the asset with this data for some partitions, or for the whole table."""
         daily = first is not None
 
         @dg.asset(
             key=self.key,
             io_manager_key="io",
-            partitions_def=DAILY if daily else None,
+            partitions_def=self.partitions if daily else None,
             backfill_policy=dg.BackfillPolicy.single_run(),
         )
         def table() -> Any:
@@ -87,20 +93,27 @@ class Case:
 
         tags = {}
         if first is not None:
-            last = first + timedelta(days=days - 1)
+            step = timedelta(days=1) if self.partitions is DAILY else timedelta(hours=1)
+            last = first + step * (days - 1)
             tags = {
-                "dagster/asset_partition_range_start": first.isoformat(),
-                "dagster/asset_partition_range_end": last.isoformat(),
+                "dagster/asset_partition_range_start": first.strftime(self.partitions.fmt),
+                "dagster/asset_partition_range_end": last.strftime(self.partitions.fmt),
             }
         return dg.materialize([table], resources={"io": self.manager}, instance=self.instance, tags=tags)
 
     def read(
-        self, annotation: Any = pa.Table, columns: list[str] | None = None, day: date | None = None
+        self,
+        annotation: Any = pa.Table,
+        columns: list[str] | None = None,
+        day: date | None = None,
+        until: date | None = None,
     ) -> Any:
-        """Load the asset as a consumer with this annotation would."""
+        """Load the asset as a consumer with this annotation would: all of it, a partition, or a range of them."""
         found = []
 
-        upstream = dg.AssetSpec(self.key, partitions_def=DAILY if day else None).with_io_manager_key("io")
+        upstream = dg.AssetSpec(
+            self.key, partitions_def=self.partitions if day else None
+        ).with_io_manager_key("io")
 
         def consume(context: dg.AssetExecutionContext, rows: Any) -> None:
             found.append(rows.read_all() if isinstance(rows, pa.RecordBatchReader) else rows)
@@ -109,14 +122,19 @@ class Case:
         consumer = dg.asset(
             key="consumer",
             ins={"rows": dg.AssetIn(self.key, metadata={"columns": columns} if columns else {})},
-            partitions_def=DAILY if day else None,
+            partitions_def=self.partitions if day else None,
+            backfill_policy=dg.BackfillPolicy.single_run(),
         )(consume)
+        edges = {"start": day, "end": until or day} if day else {}
         result = dg.materialize(
             [upstream, consumer],
             selection=[consumer],
             resources={"io": self.manager},
             instance=self.instance,
-            partition_key=day.isoformat() if day else None,
+            tags={
+                f"dagster/asset_partition_range_{edge}": moment.strftime(self.partitions.fmt)
+                for edge, moment in edges.items()
+            },
         )
         assert result.success
         return found[0]
