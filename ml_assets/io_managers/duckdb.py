@@ -342,17 +342,23 @@ def _fit_columns(
                 continue
             difference = (
                 f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
-                f"value for it; run {statement} DEFAULT ... and {alter} SET NOT NULL, make it nullable"
+                f"value for it; run {statement} DEFAULT ..., make it nullable"
             )
         elif existing[column.name][0] != kind:
             difference = (
                 f"column {column.name!r} is {existing[column.name][0]} in the lake and {kind} in the contract; run "
                 f"{alter} SET TYPE {kind}"
             )
-        elif existing[column.name][1] != required:
+        elif existing[column.name][1] and not required:
             difference = (
-                f"column {column.name!r} may {'be' if required else 'not be'} null in the lake and may "
-                f"{'not be' if required else 'be'} in the contract; run {alter} {'SET' if required else 'DROP'} NOT NULL"
+                f"column {column.name!r} may not be null in the lake and may be in the contract; run {alter} DROP "
+                "NOT NULL"
+            )
+        elif required and not existing[column.name][1] and _holds_null(connection, contract, column):
+            name = quote_identifier(column.name)
+            difference = (
+                f"column {column.name!r} holds nulls in the lake and may not be null in the contract; run UPDATE "
+                f"{_name(contract)} SET {name} = ... WHERE {name} IS NULL"
             )
         else:
             continue
@@ -364,6 +370,16 @@ def _fit_columns(
                 f"{contract.asset}: the table has a column {name!r} that the contract does not have; run ALTER TABLE "
                 f"{_name(contract)} DROP COLUMN {quote_identifier(name)}, or add it to the contract. Nothing was written."
             )
+
+
+def _holds_null(connection: "duckdb.DuckDBPyConnection", contract: Contract, column: Column) -> bool:
+    """Asked where the lake would allow a null: a column added later can never be made NOT NULL in DuckLake 1.5.
+
+    Validation keeps new nulls out, so that only old ones matter.
+    """
+    name = quote_identifier(column.name)
+    found = connection.execute(f"SELECT 1 FROM {_name(contract)} WHERE {name} IS NULL LIMIT 1").fetchall()
+    return bool(found)
 
 
 def create_statements(contract: Contract) -> list[str]:

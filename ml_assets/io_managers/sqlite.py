@@ -199,7 +199,11 @@ def _fit_columns(
     from ml_assets.lib.arrow_types import ContractViolation
 
     table = quote_identifier(contract.table)
-    rebuild = f"ALTER TABLE {table} RENAME TO old_{contract.table}, materialize again"
+    # The indexes keep their names when the table is renamed, and the new table's could not be made.
+    drops = "".join(f" and DROP INDEX IF EXISTS {name}" for name in _indexes(contract))
+    rebuild = (
+        f"ALTER TABLE {table} RENAME TO {quote_identifier(f'old_{contract.table}')}{drops}, materialize again"
+    )
     for column in contract.columns:
         kind, required = _TYPES[column.type], _is_required(contract, column)
         if column.name in existing and existing[column.name] != (kind, required):
@@ -244,15 +248,20 @@ def create_statements(contract: Contract) -> list[str]:
     if contract.key and _across(contract):
         columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
     statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
-    index = f"{contract.table}_{{}}"
+    for name, (unique, expression) in _indexes(contract).items():
+        statements.append(f"CREATE {unique}INDEX {name} ON {table} ({expression})")
+    return statements
+
+
+def _indexes(contract: Contract) -> dict[str, tuple[str, str]]:
+    """By its quoted name, what an index is made of: UNIQUE or nothing, and the columns."""
+    found = {}
     if contract.key and not _across(contract):
-        name = quote_identifier(index.format("key"))
-        statements.append(f"CREATE UNIQUE INDEX {name} ON {table} ({_conflict_target(contract)})")
+        found[quote_identifier(f"{contract.table}_key")] = ("UNIQUE ", _conflict_target(contract))
     for column in [contract.partition_column, *(key.column for key in contract.foreign_keys)]:
         if column:
-            name = quote_identifier(index.format(column))
-            statements.append(f"CREATE INDEX {name} ON {table} ({quote_identifier(column)})")
-    return statements
+            found[quote_identifier(f"{contract.table}_{column}")] = ("", quote_identifier(column))
+    return found
 
 
 def _across(contract: Contract) -> bool:

@@ -20,6 +20,14 @@ def test_rows_come_back_as_they_were_written(case, row):
     assert case.recorded(case.contract).rows == 2
 
 
+def test_columns_in_another_order_are_mapped_by_name(case, row):
+    """`text` and `kind`, `amount` and `count` are of one type or nearly: by position they would change places."""
+    given = case.table(row("one", text="b", kind="a", amount=2.0, count=7))
+    case.write(given.select(given.column_names[::-1]))
+    case.write(case.table(row("two", day=1)).to_pandas().sort_index(axis="columns"), first=SECOND)
+    assert case.read().sort_by("id").to_pylist() == [*given.to_pylist(), row("two", day=1)]
+
+
 def test_overwriting_one_day_leaves_the_other(case, row):
     case.write(case.table(row("one"), row("two", day=1)), days=2)
     case.write(case.table(row("three", day=1)), first=SECOND)
@@ -110,3 +118,29 @@ def test_upsert_deletes_nothing(case, row):
 def _written(result, case):
     (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == case.key]
     return event.materialization.metadata["written"].value
+
+
+@pytest.mark.parametrize("case", ["serving"], indirect=True)
+def test_lookup_sees_what_was_overwritten_and_deleted(case, row):
+    """From Redis itself: what is asked of PostgreSQL instead would be right as well."""
+    case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)
+    case.write(case.table(row("one", amount=9.0)))
+    assert found_in_redis(case, "one") == row("one", amount=9.0)
+    assert found_in_redis(case, "two") is None
+    assert found_in_redis(case, "far") == row("far", day=1)
+    case.write(case.table(), days=2)
+    assert found_in_redis(case, "one") is None
+    assert found_in_redis(case, "far") is None
+
+
+def found_in_redis(case, entity):
+    """What `lookup` gives, which must be the same without PostgreSQL wherever Redis has the row."""
+    from ml_assets.io_managers import redis as redis_io
+    from ml_assets.resources.postgres import PostgresResource
+
+    found = case.manager.lookup(case.contract.asset, entity)
+    if found is not None:
+        nowhere = PostgresResource(url="postgresql://127.0.0.1:9/none")
+        with case.manager.redis.client() as cache:
+            assert redis_io.lookup(cache, nowhere, case.contract, entity) == found
+    return found
