@@ -4,10 +4,13 @@ The month of hourly overwrites is `python -m benchmarks maintenance`; here it is
 """
 
 import multiprocessing
+import os
 import random
+import shutil
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +191,27 @@ def test_folders_of_killed_processes_go(home: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("time.time", lambda: later)
     assert keep(keeper).done
     assert not left.exists()
+
+
+def an_orphan(folder: Path) -> Path:
+    """A file such as a killed writer leaves, old enough to be taken for one."""
+    (written, *_) = sorted(folder.rglob("ducklake-*.parquet"))
+    orphan = written.with_name(f"ducklake-{uuid.uuid4()}.parquet")
+    shutil.copy(written, orphan)
+    os.utime(orphan, (0, 0))
+    return orphan
+
+
+def test_orphans_of_a_lake_go_and_those_of_a_shared_folder_stay(home: Path):
+    place = site("duckdb", home)
+    place.write([0], 0)
+    lake: Any = store_resources(Settings(home=home))["lake"]
+    other = Path(lake.mark(str(uuid.uuid4())))
+    other.touch()
+    orphan = an_orphan(Path(lake.data))
+    (kept,) = [u for u in maintain(store_resources(Settings(home=home)), TERMS) if u.store == "duckdb"]
+    assert orphan.exists()
+    assert any("another catalog has its data there" in done for done in kept.done), kept
+    other.unlink()
+    nights_later(place)
+    assert not orphan.exists()

@@ -1,0 +1,87 @@
+"""`ml-assets recover` after a writer was killed half-way, in the two stores that stage apart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ml_assets.build import store_resources
+from ml_assets.settings import Settings
+
+WRITER = """
+import os, signal, sys
+import pyarrow as pa
+from ml_assets.build import store_resources
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers import chroma, clickhouse
+from ml_assets.lib.arrow_types import arrow_schema
+from ml_assets.lib.staging import stage
+from ml_assets.lib.validation import WHOLE
+from ml_assets.settings import Settings
+
+store, version, dies = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if dies:
+    place = {"chroma": (chroma, "_flip"), "clickhouse": (clickhouse, "publish")}[store]
+    setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+columns = (
+    Column("id", "string", nullable=False),
+    Column("version", "int64", nullable=False),
+    Column("vector", "vector", nullable=False, dimension=2),
+)
+contract = Contract(f"{store}/attacked", "", columns, key=("id",))
+resources = store_resources(Settings())
+manager = {
+    "chroma": lambda: chroma.ChromaIOManager(chroma=resources["chroma"], postgres=resources["postgres"]),
+    "clickhouse": lambda: clickhouse.ClickHouseIOManager(clickhouse=resources["clickhouse"]),
+}[store]()
+rows = [{"id": str(n), "version": version, "vector": [1.0, float(version)]} for n in range(10)]
+with stage(pa.Table.from_pylist(rows, arrow_schema(contract)), contract, manager.limits) as staged:
+    manager._write(contract, staged)
+print(*set(manager._read(contract, ["version"], WHOLE).read_all()["version"].to_pylist()))
+"""
+
+
+@pytest.fixture
+def places(environment, shared_clickhouse_server) -> dict[str, str]:
+    """A home whose ClickHouse is a server: an embedded one recovers by itself when it is opened."""
+    return {**environment, "ML_ASSETS_CLICKHOUSE_URL": shared_clickhouse_server.url}
+
+
+def written(places: dict[str, str], store: str, version: int, dies: bool) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WRITER, store, str(version), "dies" if dies else ""]
+    return subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False)
+
+
+def held(settings: Settings, places: dict[str, str], store: str) -> list[int]:
+    """Versions of everything that the store itself holds, whether anybody may see it or not."""
+    changed = settings.model_copy(update={"clickhouse_url": places["ML_ASSETS_CLICKHOUSE_URL"]})
+    resources = store_resources(changed)
+    if store == "chroma":
+        with resources["chroma"].client() as client:
+            entries = client.get_collection("attacked", embedding_function=None).get(include=["metadatas"])
+        return sorted({int(one["version"]) for one in entries["metadatas"]})
+    with resources["clickhouse"].client() as client:
+        tables = client.query("SELECT name FROM system.tables WHERE database = 'ml_metrics'").result_rows
+        names = [name for (name,) in tables if name.startswith("attacked") and "__lock" not in name]
+        found = [client.query(f"SELECT DISTINCT version FROM {name}").result_rows for name in names]
+    return sorted({row[0] for rows in found for row in rows})
+
+
+@pytest.mark.parametrize(("store", "survivor"), [("chroma", 1), ("clickhouse", 2)])
+def test_recover_after_a_killed_write(store, survivor, places, settings, cli):
+    """Chroma's manifest was not changed yet, so what was added goes; ClickHouse's write was committed, so it is ended."""
+    assert written(places, store, 1, dies=False).stdout == "1\n"
+    assert written(places, store, 2, dies=True).returncode == -signal.SIGKILL
+    assert held(settings, places, store) == [1, 2]
+    environment = {name: value for name, value in places.items() if name != "ML_ASSETS_HOME"}
+    done = cli(settings.home, "recover", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["stores"][store]
+    assert told["state"] == "recovered"
+    assert any("attacked" in name for name in told["dealt_with"])
+    assert held(settings, places, store) == [survivor]
+    again = cli(settings.home, "recover", "--json", **environment)
+    assert {each["state"] for each in json.loads(again.stdout)["stores"].values()} == {"clean"}
