@@ -108,7 +108,9 @@ def test_the_lake_reads_the_file_of_one_day(written, monkeypatch):
 def files_read(case, query: str) -> int:
     with case.manager.lake.get_connection() as connection:
         ((_, plan),) = connection.execute(f"EXPLAIN ANALYZE {query}").fetchall()
-    return int(re.search(r"Total Files Read: (\d+)", plan)[1])
+    found = re.search(r"Total Files Read: (\d+)", plan)
+    assert found, plan
+    return int(found[1])
 
 
 @pytest.mark.parametrize("case", ["chroma"], indirect=True)
