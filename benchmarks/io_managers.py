@@ -386,7 +386,7 @@ def _chroma(store: ChromaResource, server: PostgresResource) -> Bench:
 def _serving(store: RedisResource, server: PostgresResource) -> Bench:
     def fill(connection: Any, contract: Contract) -> None:
         if (cache := store.client()) is not None:
-            redis._fill(cache, connection, contract)
+            redis._copy(cache, redis._pointer(contract), connection, contract)
 
     def raw(rows: pa.Table, contract: Contract) -> None:
         with server.connect(write=True) as connection:

@@ -241,19 +241,23 @@ def _version(connection: "psycopg.Connection", contract: Contract) -> str:
 
 def _fill(cache: "Redis", connection: "psycopg.Connection", contract: Contract) -> None:
     """Make Redis hold the version that a transaction sees, all at once. Nobody reads it before the pointer says so."""
-    from ml_assets.lib import postgres_table
-
     name = f"{_pointer(contract)}:{_version(connection, contract)}"
     filling = f"{name}:filling"
-    cache.delete(filling)
+    _copy(cache, filling, connection, contract)
+    if cache.exists(filling):  # a table without rows has no hash
+        cache.rename(filling, name)
+
+
+def _copy(cache: "Redis", name: str, connection: "psycopg.Connection", contract: Contract) -> None:
+    from ml_assets.lib import postgres_table
+
+    cache.delete(name)
     for batch in postgres_table.read(connection, contract, contract.names):
         for start in range(0, batch.num_rows, _FIELDS):
             rows = batch.slice(start, _FIELDS).to_pylist()
             cache.hset(
-                filling, mapping={row[contract.key[0]]: json.dumps(row, default=_json_time) for row in rows}
+                name, mapping={row[contract.key[0]]: json.dumps(row, default=_json_time) for row in rows}
             )
-    if cache.exists(filling):  # a table without rows has no hash
-        cache.rename(filling, name)
 
 
 def _json_time(value: Any) -> str:
