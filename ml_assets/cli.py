@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from ml_assets.errors import Refusal, require_home, sentence
+from ml_assets.errors import Refusal, interrupted, require_home, sentence
 from ml_assets.settings import Settings
 
 app = typer.Typer(
@@ -42,11 +42,11 @@ def _command(
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-        except KeyboardInterrupt:
-            _fail("Stopped; the next run goes on where this one ended.", status=130)
         except typer.Exit:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if interrupted(error):
+                _fail("Stopped; the next run goes on where this one ended.", status=130)
             told = sentence(error, _home())
             if told is None:
                 raise

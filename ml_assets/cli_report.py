@@ -1,7 +1,9 @@
 """What the command line shows: progress bars, tables, the summary of a demo."""
 
 import math
-from collections.abc import Iterator, Sized
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +29,44 @@ STATE_STYLE = {"healthy": "green", "busy": "yellow", "down": "bold red"}
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Told]:
-    """A bar for each phase that reports; on stderr, so that stdout can be piped, and only on a terminal."""
+    """A bar for each phase that reports; on stderr, so that stdout can be piped, and only on a terminal.
+
+    Raises:
+        KeyboardInterrupt: at the next report after Ctrl-C, if some library's handler has swallowed it.
+    """
+    with _ctrl_c() as pressed, _bars(quiet) as bars:
+
+        def told(phase: str, done: int, total: int) -> None:
+            if pressed():
+                raise KeyboardInterrupt
+            bars(phase, done, total)
+
+        yield told
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Asks whether Ctrl-C was pressed. The system tells, whatever handlers Dagster puts in the place of ours."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+        def pressed() -> bool:
+            try:
+                return signal.SIGINT in reader.recv(4096)
+            except BlockingIOError:
+                return False
+
+        try:
+            yield pressed
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Told]:
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda phase, done, total: None

@@ -18,6 +18,16 @@ class Refusal(RuntimeError):
     """Something cannot be done; the message is one sentence that says what and what to do."""
 
 
+def interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: Dagster and DuckDB make exceptions of their own of it."""
+    return any(
+        isinstance(cause, KeyboardInterrupt)
+        or type(cause).__name__ == "DagsterExecutionInterruptedError"
+        or (isinstance(cause, RuntimeError) and str(cause) == "Query interrupted")
+        for cause in chain(error)
+    )
+
+
 def sentence(error: BaseException, home: Path) -> str | None:
     """What to tell a person of a fault that is not a bug of ours; None if it may well be one."""
     from ml_assets.resources.base import StoreUnavailable

@@ -272,8 +272,11 @@ def test_clickhouse_in_use_by_another_process(cli, environment, settings):
         holder.wait()
 
 
-def test_ctrl_c_is_no_traceback(environment, settings):
-    settings.home.mkdir(parents=True)
+@pytest.mark.parametrize("runs", [0, 1, 2])
+def test_ctrl_c_is_no_traceback(environment, settings, runs):
+    """Before the first of Dagster's runs, within it, and within the next."""
+    land(settings.home, "runs", RUN)
+    shards = settings.home / "dagster" / "history" / "runs"
     started = subprocess.Popen(
         [sys.executable, "-c", "from ml_assets.cli import app; print('ready', flush=True); app()", "refresh"],
         env={**os.environ, **environment},
@@ -285,6 +288,8 @@ def test_ctrl_c_is_no_traceback(environment, settings):
     assert started.stdout.readline() == "ready\n"
     deadline = time.monotonic() + 60
     while not (settings.home / "dagster").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while len([*shards.glob("*-*.db")]) < runs and time.monotonic() < deadline:
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
     _, stderr = started.communicate(timeout=60)
