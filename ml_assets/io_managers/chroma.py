@@ -93,13 +93,13 @@ class ChromaIOManager(TableIOManager):
         return contract
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
-        client = self.chroma.client(write=True)
-        with self.postgres.connect(write=True) as connection:
-            changed = write(client, connection, contract, staged)
-        if changed:
-            # A transaction of its own, under the same lock: another writer may have come in between.
+        with self.chroma.client(write=True) as client:
             with self.postgres.connect(write=True) as connection:
-                sweep(client, connection, contract)
+                changed = write(client, connection, contract, staged)
+            if changed:
+                # A transaction of its own, under the same lock: another writer may have come in between.
+                with self.postgres.connect(write=True) as connection:
+                    sweep(client, connection, contract)
         return changed
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
@@ -110,8 +110,11 @@ class ChromaIOManager(TableIOManager):
         schema = arrow_schema(contract, columns)
 
         def batches() -> "Iterator[pa.RecordBatch]":
-            with self.postgres.connect(write=True) as connection:
-                yield from _entries(self.chroma.client(write=True), connection, contract, window, columns)
+            with (
+                self.postgres.connect(write=True) as connection,
+                self.chroma.client(write=True) as client,
+            ):
+                yield from _entries(client, connection, contract, window, columns)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -243,10 +246,10 @@ def forget(chroma: ChromaResource, postgres: PostgresResource, contract: Contrac
         connection.execute("DELETE FROM ledger.chroma_manifest WHERE collection = %s", [contract.table])
         connection.execute("DELETE FROM ledger.contracts WHERE asset = %s", [contract.asset])
         postgres_table.record(connection, contract, {}, None, 0)
-        client = chroma.client(write=True)
-        present = {collection.name for collection in client.list_collections()}
-        for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
-            client.delete_collection(name)
+        with chroma.client(write=True) as client:
+            present = {collection.name for collection in client.list_collections()}
+            for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
+                client.delete_collection(name)
 
 
 def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":

@@ -99,8 +99,11 @@ class ChromaResource(dg.ConfigurableResource):
             settings=Settings(anonymized_telemetry=False),
         )
         timeout_s = self.write_timeout_s if write else self.query_timeout_s
-        # chromadb waits for ever unless its session is told otherwise; it has no option for that.
-        client._server._session.timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        for server in (client._server, client._admin_client._server):
+            # chromadb waits for ever unless its session is told otherwise; it has no option for that.
+            server._session.timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+            # Stopped when the client is closed, which by itself leaves the connections open.
+            server.stop = server._session.close
         return client
 
     def query_similar(
