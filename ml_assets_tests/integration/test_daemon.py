@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +47,7 @@ LINES = (
     ),
     ("duckdb/raw_runs", "postgres/ml_experiments", "sqlite/ml_experiments", "sqlite/ml_model_artifacts"),
     ("duckdb/raw_runs", "duckdb/run_features", "serving/online_features"),
+    ("duckdb/run_features", "duckdb/model_performance_events"),
 )
 """From raw to the ends of the graph."""
 
@@ -152,25 +153,34 @@ def land(settings: Settings, stream: str, *rows: dict) -> None:
 
 
 def carried_through(instance: dg.DagsterInstance) -> bool:
-    """Whether each table was built after the one upstream, both days of them, and nothing is under way."""
+    """Whether each table was built after the one upstream, day by day, and nothing is under way."""
     failed = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
     assert failed == [], [run.run_id for run in failed]
-    built = {asset: latest(instance, asset) for line in LINES for asset in line}
+    built = {asset: events_by_day(instance, asset) for line in LINES for asset in line}
     return (
-        all(0 < built[parent] < built[child] for line in LINES for parent, child in pairwise(line))
-        and all(days_of(instance, asset) >= DAYS for asset in ("duckdb/raw_runs", *LINES[1]))
+        all(newer(built[child], built[parent]) for line in LINES for parent, child in pairwise(line))
+        and all(built[asset].keys() >= DAYS for asset in ("duckdb/raw_runs", *LINES[1]))
         and not instance.get_runs_count(dg.RunsFilter(statuses=list(UNDER_WAY)))
     )
 
 
-def latest(instance: dg.DagsterInstance, asset: str) -> int:
-    """Number of the last event that built a table, 0 if there is none."""
-    records = instance.fetch_materializations(dg.AssetKey.from_user_string(asset), limit=1).records
-    return records[0].storage_id if records else 0
+def events_by_day(instance: dg.DagsterInstance, asset: str) -> Mapping[str, int]:
+    """Number of the last event that built each day of a table; one without days has the day ''."""
+    asset_key = dg.AssetKey.from_user_string(asset)
+    event = dg.DagsterEventType.ASSET_MATERIALIZATION
+    if days := instance.get_latest_storage_id_by_partition(asset_key, event):
+        return days
+    records = instance.fetch_materializations(asset_key, limit=1).records
+    return {"": records[0].storage_id} if records else {}
 
 
-def days_of(instance: dg.DagsterInstance, asset: str) -> set[str]:
-    return set(instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset)))
+def newer(child: Mapping[str, int], parent: Mapping[str, int]) -> bool:
+    """Whether what a table holds was built after what it was built from."""
+    if not child or not parent:
+        return False
+    if "" in child or "" in parent:
+        return max(parent.values()) < max(child.values())
+    return all(at < child.get(day, 0) for day, at in parent.items())
 
 
 @pytest.mark.timeout(900)
