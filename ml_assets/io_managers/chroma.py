@@ -191,9 +191,8 @@ def write(
         held = measure(_entries(client, connection, contract), contract, staged.bucket_us)
         postgres_table.record(connection, contract, held, None, staged.bucket_us)
     else:
-        every = staged.window.whole
-        held = {b: state for b, state in staged.buckets.items() if every or b in changed}
-        postgres_table.record(connection, contract, held, None if every else changed, staged.bucket_us)
+        kept = None if staged.window.whole else changed
+        postgres_table.record(connection, contract, staged.buckets, kept, staged.bucket_us)
     return True
 
 

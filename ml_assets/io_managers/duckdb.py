@@ -202,9 +202,8 @@ def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: 
     if not changed:
         return False
     connection.execute(f"DELETE FROM {table} WHERE {windows_sql(contract, spans(staged, changed), _literal)}")
-    every = staged.window.whole
-    _insert(connection, contract, staged, set(staged.buckets) if every else changed)
-    _record(connection, contract, staged.buckets, None if every else changed, staged.bucket_us)
+    _insert(connection, contract, staged, changed)
+    _record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
     return True
 
 

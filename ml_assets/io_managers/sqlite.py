@@ -104,7 +104,6 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
     from ml_assets.lib.staging import confirmed, measure
 
     ensure_table(connection, contract)
-    every = staged.window.whole
     if contract.mode == "upsert":
         changed = set(staged.buckets)
     else:
@@ -122,8 +121,7 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
     if contract.mode == "upsert":
         _measure_again(connection, contract, changed | displaced, staged.bucket_us)
         return True
-    held = {b: state for b, state in staged.buckets.items() if every or b in changed}
-    _record(connection, contract, held, None if every else changed, staged.bucket_us)
+    _record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
     _measure_again(connection, contract, displaced - changed, staged.bucket_us)
     return True
 

@@ -127,9 +127,7 @@ def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged)
         copy_in(connection, _name(contract), contract, staged.batches(changed))
     else:
         displaced = _merge(connection, contract, staged, changed)
-    every = staged.window.whole
-    held = {b: state for b, state in staged.buckets.items() if every or b in changed}
-    record(connection, contract, held, None if every else changed, staged.bucket_us)
+    record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
     _measure_again(connection, contract, displaced - changed, staged)
     return True
 

@@ -448,8 +448,9 @@ def confirmed(
     """
     changed = staged.changed(recorded)
     if staged.window.start is None or staged.window.end is None:
-        # All or nothing: rows of days that no ledger knows must go, too.
-        return changed if changed else staged.changed(measured(staged.window))
+        # All or nothing: rows of days that no ledger knows must go, too, so that every day is written again.
+        changed = changed or staged.changed(measured(staged.window))
+        return changed | set(recorded) | set(staged.buckets) if changed else changed
     length = (staged.window.end - staged.window.start) // timedelta(microseconds=staged.bucket_us)
     return changed if len(changed) >= length else changed | staged.changed(measured(staged.window))
 

@@ -99,6 +99,17 @@ def test_a_whole_table_is_replaced(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
+@pytest.mark.parametrize("mode", ["overwrite", "upsert_delete"])
+def test_a_run_without_partitions_keeps_the_days_that_have_not_changed(case, row, mode):
+    case.change(mode=mode)
+    case.write(case.table(row("one"), row("two", day=1), row("gone", day=2)), first=None)
+    case.write(case.table(row("one"), row("two", day=1, amount=9.0)), first=None)
+    found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
+    assert found == {"one": 1.5, "two": 9.0}
+    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert _written(case.write(case.table(row("one"), row("two", day=1, amount=9.0)), first=None), case) is False
+
+
 def test_upsert_delete_ends_in_the_given_rows(case, row):
     case.change(mode="upsert_delete")
     case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)
