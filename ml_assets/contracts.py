@@ -77,6 +77,7 @@ class Contract:
             values in these columns belong to somebody else and are never touched.
         foreign_keys: enforced where the store can (SQLite).
         unique_across_days: whether a key may stand on one day only.
+        partition_us: length of a partition as it is stored, in microseconds; not longer than any of the asset's.
     """
 
     asset: str
@@ -89,6 +90,7 @@ class Contract:
     scope: tuple[tuple[str, str], ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     unique_across_days: bool = False
+    partition_us: int = 86_400_000_000
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

@@ -10,7 +10,11 @@ from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import gcd
 from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -26,8 +30,12 @@ if TYPE_CHECKING:
     from ml_assets.lib.staging import Staged
 
 _DAY_US = 86_400_000_000
-_BUCKETS_US = (_DAY_US, 3_600_000_000, 900_000_000)
-"""Lengths of a stored partition, longest first: a day, an hour, a quarter of one (for odd time zones)."""
+_MINUTE_US = 60_000_000
+_BUCKETS_US = (_DAY_US, 60 * _MINUTE_US, 15 * _MINUTE_US, 5 * _MINUTE_US, _MINUTE_US)
+"""Lengths of a stored partition, longest first: the longest is taken that no partition of Dagster's cuts in two."""
+
+_WINDOWS = 60
+"""Windows after which a cron schedule, whose finest step is a minute, has shown all its minutes and hours of the day."""
 
 
 class TableIOManager(dg.ConfigurableIOManager):
@@ -60,9 +68,13 @@ class TableIOManager(dg.ConfigurableIOManager):
         try:
             with self._told(asset, READ):
                 contract = self._output_contract(context, rows)
-            window, bucket_us = output_window(context, contract)
+            window, partition_us = output_window(context, contract)
+            if window.whole and contract.partition_column:
+                with self._told(asset, READ):
+                    partition_us = getattr(self._remembered(contract.asset), "partition_us", partition_us)
+            contract = replace(contract, partition_us=partition_us)
             with self._told(asset, GATHERED):
-                staged = stage(rows, contract, self.limits, window, bucket_us)
+                staged = stage(rows, contract, self.limits, window, partition_us)
             with staged:
                 with self._told(asset, WRITTEN):
                     changed = self._write(contract, staged)
@@ -182,7 +194,8 @@ def output_window(context: dg.OutputContext, contract: Contract) -> tuple[Window
     """The run's window, and the length of a stored partition in microseconds."""
     if not context.has_asset_partitions:
         return WHOLE, _DAY_US
-    return _time_window(context, contract), _bucket_us(context.asset_partitions_def)
+    window = _time_window(context, contract)
+    return window, _bucket_us(context.asset_partitions_def, window)
 
 
 def input_window(context: dg.InputContext, contract: Contract) -> Window:
@@ -202,16 +215,40 @@ def _time_window(context: dg.OutputContext | dg.InputContext, contract: Contract
     return Window(window.start, window.end)
 
 
-def _bucket_us(partitions: dg.PartitionsDefinition) -> int:
+def _bucket_us(partitions: dg.PartitionsDefinition, window: Window) -> int:
+    """The same for every run of a definition, whose windows may begin at other hours of UTC in summer."""
     if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
         raise TypeError(
             f"{type(partitions).__name__} is not supported: partition by time, or keep all categories in one table."
         )
-    first = partitions.get_first_partition_window()
-    if first is None:
-        return _DAY_US
-    edges = (micros(first.start), micros(first.end))
-    return next(us for us in _BUCKETS_US if us == _BUCKETS_US[-1] or not any(edge % us for edge in edges))
+    local = [micros(edge.replace(tzinfo=UTC)) for edge in _first_edges(partitions)]
+    written = [micros(edge) for edge in (window.start, window.end) if edge is not None]
+    grain = gcd(_DAY_US, *local, *_utc_offsets_us(partitions), *written)
+    for length in _BUCKETS_US:
+        if grain % length == 0:
+            return length
+    raise ValueError(
+        f"{partitions} These partitions do not begin with a minute of UTC: name another timezone, or a later start. "
+        "Nothing was written."
+    )
+
+
+def _first_edges(partitions: dg.TimeWindowPartitionsDefinition) -> Iterator[datetime]:
+    edge = partitions.start
+    for _ in range(_WINDOWS):
+        found = partitions.get_next_partition_window(edge, respect_bounds=False)
+        if found is None:
+            return
+        edge = found.end
+        yield found.start
+
+
+def _utc_offsets_us(partitions: dg.TimeWindowPartitionsDefinition) -> set[int]:
+    """What the time zone's clocks were and will be ahead of UTC, looked at once a week."""
+    zone, first = ZoneInfo(partitions.timezone), partitions.start.astimezone(UTC)
+    weeks = (max(datetime.now(UTC), first) - first) // timedelta(weeks=1) + 53
+    moments = (first + timedelta(weeks=week) for week in range(weeks))
+    return {moment.astimezone(zone).utcoffset() // timedelta(microseconds=1) for moment in moments}
 
 
 def _report(

@@ -221,6 +221,11 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
                     f"{contract.asset}: column {column.name!r} was {was} when the collection was made and is {now} in "
                     f"the contract; run {drop} and materialize it again, or undo the change. Nothing was written."
                 )
+            if column.nullable and not new.nullable:
+                raise ContractViolation(
+                    f"{contract.asset}: column {column.name!r} may be null in the collection's entries and may not be in "
+                    f"the contract; run {drop} and materialize it again, or undo the change. Nothing was written."
+                )
         for column in contract.columns:
             if column.name not in old.by_name and not column.nullable:
                 raise ContractViolation(

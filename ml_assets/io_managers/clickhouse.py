@@ -257,8 +257,11 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
     old = _remembered(client, contract.asset)
     if not existing:
         client.command(create_statement(contract, bucket_us))
+        if _recorded(client, contract):  # what a table held that was dropped
+            dropped = f"DELETE WHERE table_name = {quote_literal(contract.table)} SETTINGS mutations_sync = 2"
+            client.command(f"ALTER TABLE {LEDGER} {dropped}")
     elif old is not None:
-        refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}")
+        refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}", clustered=True)
     if existing:
         _fit_columns(client, contract, existing)
     if not existing or old != contract:

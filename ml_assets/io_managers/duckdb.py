@@ -311,6 +311,9 @@ def ensure_table(connection: "duckdb.DuckDBPyConnection", contract: Contract) ->
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(contract.schema)}")
         for statement in create_statements(contract):
             connection.execute(statement)
+        if _recorded(connection, contract):  # what a table held that was dropped
+            name = f"{contract.schema}.{contract.table}"
+            connection.execute(f"DELETE FROM {_LEDGER} WHERE table_name = $1", [name])
     elif old is not None:
         refuse_new_identity(old, contract, f"DROP TABLE {_name(contract)}")
     if existing:

@@ -180,6 +180,7 @@ def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
     if not existing:
         for statement in create_statements(contract):
             connection.execute(statement)
+        _record(connection, contract, {}, None, contract.partition_us)  # what a table held that was dropped
     elif old is not None:
         refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}")
     if existing:

@@ -6,6 +6,8 @@ What does not: comparing columns with the real table; each store looks at its ow
 
 import dataclasses
 import json
+from datetime import timedelta
+from typing import Any
 
 from ml_assets.contracts import Column, Contract, ForeignKey
 from ml_assets.lib.arrow_types import ContractViolation
@@ -25,19 +27,39 @@ def contract_of_text(text: str) -> Contract:
     return Contract(**{**fields, "key": tuple(fields["key"]), "order_by": tuple(fields["order_by"])})
 
 
-def refuse_new_identity(old: Contract, new: Contract, drop: str) -> None:
+def refuse_new_identity(old: Contract, new: Contract, drop: str, clustered: bool = False) -> None:
     """Refuse a change of what identifies or places a row; the rows that are there were placed otherwise.
 
     Args:
         drop: the statement that makes way for a new table.
+        clustered: whether `order_by` places rows in the store, too.
 
     Raises:
-        ContractViolation: key or partition column differ.
+        ContractViolation: key, partitions or a vector's dimension differ.
     """
-    for name in ("key", "partition_column", "unique_across_days"):
-        was, now = getattr(old, name), getattr(new, name)
+    for (name, was), (_, now) in zip(_identity(old, clustered), _identity(new, clustered), strict=True):
         if was != now:
-            raise ContractViolation(
-                f"{new.asset}: {name} was {was!r} when the table was made and is {now!r} in the contract; run "
-                f"{drop} and materialize all partitions again, or undo the change. Nothing was written."
-            )
+            raise _changed(new, f"{name} was {was!r}", f"{now!r} in the contract", drop)
+    if old.partition_us != new.partition_us:
+        was, now = (timedelta(microseconds=each.partition_us) for each in (old, new))
+        raise _changed(
+            new, f"a stored partition was as long as {was}", f"{now} in the asset's definition", drop
+        )
+    for column in new.columns:
+        before = old.by_name.get(column.name, column)
+        if column.type == before.type == "vector" and column.dimension != before.dimension:
+            was = f"the dimension of {column.name!r} was {before.dimension}"
+            raise _changed(new, was, f"{column.dimension} in the contract", drop)
+
+
+def _identity(contract: Contract, clustered: bool) -> list[tuple[str, Any]]:
+    names = ("key", "partition_column", "unique_across_days")
+    order = [("order_by", contract.order_by or contract.key)] if clustered else []
+    return [(name, getattr(contract, name)) for name in names] + order
+
+
+def _changed(contract: Contract, was: str, now: str, drop: str) -> ContractViolation:
+    return ContractViolation(
+        f"{contract.asset}: {was} when the table was made and is {now}; run {drop} and materialize all partitions "
+        "again, or undo the change. Nothing was written."
+    )

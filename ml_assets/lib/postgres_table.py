@@ -166,6 +166,7 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
         for statement in create_statements(contract):
             run(connection, statement)
         remember(connection, contract)
+        record(connection, contract, {}, None, contract.partition_us)  # what a table held that was dropped
         return
     old = remembered(connection, contract.asset)
     if old is not None:

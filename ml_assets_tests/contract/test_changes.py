@@ -1,7 +1,7 @@
 """Contracts change, rows move, other people own rows and columns, somebody tampers."""
 
 import re
-from datetime import date
+from datetime import date, datetime
 
 import pyarrow as pa
 import pytest
@@ -84,6 +84,64 @@ def test_the_printed_migration_runs_and_the_next_write_succeeds(case, row, chang
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
+IDENTITIES = {
+    "another dimension": lambda contract: {
+        "columns": _replaced(contract.columns, Column("vector", "vector", nullable=False, dimension=2))
+    },
+    "another key": lambda _: {"key": ("id", "text")},
+    "keys across days": lambda _: {"unique_across_days": True},
+    "another order": lambda _: {"order_by": ("text", "id")},
+}
+
+
+@pytest.mark.parametrize("change", IDENTITIES)
+def test_what_identifies_or_places_a_row_is_changed_with_a_new_table(case, row, change):
+    if change == "another order" and case.name != "clickhouse":
+        pytest.skip("rows do not lie in that order here")
+    case.write(case.table(row("one"), row("old", day=1)), days=2)
+    case.change(**IDENTITIES[change](case.contract))
+    vector = [0.5] * (case.contract.by_name["vector"].dimension or 0)
+    data = case.table(row("two", vector=vector), row("new", day=1, vector=vector))
+    with pytest.raises(ContractViolation, match=r"; run .*Nothing was written") as refused:
+        case.write(data, days=2)
+    assert case.recorded(case.contract).rows == 2
+    migrate(case, str(refused.value))
+    case.write(data, days=2)
+    assert case.ids() == ["new", "two"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("case", ["chroma"], indirect=True)
+def test_a_column_that_may_not_be_null_any_more_needs_new_entries(case, row):
+    case.write(case.table(row("one", amount=None)))
+    case.change(columns=_replaced(case.contract.columns, Column("amount", "float64", nullable=False)))
+    with pytest.raises(
+        ContractViolation, match="'amount' may be null in the collection's entries"
+    ) as refused:
+        case.write(case.table(row("two", day=1)), first=SECOND)
+    migrate(case, str(refused.value))
+    case.write(case.table(row("two", day=1)), first=SECOND)
+    assert case.ids() == ["two"]
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_partitions_of_another_length_are_stored_in_a_new_table(case, row, longer):
+    daily, day, hour = case.partitions, SECOND, datetime(2026, 1, 2, 9)
+    case.hourly()
+    kinds = [(case.partitions, hour), (daily, day)]
+    (case.partitions, first), (then, second) = kinds if longer else reversed(kinds)
+    case.write(case.table(row("old", day=1)), first=first)
+    case.partitions = then
+    data = case.table(row("new", day=1))
+    with pytest.raises(ContractViolation, match=r"a stored partition was as long as 1.* and is") as refused:
+        case.write(data, first=second)
+    assert case.ids() == ["old"]
+    migrate(case, str(refused.value))
+    case.write(data, first=second)
+    assert case.ids() == ["new"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
 def migrate(case, said):
     """Run what the sentence says, with a value where it leaves one open."""
     if "forget(chroma, postgres, contract)" in said:
@@ -92,7 +150,7 @@ def migrate(case, said):
         return forget(case.manager.chroma, case.manager.postgres, case.contract)
     if case.name == "chroma":
         pytest.skip(f"there is no statement for this: {said}")
-    (printed,) = re.findall(r"; run (.*?), (?:or|make|materialize)", said)
+    (printed,) = re.findall(r"; run (.*?)(?: and materialize all|, (?:or|make|materialize))", said)
     values = {"DEFAULT ...": "DEFAULT 'x'", "USING ...": 'USING "count"::double precision'}
     for open_end, value in values.items():
         printed = printed.replace(open_end, value)

@@ -2,11 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 
+import dagster as dg
 import pytest
 
 from ml_assets.lib.arrow_types import ContractViolation
 
 SECOND = date(2026, 1, 2)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def hour(n: int) -> datetime:
@@ -28,6 +30,56 @@ def test_an_hour_is_overwritten_and_a_range_of_hours_is_read(case, row):
     case.write(case.table(), first=hour(24))
     assert case.ids() == ["a", "d", "e"]
     assert case.recorded(case.contract).rows == case.measured(case.contract).rows == 3
+
+
+def test_a_table_of_hours_is_replaced_by_a_run_without_partitions(case, row):
+    case.hourly()
+    case.write(case.table(at(row, "a", 1), at(row, "b", 2)), first=hour(1), days=2)
+    case.write(case.table(at(row, "a", 1), at(row, "c", 30)), first=None)
+    case.write(case.table(at(row, "d", 1)), first=hour(1))
+    assert case.ids() == ["c", "d"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+ODD = {
+    "ten past the hour": (
+        dg.HourlyPartitionsDefinition("2026-01-01-00:10", minute_offset=10),
+        "2026-01-01-08:10",
+    ),
+    "five past midnight": (dg.DailyPartitionsDefinition("2026-01-01", minute_offset=5), "2026-01-03"),
+    "five minutes": (
+        dg.TimeWindowPartitionsDefinition("2026-01-01-00:00", "%Y-%m-%d-%H:%M", cron_schedule="*/5 * * * *"),
+        "2026-01-01-08:35",
+    ),
+    "London": (dg.DailyPartitionsDefinition("2025-01-01", timezone="Europe/London"), "2025-06-01"),
+    "Lord Howe": (dg.DailyPartitionsDefinition("2025-01-01", timezone="Australia/Lord_Howe"), "2025-06-01"),
+    "Caracas": (dg.DailyPartitionsDefinition("2016-01-01", timezone="America/Caracas"), "2016-06-01"),
+}
+"""Partitions that do not begin with an hour of UTC, and the key of one."""
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_neighbours_of_a_partition_stay_wherever_it_begins(case, row, odd):
+    """In the summer of London, Lord Howe and Caracas, whose partitions begin at other times in winter."""
+    if odd != "Lord Howe" and case.name != "sqlite":
+        pytest.skip("all stores use the same lengths of stored partitions")
+    case.partitions, start = ODD[odd]
+    middle = next(iter(case.partitions.time_windows_for_partition_keys(frozenset([start]))))
+    before = case.partitions.get_prev_partition_window(middle.start)
+    after = case.partitions.get_next_partition_window(middle.end)
+    for window, name in ((before, "before"), (middle, "middle"), (after, "after")):
+        first = row(f"{name} first", happened_at=window.start)
+        last = row(f"{name} last", happened_at=window.end - MICROSECOND)
+        case.write(case.table(first, last), first=window.start)
+    case.write(case.table(row("new", happened_at=middle.start)), first=middle.start)
+    assert case.ids() == ["after first", "after last", "before first", "before last", "new"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_partitions_that_begin_within_a_minute_are_refused(case, row):
+    case.partitions = dg.DailyPartitionsDefinition("1900-01-01", timezone="Europe/Amsterdam")
+    with pytest.raises(ValueError, match="do not begin with a minute of UTC"):
+        case.write(case.table(row("one")))
 
 
 def test_a_key_may_stand_on_two_days(case, row):

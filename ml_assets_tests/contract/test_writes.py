@@ -107,7 +107,9 @@ def test_a_run_without_partitions_keeps_the_days_that_have_not_changed(case, row
     found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
     assert found == {"one": 1.5, "two": 9.0}
     assert case.recorded(case.contract) == case.measured(case.contract)
-    assert _written(case.write(case.table(row("one"), row("two", day=1, amount=9.0)), first=None), case) is False
+    assert (
+        _written(case.write(case.table(row("one"), row("two", day=1, amount=9.0)), first=None), case) is False
+    )
 
 
 def test_upsert_delete_ends_in_the_given_rows(case, row):
