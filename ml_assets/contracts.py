@@ -120,6 +120,11 @@ class Contract:
             return prefix if prefix in ("intake", "raw") else "features"
         return {"clickhouse": "ml_metrics"}.get(self.store, "public")
 
+    @property
+    def key_by_day(self) -> bool:
+        """Whether a key may stand again on another day; never twice on one day of UTC, however short partitions are."""
+        return bool(self.key) and self.partition_column is not None and not self.unique_across_days
+
     @cached_property
     def by_name(self) -> dict[str, Column]:
         """Columns by name."""

@@ -248,7 +248,8 @@ def _utc_offsets_us(partitions: dg.TimeWindowPartitionsDefinition) -> set[int]:
     zone, first = ZoneInfo(partitions.timezone), partitions.start.astimezone(UTC)
     weeks = (max(datetime.now(UTC), first) - first) // timedelta(weeks=1) + 53
     moments = (first + timedelta(weeks=week) for week in range(weeks))
-    return {moment.astimezone(zone).utcoffset() // timedelta(microseconds=1) for moment in moments}
+    offsets = (moment.astimezone(zone).utcoffset() or timedelta() for moment in moments)
+    return {offset // timedelta(microseconds=1) for offset in offsets}
 
 
 def _report(

@@ -183,7 +183,7 @@ def write(
     if not changed:
         return False
     _fill_live(connection, _add(collection, contract, staged, changed, present))
-    displaced = _displaced(connection, contract) - changed
+    displaced = _displaced(connection, contract, staged) - changed
     if not _flip(connection, contract, staged, changed):
         return False
     if upsert or displaced:
@@ -423,9 +423,8 @@ def _add(
                 )
             for key, entry, bucket, vector in zip(keys, ids, buckets, vectors, strict=True):
                 name = bucket_name(bucket, contract, staged.bucket_us)
-                # A key that is unique within its partition only may stand in another one as well.
-                within = contract.partition_column and not contract.unique_across_days
-                yield f"{name} {key}" if within else key, entry, name, vector.tobytes()
+                # A key that is unique within its day only may stand on another one as well.
+                yield f"{name[:10]} {key}" if contract.key_by_day else key, entry, name, vector.tobytes()
 
 
 def _fill_live(connection: "psycopg.Connection", entries: "Iterable[_Entry]") -> None:
@@ -439,16 +438,21 @@ def _fill_live(connection: "psycopg.Connection", entries: "Iterable[_Entry]") ->
             copy.write_row(entry)
 
 
-def _displaced(connection: "psycopg.Connection", contract: Contract) -> set[int]:
-    """Partitions that hold rows which will move into the slice because their day has changed."""
+def _displaced(connection: "psycopg.Connection", contract: Contract, staged: "Staged") -> set[int]:
+    """Partitions that hold rows which will move into others because their time has changed.
+
+    Raises:
+        ContractViolation: such a row may not move, being outside the slice.
+    """
     from ml_assets.lib.staging import bucket_of_name
 
     rows = connection.execute(
-        "SELECT DISTINCT old.partition FROM ledger.chroma_manifest AS old JOIN live USING (key) "
-        "WHERE old.collection = %s AND old.partition <> live.partition",
+        "SELECT old.partition, min(key) FROM ledger.chroma_manifest AS old JOIN live USING (key) "
+        "WHERE old.collection = %s AND old.partition <> live.partition GROUP BY 1 ORDER BY 1",
         [contract.table],
     ).fetchall()
-    return {bucket_of_name(name) for (name,) in rows}
+    keys = (key.partition(" ")[2] if contract.key_by_day else key for _, key in rows)
+    return staged.taken_from((bucket_of_name(name), key) for (name, _), key in zip(rows, keys, strict=True))
 
 
 def _flip(connection: "psycopg.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> bool:

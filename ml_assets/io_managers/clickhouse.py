@@ -149,18 +149,36 @@ def write(client: "Client", contract: Contract, staged: "Staged") -> bool:
         )
     if not changed:
         return False
-    publish(client, contract.table, _commit(client, contract, staged, changed))
-    return True
+    ready = _commit(client, contract, staged, changed)
+    if ready:
+        publish(client, contract.table, ready)
+    return bool(ready)
 
 
-def _commit(client: "Client", contract: Contract, staged: "Staged", changed: set[int]) -> str:
-    """Fill a staging table and rename it: from then on the write will be finished. Returns the new name."""
+def _commit(client: "Client", contract: Contract, staged: "Staged", changed: set[int]) -> str | None:
+    """Fill a staging table and rename it: from then on the write will be finished.
+
+    Returns:
+        The new name; None if nothing has to be changed, which an upsert knows only now.
+    """
+    from ml_assets.lib.staging import measure
+
     identity = uuid.uuid4().hex[:16]
     stage, ready = stage_name(contract.table, identity), ready_name(contract.table, identity)
     client.command(f"CREATE TABLE {quote_identifier(stage)} AS {quote_identifier(contract.table)}")
     try:
         _fill(client, stage, contract, staged, changed)
-        plan = _plan(client, contract, staged, changed, stage, identity)
+        changed, held = changed | _displaced(client, stage, contract, staged), staged.buckets
+        if contract.mode == "upsert":
+            _keep_others(client, stage, contract, changed, staged.bucket_us)
+            held = measure(
+                _select(client, contract, contract.names, stage, WHOLE), contract, staged.bucket_us
+            )
+            changed = _differing(client, contract, held, changed, staged.bucket_us)
+            if not changed:
+                client.command(f"DROP TABLE {quote_identifier(stage)} SYNC")
+                return None
+        plan = _plan(client, contract, staged, changed, held, identity)
         client.command(
             f"ALTER TABLE {quote_identifier(stage)} MODIFY COMMENT {quote_literal(json.dumps(plan))}"
         )
@@ -195,8 +213,30 @@ def _fill(client: "Client", stage: str, contract: Contract, staged: "Staged", ch
         raise RuntimeError(
             f"{contract.asset}: ClickHouse took {found:,} of {expected:,} rows; the table is as it was, run it again."
         )
-    if contract.mode == "upsert":
-        _keep_others(client, stage, contract, changed, staged.bucket_us)
+
+
+def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged") -> set[int]:
+    """Partitions that hold rows which will move into others of their day because their time has changed.
+
+    Raises:
+        ContractViolation: such a row may not move, being outside the slice.
+    """
+    from ml_assets.lib.staging import windows_sql
+
+    windows = [*staged.rest_of_days, *([staged.window] if contract.mode == "upsert" else [])]
+    if not contract.key_by_day or staged.bucket_us == _DAY_US or not windows:
+        return set()
+    names = [quote_identifier(name) for name in contract.key]
+    parts = f"{_partition_sql(contract, _DAY_US)} AS key_day, {_partition_sql(contract, staged.bucket_us)} AS place"
+    rows = f"SELECT {', '.join(names)}, {parts} FROM"
+    where = windows_sql(contract, windows, _literal(contract))
+    found = client.query(
+        f"SELECT old.place, {', '.join(f'any(old.{name})' for name in names)} "
+        f"FROM ({rows} {quote_identifier(contract.table)} WHERE {where}) AS old "
+        f"INNER JOIN ({rows} {quote_identifier(stage)}) AS new USING ({', '.join(names)}, key_day) "
+        "WHERE old.place <> new.place GROUP BY old.place ORDER BY old.place"
+    ).result_rows
+    return staged.taken_from((place * staged.bucket_us, *key) for place, *key in found)
 
 
 def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[int], bucket_us: int) -> None:
@@ -205,8 +245,8 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
     keys = ", ".join(map(quote_identifier, contract.key))
     where = ""
     if contract.partition_column:
-        if not contract.unique_across_days:
-            keys = f"{keys}, {_partition_sql(contract, bucket_us)}"
+        if contract.key_by_day:
+            keys = f"{keys}, {_partition_sql(contract, _DAY_US)}"
         ids = ", ".join(quote_literal(_partition_id(bucket, bucket_us)) for bucket in changed)
         where = f"_partition_id IN ({ids}) AND "
     client.command(
@@ -215,15 +255,27 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
     )
 
 
+def _differing(
+    client: "Client", contract: Contract, held: "Buckets", buckets: set[int], bucket_us: int
+) -> set[int]:
+    """Those partitions that do not hold these rows. Where the ledger says that they do, they are measured."""
+    from ml_assets.lib.staging import EMPTY, same_content, spans_of
+
+    def same(stored: "Buckets") -> set[int]:
+        return {b for b in buckets if same_content(stored.get(b, EMPTY), held.get(b, EMPTY))}
+
+    recorded, found = same(_recorded(client, contract)), {}
+    for window in spans_of(recorded, bucket_us):
+        found |= _measured(client, contract, window, bucket_us)
+    return buckets - (recorded & same(found))
+
+
 def _plan(
-    client: "Client", contract: Contract, staged: "Staged", changed: set[int], stage: str, identity: str
+    client: "Client", contract: Contract, staged: "Staged", changed: set[int], held: "Buckets", identity: str
 ) -> dict[str, Any]:
     """What is to be done with a committed table: partitions to swap or drop, entries of the ledger."""
-    from ml_assets.lib.staging import EMPTY, bucket_name, measure
+    from ml_assets.lib.staging import EMPTY, bucket_name
 
-    held = staged.buckets
-    if contract.mode == "upsert":
-        held = measure(_select(client, contract, contract.names, stage, WHOLE), contract, staged.bucket_us)
     every = staged.window.whole and contract.mode != "upsert"
     touched = set(_recorded(client, contract)) | set(held) if every else changed
     swaps: dict[str, int] = {}

@@ -43,6 +43,7 @@ _LEDGER_TABLES = (
     f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset VARCHAR, contract VARCHAR, sequence BIGINT)",
 )
 
+_DAY_US = 86_400_000_000
 _INSERT_BYTES = 128 * 2**20
 """Size of the rows of one INSERT."""
 
@@ -128,7 +129,7 @@ def measured(lake: DuckLakeResource, contract: Contract) -> "TableState":
     from ml_assets.lib.staging import table_state
 
     with lake.get_connection() as connection:
-        return table_state(_measured(connection, contract, WHOLE))
+        return table_state(_measured(connection, contract, [WHOLE]))
 
 
 @contextmanager
@@ -197,12 +198,13 @@ def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: 
     changed = confirmed(
         staged,
         _recorded(connection, contract),
-        lambda window: _measured(connection, contract, window, staged.bucket_us),
+        lambda window: _measured(connection, contract, [window], staged.bucket_us),
     )
     if not changed:
         return False
     connection.execute(f"DELETE FROM {table} WHERE {windows_sql(contract, spans(staged, changed), _literal)}")
     _insert(connection, contract, staged, changed)
+    _refuse_taken(connection, contract, staged)
     _record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
     return True
 
@@ -258,7 +260,53 @@ def _groups(staged: "Staged", buckets: set[int]) -> Iterator[set[int]]:
         yield group
 
 
+def _refuse_taken(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> None:
+    """Refuse keys that now stand in another partition of their day, too; the lake has no index that would.
+
+    Raises:
+        ContractViolation: there is one; the transaction is not to be committed.
+    """
+    if staged.rest_of_days:
+        old, new = (
+            f"({_select_sql(contract, contract.names, windows)})"
+            for windows in (staged.rest_of_days, [staged.window])
+        )
+        _displaced(connection, contract, staged, old, new)
+
+
+def _displaced(
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged", old: str, new: str
+) -> set[int]:
+    """Partitions of old rows whose key is given for another one.
+
+    Raises:
+        ContractViolation: such a row may not move, being outside the slice.
+    """
+    from ml_assets.lib.validation import bucket_sql
+
+    if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == _DAY_US):
+        return set()
+    bucket = bucket_sql(contract, staged.bucket_us)
+    keys = ", ".join(f"any_value(old.{quote_identifier(name)})" for name in contract.key)
+    found = connection.execute(
+        f"SELECT old.bucket, {keys} FROM (SELECT *, {bucket} AS bucket FROM {old}) AS old JOIN "
+        f"(SELECT *, {bucket} AS bucket FROM {new}) AS new ON {_same_key(contract)} AND old.bucket <> new.bucket "
+        "GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    return staged.taken_from(found)
+
+
+def _same_key(contract: Contract) -> str:
+    """Condition for two rows, `old` and `new`, that may not stand side by side."""
+    parts = [quote_identifier(name) for name in contract.key]
+    if contract.key_by_day and contract.partition_column:
+        parts.append(f"{quote_identifier(contract.partition_column)}::DATE")
+    return " AND ".join(f"old.{part} = new.{part}" for part in parts)
+
+
 def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
+    from ml_assets.lib.staging import spans_of
+
     names = [quote_identifier(name) for name in contract.names]
     keys = [quote_identifier(name) for name in contract.key]
     connection.register("staged_rows", staged.reader())
@@ -268,17 +316,18 @@ def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged:
     differs = " OR ".join(f"old.{name} IS DISTINCT FROM new.{name}" for name in values) or "false"
     assigned = ", ".join(f"{name} = new.{name}" for name in values)
     update = f"WHEN MATCHED AND ({differs}) THEN UPDATE SET {assigned}" if values else ""
-    if contract.partition_column and not contract.unique_across_days:
-        keys.append(f"{quote_identifier(contract.partition_column)}::DATE")
-    same_key = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+    touched = _displaced(connection, contract, staged, _name(contract), "temp.staged_once") | set(
+        staged.buckets
+    )
     count = connection.execute(
-        f"MERGE INTO {_name(contract)} AS old USING temp.staged_once AS new ON {same_key} {update} "
+        f"MERGE INTO {_name(contract)} AS old USING temp.staged_once AS new ON {_same_key(contract)} {update} "
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f'new.{n}' for n in names)})"
     ).fetchall()[0][0]
     connection.execute("DROP TABLE temp.staged_once")
     if count:
-        held = _measured(connection, contract, WHOLE, staged.bucket_us)
-        _record(connection, contract, held, None, staged.bucket_us)
+        windows = spans_of(touched, staged.bucket_us)
+        held = _measured(connection, contract, windows, staged.bucket_us)
+        _record(connection, contract, held, touched, staged.bucket_us)
     return bool(count)
 
 
@@ -445,15 +494,15 @@ def _select_sql(contract: Contract, columns: Sequence[str], windows: Sequence[Wi
 def _measured(
     connection: "duckdb.DuckDBPyConnection",
     contract: Contract,
-    window: Window,
-    bucket_us: int = 86_400_000_000,
+    windows: Sequence[Window],
+    bucket_us: int = _DAY_US,
 ) -> "Buckets":
     from ml_assets.lib.arrow_types import arrow_schema, recast
     from ml_assets.lib.staging import measure
 
     if not _columns(connection, contract.schema, contract.table):
         return {}
-    reader = connection.execute(_select_sql(contract, contract.names, [window])).to_arrow_reader(65_536)
+    reader = connection.execute(_select_sql(contract, contract.names, windows)).to_arrow_reader(65_536)
     return measure(recast(reader, arrow_schema(contract)), contract, bucket_us)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.sql import quote_identifier, quote_literal, utc_text
-from ml_assets.lib.validation import WHOLE, Limits, Window, micros
+from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.sqlite import SQLiteResource
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _TYPES = {
     "vector": "TEXT",
 }
 _READ_ROWS = 20_000
+_DAY_US = 86_400_000_000
 _LEDGER = "ml_assets_writes"
 _CONTRACTS = "ml_assets_contracts"
 _LEDGER_TABLES = (
@@ -105,24 +106,31 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
 
     ensure_table(connection, contract)
     if contract.mode == "upsert":
-        changed = set(staged.buckets)
-    else:
-        changed = confirmed(
-            staged,
-            _recorded(connection, contract),
-            lambda window: measure(
-                _select(connection, contract, contract.names, [window]), contract, staged.bucket_us
-            ),
-        )
+        return _upsert(connection, contract, staged)
+    changed = confirmed(
+        staged,
+        _recorded(connection, contract),
+        lambda window: measure(
+            _select(connection, contract, contract.names, [window]), contract, staged.bucket_us
+        ),
+    )
     if not changed:
         return False
     displaced = _put(connection, contract, staged, changed)
     _check_foreign_keys(connection, contract)
-    if contract.mode == "upsert":
-        _measure_again(connection, contract, changed | displaced, staged.bucket_us)
-        return True
     _record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
     _measure_again(connection, contract, displaced - changed, staged.bucket_us)
+    return True
+
+
+def _upsert(connection: "sqlite3.Connection", contract: Contract, staged: "Staged") -> bool:
+    every = set(staged.buckets)
+    _fill_stage(connection, contract, staged, every)
+    displaced = _displaced(connection, contract, staged)
+    if not _insert_or_update(connection, contract):
+        return False
+    _check_foreign_keys(connection, contract)
+    _measure_again(connection, contract, every | displaced, staged.bucket_us)
     return True
 
 
@@ -130,12 +138,23 @@ def _put(
     connection: "sqlite3.Connection", contract: Contract, staged: "Staged", changed: set[int]
 ) -> set[int]:
     """Delete and insert, or merge; returns the partitions that rows were taken from."""
+    from sqlite3 import IntegrityError
+
+    from ml_assets.lib.arrow_types import key_taken
     from ml_assets.lib.staging import spans, windows_sql
 
     if contract.mode == "overwrite" and not contract.unique_across_days:
         where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
         connection.execute(f"DELETE FROM {quote_identifier(contract.table)} WHERE {where}")
-        _insert(connection, quote_identifier(contract.table), contract, staged, changed)
+        try:
+            _insert(connection, quote_identifier(contract.table), contract, staged, changed)
+        except IntegrityError as fault:
+            if "UNIQUE" not in str(fault):
+                raise
+            # The index names itself only; this tells which key it is, and where it stands.
+            _fill_stage(connection, contract, staged, changed)
+            _displaced(connection, contract, staged)
+            raise key_taken(contract, str(fault)) from fault
         return set()
     _fill_stage(connection, contract, staged, changed)
     displaced = _displaced(connection, contract, staged)
@@ -152,17 +171,8 @@ def _insert(
 ) -> None:
     names = ", ".join(map(quote_identifier, contract.names))
     statement = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(contract.columns))})"
-    from sqlite3 import IntegrityError
-
-    from ml_assets.lib.arrow_types import key_taken
-
     for batch in staged.batches(buckets):
-        try:
-            connection.executemany(statement, _encoded(batch, contract))
-        except IntegrityError as fault:
-            if "UNIQUE" not in str(fault):
-                raise
-            raise key_taken(contract, str(fault)) from fault
+        connection.executemany(statement, _encoded(batch, contract))
 
 
 def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
@@ -244,7 +254,7 @@ def create_statements(contract: Contract) -> list[str]:
         for key in contract.foreign_keys
     ]
     statements = []
-    if contract.key and _across(contract):
+    if contract.key and not contract.key_by_day:
         columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
     statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
     for name, (unique, expression) in _indexes(contract).items():
@@ -255,7 +265,7 @@ def create_statements(contract: Contract) -> list[str]:
 def _indexes(contract: Contract) -> dict[str, tuple[str, str]]:
     """By its quoted name, what an index is made of: UNIQUE or nothing, and the columns."""
     found = {}
-    if contract.key and not _across(contract):
+    if contract.key_by_day:
         found[quote_identifier(f"{contract.table}_key")] = ("UNIQUE ", _conflict_target(contract))
     for column in [contract.partition_column, *(key.column for key in contract.foreign_keys)]:
         if column:
@@ -263,16 +273,22 @@ def _indexes(contract: Contract) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _across(contract: Contract) -> bool:
-    return contract.partition_column is None or contract.unique_across_days
-
-
 def _conflict_target(contract: Contract) -> str:
     """What a key is unique within: the table, or the day (the first ten characters of the time)."""
-    names = ", ".join(map(quote_identifier, contract.key))
-    if _across(contract) or contract.partition_column is None:
-        return names
-    return f"{names}, substr({quote_identifier(contract.partition_column)}, 1, 10)"
+    return ", ".join(_unique_parts(contract))
+
+
+def _same_key(contract: Contract) -> str:
+    """Condition for two rows, `old` and `new`, that may not stand side by side."""
+    pairs = zip(_unique_parts(contract, "old."), _unique_parts(contract, "new."), strict=True)
+    return " AND ".join(f"{old} = {new}" for old, new in pairs) or "false"
+
+
+def _unique_parts(contract: Contract, row: str = "") -> list[str]:
+    parts = [f"{row}{quote_identifier(name)}" for name in contract.key]
+    if contract.key_by_day and contract.partition_column:
+        parts.append(f"substr({row}{quote_identifier(contract.partition_column)}, 1, 10)")
+    return parts
 
 
 def _is_required(contract: Contract, column: Column) -> bool:
@@ -306,21 +322,25 @@ def _fill_stage(
 
 
 def _stage_key(contract: Contract) -> str:
-    names = list(contract.key) if _across(contract) else [*contract.key, contract.partition_column or ""]
+    names = [*contract.key, contract.partition_column or ""] if contract.key_by_day else contract.key
     return ", ".join(map(quote_identifier, dict.fromkeys(names)))
 
 
 def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> None:
     from ml_assets.lib.staging import spans, windows_sql
 
+    where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
+    connection.execute(
+        f"DELETE FROM {quote_identifier(contract.table)} AS old WHERE {where} "
+        f"AND NOT EXISTS (SELECT 1 FROM temp.stage AS new WHERE {_same_key(contract)})"
+    )
+    _insert_or_update(connection, contract)
+
+
+def _insert_or_update(connection: "sqlite3.Connection", contract: Contract) -> int:
+    """Merge the stage into the table; returns how many rows that changed."""
     table = quote_identifier(contract.table)
     names = ", ".join(map(quote_identifier, contract.names))
-    if contract.mode != "upsert":
-        where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
-        same_key = " AND ".join(f"new.{k} = old.{k}" for k in map(quote_identifier, contract.key)) or "false"
-        connection.execute(
-            f"DELETE FROM {table} AS old WHERE {where} AND NOT EXISTS (SELECT 1 FROM temp.stage AS new WHERE {same_key})"
-        )
     values = [quote_identifier(name) for name in contract.names if name not in contract.key]
     action = "NOTHING"
     if values:
@@ -329,22 +349,37 @@ def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged
         action = f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in values)} WHERE {differs}"
     conflict = f"ON CONFLICT ({_conflict_target(contract)}) DO {action}" if contract.key else ""
     # WHERE true: without it SQLite reads ON as part of a join.
-    connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM temp.stage WHERE true {conflict}")
+    cursor = connection.execute(
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM temp.stage WHERE true {conflict}"
+    )
     connection.execute("DROP TABLE temp.stage")
+    return cursor.rowcount
 
 
 def _displaced(connection: "sqlite3.Connection", contract: Contract, staged: "Staged") -> set[int]:
-    """Partitions that hold rows which will move into the slice because their day has changed."""
-    if contract.partition_column is None or not contract.unique_across_days:
+    """Partitions that hold rows which will move into others because their time has changed.
+
+    Raises:
+        ContractViolation: such a row may not move, being outside the slice.
+    """
+    if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == _DAY_US):
         return set()
-    column = quote_identifier(contract.partition_column)
-    same_key = " AND ".join(f"old.{k} = new.{k}" for k in map(quote_identifier, contract.key))
-    rows = connection.execute(
-        f"SELECT DISTINCT old.{column} FROM {quote_identifier(contract.table)} AS old JOIN temp.stage AS new "
-        f"ON {same_key} WHERE old.{column} <> new.{column}"
+    was, now = (
+        _bucket_sql(f"{side}.{quote_identifier(contract.partition_column)}", staged.bucket_us)
+        for side in ("old", "new")
+    )
+    keys = ", ".join(f"old.{quote_identifier(name)}" for name in contract.key)
+    found = connection.execute(
+        f"SELECT {was}, {keys} FROM {quote_identifier(contract.table)} AS old JOIN temp.stage AS new "
+        f"ON {_same_key(contract)} WHERE {was} <> {now} GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    moments = (micros(datetime.fromisoformat(moment).replace(tzinfo=UTC)) for (moment,) in rows)
-    return {moment - moment % staged.bucket_us for moment in moments}
+    return staged.taken_from(found)
+
+
+def _bucket_sql(moment: str, bucket_us: int) -> str:
+    """Start of the partition that a time lies in; floor, also before 1970."""
+    seconds, length = f"unixepoch({moment})", bucket_us // 1_000_000
+    return f"({seconds} - ({seconds} % {length} + {length}) % {length}) * 1000000"
 
 
 def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) -> None:

@@ -123,8 +123,7 @@ def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged)
         return False
     displaced: set[int] = set()
     if contract.mode == "overwrite" and not contract.unique_across_days:
-        run(connection, f"DELETE FROM {_name(contract)} WHERE {_slice_sql(contract, staged, changed)}")
-        copy_in(connection, _name(contract), contract, staged.batches(changed))
+        _replace(connection, contract, staged, changed)
     else:
         displaced = _merge(connection, contract, staged, changed)
     record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
@@ -254,7 +253,7 @@ def create_statements(contract: Contract) -> list[str]:
         for c in contract.columns
     ]
     statements = []
-    if contract.key and _key_is_primary(contract):
+    if contract.key and not contract.key_by_day:
         columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
     for key in contract.foreign_keys:
         parent = qualified(contract.schema, key.parent)
@@ -263,7 +262,7 @@ def create_statements(contract: Contract) -> list[str]:
             "ON DELETE CASCADE"
         )
     statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
-    if contract.key and not _key_is_primary(contract):
+    if contract.key_by_day:
         statements.append(f"CREATE UNIQUE INDEX ON {table} ({_conflict_target(contract)})")
     if contract.partition_column and contract.partition_column not in contract.key[:1]:
         statements.append(f"CREATE INDEX ON {table} ({quote_identifier(contract.partition_column)})")
@@ -415,6 +414,20 @@ def _measured(
     return measure(batches, contract, bucket_us)
 
 
+def _replace(connection: "psycopg.Connection", contract: Contract, staged: Staged, changed: set[int]) -> None:
+    """Delete and insert."""
+    import psycopg
+
+    try:
+        with connection.transaction():
+            run(connection, f"DELETE FROM {_name(contract)} WHERE {_slice_sql(contract, staged, changed)}")
+            copy_in(connection, _name(contract), contract, staged.batches(changed))
+    except psycopg.errors.UniqueViolation:
+        # The index names the key only; this tells where it stands.
+        _displaced(connection, contract, staged, _stage(connection, contract, staged, changed))
+        raise
+
+
 def _merge(
     connection: "psycopg.Connection", contract: Contract, staged: Staged, changed: set[int]
 ) -> set[int]:
@@ -422,11 +435,10 @@ def _merge(
     table, stage = _name(contract), _stage(connection, contract, staged, changed)
     _refuse_foreign(connection, contract, stage)
     displaced = _displaced(connection, contract, staged, stage)
-    join = " AND ".join(f"old.{quote_identifier(k)} = new.{quote_identifier(k)}" for k in contract.key)
     run(
         connection,
         f"DELETE FROM {table} AS old WHERE {_slice_sql(contract, staged, changed)} "
-        f"AND NOT EXISTS (SELECT FROM {stage} AS new WHERE {join})",
+        f"AND NOT EXISTS (SELECT FROM {stage} AS new WHERE {_same_key(contract)})",
     )
     _insert_or_update(connection, contract, stage)
     return displaced
@@ -474,13 +486,13 @@ def _refuse_foreign(connection: "psycopg.Connection", contract: Contract, stage:
     if not contract.scope:
         return
     keys = ", ".join(f"old.{quote_identifier(k)}" for k in contract.key)
-    join = " AND ".join(f"old.{quote_identifier(k)} = new.{quote_identifier(k)}" for k in contract.key)
     mine = " AND ".join(
         f"old.{quote_identifier(name)} = {quote_literal(value)}" for name, value in contract.scope
     )
     found = run(
         connection,
-        f"SELECT {keys} FROM {_name(contract)} AS old JOIN {stage} AS new ON {join} WHERE NOT ({mine}) LIMIT 3",
+        f"SELECT {keys} FROM {_name(contract)} AS old JOIN {stage} AS new ON {_same_key(contract)} "
+        f"WHERE NOT ({mine}) LIMIT 3",
     ).fetchall()
     if found:
         owned = " and ".join(f"{name} = {value!r}" for name, value in contract.scope)
@@ -491,17 +503,24 @@ def _refuse_foreign(connection: "psycopg.Connection", contract: Contract, stage:
 
 
 def _displaced(connection: "psycopg.Connection", contract: Contract, staged: Staged, stage: str) -> set[int]:
-    """Partitions that hold rows which will move into the slice because their day has changed."""
-    if contract.partition_column is None or not contract.unique_across_days:
+    """Partitions that hold rows which will move into others because their time has changed.
+
+    Raises:
+        ContractViolation: such a row may not move, being outside the slice.
+    """
+    if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == DAY_US):
         return set()
-    column = quote_identifier(contract.partition_column)
-    join = " AND ".join(f"old.{quote_identifier(k)} = new.{quote_identifier(k)}" for k in contract.key)
+    column, us = quote_identifier(contract.partition_column), staged.bucket_us
+    was, now = (
+        f"floor(extract(epoch FROM {side}.{column}) * 1000000 / {us}) * {us}" for side in ("old", "new")
+    )
+    keys = ", ".join(f"old.{quote_identifier(k)}" for k in contract.key)
     found = run(
         connection,
-        f"SELECT DISTINCT floor(extract(epoch FROM old.{column}) * 1000000 / {staged.bucket_us}) * {staged.bucket_us} "
-        f"FROM {_name(contract)} AS old JOIN {stage} AS new ON {join} WHERE old.{column} <> new.{column}",
+        f"SELECT DISTINCT ON (1) {was}, {keys} FROM {_name(contract)} AS old JOIN {stage} AS new "
+        f"ON {_same_key(contract)} WHERE {was} <> {now} ORDER BY {', '.join(map(str, range(1, len(contract.key) + 2)))}",
     ).fetchall()
-    return {int(bucket) for (bucket,) in found}
+    return staged.taken_from(found)
 
 
 def _measure_again(
@@ -533,19 +552,24 @@ def _sql_type(column: Column) -> str:
     )
 
 
-def _key_is_primary(contract: Contract) -> bool:
-    return contract.partition_column is None or contract.unique_across_days
-
-
 def _conflict_target(contract: Contract) -> str:
     """What a key is unique within: the table, or the day."""
-    names = ", ".join(map(quote_identifier, contract.key))
-    if _key_is_primary(contract) or contract.partition_column is None:
-        return names
-    column = quote_identifier(contract.partition_column)
-    if contract.by_name[contract.partition_column].type == "date":
-        return f"{names}, {column}"
-    return f"{names}, (({column} AT TIME ZONE 'UTC')::date)"
+    return ", ".join(_unique_parts(contract))
+
+
+def _same_key(contract: Contract) -> str:
+    """Condition for two rows, `old` and `new`, that may not stand side by side."""
+    pairs = zip(_unique_parts(contract, "old."), _unique_parts(contract, "new."), strict=True)
+    return " AND ".join(f"{old} = {new}" for old, new in pairs)
+
+
+def _unique_parts(contract: Contract, row: str = "") -> list[str]:
+    parts = [f"{row}{quote_identifier(name)}" for name in contract.key]
+    if not contract.key_by_day or contract.partition_column is None:
+        return parts
+    column = f"{row}{quote_identifier(contract.partition_column)}"
+    is_date = contract.by_name[contract.partition_column].type == "date"
+    return [*parts, column if is_date else f"(({column} AT TIME ZONE 'UTC')::date)"]
 
 
 def _is_required(contract: Contract, column: Column) -> bool:

@@ -9,7 +9,7 @@ What does not: connections, transactions, Dagster.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.contracts import Contract
-from ml_assets.lib.arrow_types import ContractViolation, arrow_schema, conform
+from ml_assets.lib.arrow_types import ContractViolation, arrow_schema, conform, key_taken
 from ml_assets.lib.hashing import add_hashes, hash_text, key_hash_sql, row_hash_sql
 from ml_assets.lib.sql import quote_identifier
-from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, bucket_sql, checks_of, refusal
+from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, bucket_sql, checks_of, micros, refusal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +140,32 @@ class Staged:
         if self.window.start is None or self.window.end is None:
             return True
         return self.window.start <= bucket_start(bucket) < self.window.end
+
+    @property
+    def rest_of_days(self) -> list[Window]:
+        """The hours of the first and the last day that lie outside the window, if a key may not stand there again."""
+        if self.window.start is None or self.window.end is None or not self.contract.key_by_day:
+            return []
+        start, end, day = micros(self.window.start), micros(self.window.end), DAY_US
+        rest = (start - start % day, start), (end, end + -end % day)
+        return [Window(bucket_start(first), bucket_start(last)) for first, last in rest if first < last]
+
+    def taken_from(self, found: Iterable[Sequence[Any]]) -> set[int]:
+        """Partitions that rows are taken from, because the time of a key has changed.
+
+        Args:
+            found: such a partition, and the values of a key that stands in it and is given for another one.
+
+        Raises:
+            ContractViolation: it is not being written, and the key is unique within its day.
+        """
+        taken = set()
+        for bucket, *key in found:
+            if self.contract.key_by_day and not self.covers(int(bucket)):
+                where = bucket_name(int(bucket), self.contract, self.bucket_us)
+                raise key_taken(self.contract, f"{', '.join(map(repr, key))} in {where}")
+            taken.add(int(bucket))
+        return taken
 
     def batches(self, buckets: set[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows, or those of some partitions. Can be read any number of times."""
@@ -398,15 +424,15 @@ class _Checker:
         found = self._connection.execute(statement).fetchall()
         if found:
             shown = "; ".join(", ".join(map(repr, row[:-1])) + f" ({row[-1]} times)" for row in found)
+            within = " within a day of UTC" if self.contract.key_by_day else ""
             raise ContractViolation(
-                f"{self.contract.asset}: key {', '.join(self.contract.key)} is not unique: {shown}; "
+                f"{self.contract.asset}: key {', '.join(self.contract.key)} is not unique{within}: {shown}; "
                 "deduplicate upstream. Nothing was written."
             )
 
     def _key_parts(self) -> list[str]:
         parts = [quote_identifier(name) for name in self.contract.key]
-        by_day = self.contract.partition_column and not self.contract.unique_across_days
-        return [self._bucket, *parts] if by_day else parts
+        return [bucket_sql(self.contract, DAY_US), *parts] if self.contract.key_by_day else parts
 
     def _key_hash_sql(self) -> str:
         return key_hash_sql(self._key_parts())

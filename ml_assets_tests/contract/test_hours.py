@@ -111,10 +111,41 @@ def test_an_upsert_within_a_day_leaves_the_same_key_on_another_day(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
-@pytest.mark.parametrize("case", ["postgres", "sqlite", "serving"], indirect=True)
-def test_a_key_in_two_hours_of_a_day_is_refused_where_an_index_sees_it(case, row):
+MODES = ("overwrite", "upsert_delete", "upsert")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_in_two_hours_of_a_day_is_refused(case, row, mode):
     case.hourly()
+    case.change(mode=mode)
     case.write(case.table(at(row, "one", 1)), first=hour(1))
-    with pytest.raises(ContractViolation, match=r"/events: key id is unique within a day, and a partition"):
-        case.write(case.table(at(row, "one", 2)), first=hour(2))
+    taken = r"/events: key id is unique within a day, and a partition .* \('one' in 2026-01-01-01:00\)"
+    with pytest.raises(ContractViolation, match=taken):
+        case.write(case.table(at(row, "two", 2), at(row, "one", 3)), first=hour(2), days=2)
+    twice = r"key id is not unique within a day of UTC: 'two' \(2 times\)"
+    with pytest.raises(ContractViolation, match=twice):
+        case.write(case.table(at(row, "two", 2), at(row, "two", 3)), first=hour(2), days=2)
     assert case.read(columns=["happened_at"])["happened_at"].to_pylist() == [hour(1) + timedelta(minutes=59)]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_a_key_moves_between_the_hours_that_are_written(case, row, mode):
+    case.hourly()
+    case.change(mode=mode)
+    case.write(case.table(at(row, "moves", 1), at(row, "far", 25)), first=hour(1), days=25)
+    case.write(case.table(at(row, "moves", 2)), first=hour(1), days=2)
+    found = case.read(columns=["id", "happened_at"]).to_pylist()
+    assert sorted((r["id"], r["happened_at"].hour) for r in found) == [("far", 1), ("moves", 2)]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_a_day_of_new_york_holds_two_days_of_a_key(case, row):
+    """It is stored in hours, and a key is unique within a day of UTC none the less, in all stores alike."""
+    case.partitions = dg.DailyPartitionsDefinition("2026-01-01", timezone="America/New_York")
+    evening = datetime(2026, 1, 1, 23, tzinfo=UTC)
+    with pytest.raises(ContractViolation, match=r"not unique within a day of UTC: 'one' \(2 times\)"):
+        case.write(case.table(row("one"), row("one", happened_at=evening)))
+    case.write(case.table(row("one"), row("one", happened_at=evening + timedelta(hours=2))))
+    assert case.ids() == ["one", "one"]
+    assert case.recorded(case.contract) == case.measured(case.contract)

@@ -8,7 +8,7 @@ import pytest
 
 from ml_assets.lib.arrow_types import ContractViolation
 
-SECOND = date(2026, 1, 2)
+FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
 
 
 def test_rows_come_back_as_they_were_written(case, row):
@@ -68,7 +68,7 @@ def test_wrong_columns_are_refused_and_old_rows_stay(case, row, change, words):
         ({"vector": [1.0]}, "whose length is not 3"),
         ({"vector": [1.0, 2.0, float("nan")]}, "finite numbers only"),
         ({"day": 1}, "outside the partitions being written"),
-        ({"id": "new"}, "key id is not unique: 'new' (2 times)"),
+        ({"id": "new"}, "key id is not unique within a day of UTC: 'new' (2 times)"),
         ({"document": "{"}, "column 'document'"),
     ],
 )
@@ -117,6 +117,24 @@ def test_upsert_delete_ends_in_the_given_rows(case, row):
     case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)
     case.write(case.table(row("two", amount=9.0), row("three")))
     assert case.ids() == ["far", "three", "two"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+def test_upsert_delete_deletes_a_key_that_vanished_on_one_of_its_days(case, row):
+    case.change(mode="upsert_delete")
+    case.write(case.table(row("one"), row("one", day=1), row("two", day=1)), days=2)
+    case.write(case.table(row("two"), row("one", day=1, amount=9.0)), days=2)
+    found = case.read(columns=["id", "amount"]).to_pylist()
+    assert sorted((r["id"], r["amount"]) for r in found) == [("one", 9.0), ("two", 1.5)]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("first", [FIRST, None])
+def test_an_unchanged_upsert_is_not_written_again(case, row, first):
+    case.change(mode="upsert", partition_column="happened_at" if first else None)
+    case.write(case.table(row("one"), row("two")), first=first)
+    assert _written(case.write(case.table(row("two")), first=first), case) is False
+    assert _written(case.write(case.table(row("two", amount=9.0)), first=first), case) is True
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
