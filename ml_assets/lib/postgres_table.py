@@ -621,7 +621,8 @@ def _parsed(block: bytes, schema: pa.Schema, columns: Sequence[Column]) -> Itera
     table = pyarrow.csv.read_csv(
         io.BytesIO(block),
         pyarrow.csv.ReadOptions(column_names=list(plain), block_size=len(block) + 1),
-        pyarrow.csv.ParseOptions(newlines_in_values=True),
+        # A null that stands alone is an empty line.
+        pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         pyarrow.csv.ConvertOptions(
             column_types=plain,
             null_values=[""],

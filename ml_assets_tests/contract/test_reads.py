@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from ml_assets.contracts import Column
 from ml_assets.lib.query import Query
 
 SECOND = date(2026, 1, 2)
@@ -34,6 +35,25 @@ def test_only_the_columns_and_the_days_that_are_asked_for(written):
     assert sorted(written.read(columns=["id"], day=SECOND)["id"].to_pylist()) == ["three", "two"]
     with pytest.raises(ValueError, match="has no column 'odd'"):
         written.read(columns=["odd"])
+
+
+def test_a_column_read_alone_keeps_its_nulls(case, row):
+    rows = [row("one"), row("two", amount=None, kind=None, flag=None), row("three", kind="b")]
+    case.write(case.table(*rows))
+    for name in ("amount", "kind", "flag"):
+        alone = case.read(columns=[name])
+        assert sorted(alone[name].to_pylist(), key=repr) == sorted((r[name] for r in rows), key=repr)
+
+
+@pytest.mark.parametrize(
+    "case", ["duckdb", "postgres", "clickhouse", "clickhouse-server", "sqlite"], indirect=True
+)
+def test_a_table_of_one_column_without_a_key_keeps_its_nulls(case):
+    case.change(columns=(Column("amount", "float64"),), key=(), partition_column=None)
+    for amounts in ([1.5, None, 2.5, None], [None]):
+        case.write(pa.table({"amount": pa.array(amounts, pa.float64())}), first=None)
+        assert sorted(case.read()["amount"].to_pylist(), key=repr) == sorted(amounts, key=repr)
+        assert case.recorded(case.contract) == case.measured(case.contract)
 
 
 def test_a_table_that_was_never_written_is_a_sentence(case):
