@@ -30,13 +30,15 @@ def canonical(value: Any) -> str:
     """A document in canonical form.
 
     Args:
-        value: JSON text, or dict, list, number, bool or None. A str is read as JSON text.
+        value: JSON text, or dict, list, number, bool or None, or numpy's arrays and scalars, also within. A str
+            is read as JSON text.
 
     Raises:
-        JSONError: no JSON, or a number or character that some store cannot hold.
+        JSONError: no JSON, a value that JSON has no form for, or a number or character that some store cannot
+            hold.
     """
     try:
-        given = value if isinstance(value, str) else json.dumps(value, default=str, allow_nan=False)
+        given = value if isinstance(value, str) else json.dumps(value, default=_plain, allow_nan=False)
         text = given.encode()
         document = orjson.loads(text)
         if _ODD_NUMBER.search(text):
@@ -62,6 +64,15 @@ def restored(text: str) -> str:
 def restored_all(texts: Iterable[str | None]) -> list[str | None]:
     """`restored` of each text; None stays None."""
     return [None if text is None else restored(text) for text in texts]
+
+
+def _plain(value: Any) -> Any:
+    """What Python's json cannot write, as something that it can, unless that would change the value."""
+    import numpy as np
+
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"JSON has no form for {_short(value)}, a {type(value).__name__}")
 
 
 def _integer(digits: str) -> int:
@@ -93,5 +104,5 @@ def _holds_nul(document: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
