@@ -60,7 +60,7 @@ def read(
     from ml_assets.lib.arrow_types import arrow_schema
 
     def batches() -> "Iterator[pa.RecordBatch]":
-        # The longer time-out: the statement runs for as long as the consumer takes.
+        # The longer time-out: a bulk load in the other direction.
         with postgres.connect(write=True) as connection:
             yield from postgres_table.read(connection, contract, columns, window)
 

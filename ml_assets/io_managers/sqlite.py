@@ -69,7 +69,7 @@ class SQLiteIOManager(TableIOManager):
             with self.sqlite.connect() as connection:
                 if not _columns(connection, contract.table):
                     raise never_written(contract.asset)
-                yield from _select(connection, contract, columns, [window])
+                yield from self.sqlite.streamed(connection, _select(connection, contract, columns, [window]))
 
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
 

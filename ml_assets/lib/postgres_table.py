@@ -6,7 +6,9 @@ library over a psycopg connection. What does not: opening connections, Dagster.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -299,8 +301,12 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Rows by COPY, streamed, in the contract's types. Nothing is read of columns that were not asked for.
 
+    The transaction's statement time-out holds for each block of rows anew: it counts the time that the server
+    takes, not the time that the consumer takes.
+
     Raises:
         LookupError: there is no such table.
+        TimeoutError: a block took longer.
     """
     if not table_exists(connection, contract.schema, contract.table):
         raise never_written(contract.asset)
@@ -311,15 +317,64 @@ def read(
     )
     where = f"{windows_sql(contract, [window], _literal)} AND {condition}"
     statement = f"COPY (SELECT {selected} FROM {_name(contract)} WHERE {where}) TO STDOUT (FORMAT csv)"
+    limit_ms = _statement_timeout_ms(connection)
+    run(connection, "SET LOCAL statement_timeout = 0")
+    with closing(_blocks(connection, statement)) as blocks:
+        while True:
+            with _limited(connection, contract.asset, limit_ms / 1000):
+                block = next(blocks, None)
+            if block is None:
+                break
+            yield from _parsed(block, schema, chosen)
+    run(connection, f"SET LOCAL statement_timeout = {limit_ms:d}")
+
+
+def _statement_timeout_ms(connection: "psycopg.Connection") -> int:
+    found = run(
+        connection, "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
+    ).fetchone()
+    return found[0] if found else 0
+
+
+def _blocks(connection: "psycopg.Connection", statement: str) -> Generator[bytes]:
+    """What COPY gives, as blocks of whole rows."""
     with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         block = bytearray()
         for row in copy:
             block += row
             if len(block) >= _READ_BYTES:
-                yield from _parsed(bytes(block), schema, chosen)
+                yield bytes(block)
                 block.clear()
         if block:
-            yield from _parsed(bytes(block), schema, chosen)
+            yield bytes(block)
+
+
+@contextmanager
+def _limited(connection: "psycopg.Connection", asset: str, seconds: float) -> Iterator[None]:
+    """Cancel what the connection waits for if the block takes longer; 0 is no limit."""
+    import psycopg
+
+    expired = threading.Event()
+
+    def cancel() -> None:
+        expired.set()
+        connection.cancel_safe()
+
+    timer = threading.Timer(seconds, cancel)
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as fault:
+        if not expired.is_set():
+            raise
+        raise TimeoutError(
+            f"{asset}: PostgreSQL gave no rows for longer than {seconds:g} s: read fewer, or raise "
+            "ML_ASSETS_WRITE_TIMEOUT_S."
+        ) from fault
+    finally:
+        timer.cancel()
 
 
 def table_exists(connection: "psycopg.Connection", schema: str, table: str) -> bool:

@@ -6,10 +6,10 @@ Times are text in UTC as `ml_assets.lib.sql.utc_text` writes them.
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -26,6 +26,8 @@ from ml_assets.resources.base import (
 
 _CHECK_EVERY = 20_000
 """Virtual machine instructions between two looks at the clock, about a millisecond."""
+
+_T = TypeVar("_T")
 
 
 class SQLiteResource(dg.ConfigurableResource):
@@ -73,10 +75,19 @@ class SQLiteResource(dg.ConfigurableResource):
         Raises:
             StoreUnavailable: the file cannot be opened or created.
             StoreBusy: another process kept the write lock longer than `lock_timeout_s`.
-            sqlite3.OperationalError: 'interrupted' if the transaction ran into its time-out.
+            TimeoutError: the transaction took longer than its time-out.
         """
         with self._transaction(write, self.lock_timeout_s) as connection:
             yield connection
+
+    def streamed(self, connection: sqlite3.Connection, parts: Iterable[_T]) -> Iterator[_T]:
+        """The same parts, read within a transaction whose time-out counts for each of them anew.
+
+        So it counts the time that SQLite takes, not the time that the consumer takes.
+        """
+        for part in parts:
+            yield part
+            _allow(connection, self.query_timeout_s)
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[str], Sequence[Sequence[Any]]]]:
@@ -109,11 +120,13 @@ class SQLiteResource(dg.ConfigurableResource):
             self._begin(connection, write, lock_timeout_s)
             try:
                 yield connection
-            except BaseException:
+            except BaseException as fault:
                 # Without the deadline, or the ROLLBACK after a time-out would be interrupted as well.
                 connection.set_progress_handler(None, 0)
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                if getattr(fault, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                    raise self._too_long(write) from fault
                 raise
             connection.execute("COMMIT")
         finally:
@@ -145,8 +158,17 @@ class SQLiteResource(dg.ConfigurableResource):
             raise self._explain(fault) from fault
         if not write:
             connection.execute("PRAGMA query_only = ON")
-        deadline = time.monotonic() + (self.write_timeout_s if write else self.query_timeout_s)
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY)
+        _allow(connection, self._timeout_s(write))
+
+    def _timeout_s(self, write: bool) -> float:
+        return self.write_timeout_s if write else self.query_timeout_s
+
+    def _too_long(self, write: bool) -> TimeoutError:
+        name = "WRITE" if write else "QUERY"
+        return TimeoutError(
+            f"what was asked of SQLite file {self.path} took longer than {self._timeout_s(write):g} s: narrow it, or "
+            f"raise ML_ASSETS_{name}_TIMEOUT_S."
+        )
 
     def _busy(self, lock_timeout_s: float) -> StoreBusy:
         return StoreBusy(
@@ -171,3 +193,9 @@ class SQLiteResource(dg.ConfigurableResource):
         with self._transaction(True, BUSY_TIMEOUT_S) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return StoreHealth("healthy", sqlite3.sqlite_version)
+
+
+def _allow(connection: sqlite3.Connection, seconds: float) -> None:
+    """Interrupt whatever still runs on the connection this long after now."""
+    deadline = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY)

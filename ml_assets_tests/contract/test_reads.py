@@ -1,6 +1,9 @@
 """What a consumer gets: the type it asks for, the columns and partitions that it needs."""
 
+import time
 from datetime import date
+from functools import partial
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -9,6 +12,7 @@ import pytest
 
 from ml_assets.contracts import Column
 from ml_assets.lib.query import Query
+from ml_assets.lib.validation import WHOLE
 
 SECOND = date(2026, 1, 2)
 
@@ -61,6 +65,41 @@ def test_a_table_that_was_never_written_is_a_sentence(case):
         LookupError, match=f"{case.contract.asset} has never been written here: materialize it"
     ):
         case.read()
+
+
+@pytest.mark.parametrize("case", ["duckdb", "postgres", "clickhouse", "sqlite"], indirect=True)
+def test_the_time_that_the_consumer_takes_does_not_count(case):
+    """Redis' tables are read as PostgreSQL's, Chroma's pages are requests of their own, and the tests' server of
+    ClickHouse sends what it has at once."""
+    case.change(columns=(Column("text", "string"),), key=(), partition_column=None)
+    rows = 60_000
+    case.write(pa.table({"text": ["x" * 200] * rows}), first=None)
+    hasty = {"query_timeout_s": 1.0, "write_timeout_s": 1.0}
+    with hurried(case.manager, hasty)._read(case.contract, ["text"], WHOLE) as stream:
+        got = stream.read_next_batch().num_rows
+        time.sleep(1.5)
+        got += stream.read_all().num_rows
+    assert got == rows
+
+
+@pytest.mark.parametrize("case", ["postgres"], indirect=True)
+def test_a_server_that_gives_no_rows_in_time_is_a_sentence(written):
+    hasty = hurried(written.manager, {"write_timeout_s": 0.5})
+    read = partial(hasty._read, written.contract, ["id"], WHOLE)
+    with written.manager.postgres.connect(write=True) as other:
+        other.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(TimeoutError, match=r"postgres/events: .*no rows for longer than 0\.5 s: read"):
+            read().read_all()
+    assert read().read_all().num_rows == 3
+
+
+def hurried(manager: Any, limits: dict[str, float]) -> Any:
+    """The same manager, whose stores allow less time."""
+    resources = {name: getattr(manager, name) for name in type(manager).model_fields}
+    for name, resource in resources.items():
+        known = {limit: value for limit, value in limits.items() if limit in type(resource).model_fields}
+        resources[name] = resource.model_copy(update=known)
+    return type(manager)(**resources)
 
 
 @pytest.mark.parametrize("form", [pd.DataFrame, pa.Table, pa.RecordBatchReader])

@@ -74,7 +74,7 @@ def test_a_transaction_that_takes_too_long_is_interrupted_and_rolled_back(
     make_table(sqlite)
     hasty = sqlite.model_copy(update={limit: 0.2})
     with (
-        pytest.raises(sqlite3.OperationalError, match="interrupted"),
+        pytest.raises(TimeoutError, match=rf"ml_dev\.db took longer than 0\.2 s.*ML_ASSETS_{limit.upper()}"),
         hasty.connect(write) as connection,
     ):
         if write:
