@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -78,3 +79,49 @@ def test_the_latest_update_wins_and_ties_are_broken_by_content(room):
         room.take_in("runs")
         winners.add(tuple(room.raw("runs", "notes")))
     assert len(winners) == 1
+
+
+RUN = {"run_id": "r", "experiment": "e", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
+MOVED = {**RUN, "created_at": "2026-05-03T10:00:00Z", "completed_at": "2026-05-03T11:00:00Z"}
+METRIC = {"run_id": "r", "key": "loss", "step": 0, "value": 0.5, "timestamp": "2026-05-09T10:00:00Z"}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "other.jsonl"])
+def test_a_content_that_comes_back_touches_the_days_that_its_runs_leave(room, name):
+    room.put("runs", "a.jsonl", text([MOVED]))
+    room.put("runs", "b.jsonl", text([RUN]))
+    room.take_in("runs")
+    room.put("runs", "a.jsonl", text([{**MOVED, "run_id": "another"}]))
+    room.take_in("runs")
+    room.settle("runs")
+    assert [at.day for at in room.raw("runs", "created_at")] == [1, 3]
+
+    room.put("runs", name, text([MOVED]))
+    assert room.take_in("runs").contents == 0
+
+    assert {"2026-05-01", "2026-05-03"} <= set(room.due("runs"))
+
+
+def test_a_metric_that_comes_back_touches_its_runs_day(room):
+    room.put("runs", "a.jsonl", text([RUN]))
+    room.take_in("runs")
+    room.put("metrics", "a.jsonl", text([METRIC]))
+    room.take_in("metrics")
+    room.put("metrics", "a.jsonl", text([{**METRIC, "run_id": "another"}]))
+    room.take_in("metrics")
+    for stream in ("runs", "metrics"):
+        room.settle(stream)
+
+    room.put("metrics", "a.jsonl", text([METRIC]))
+    assert room.take_in("metrics").contents == 0
+
+    assert (room.due("runs"), room.due("metrics")) == (["2026-05-01"], ["2026-05-09"])
+
+
+def test_the_same_content_once_more_touches_nothing(room):
+    room.put("runs", "a.jsonl", text([RUN]))
+    room.take_in("runs")
+    room.settle("runs")
+    room.put("runs", "copy.jsonl", text([RUN]))
+    room.take_in("runs")
+    assert room.due("runs") == []

@@ -4,7 +4,7 @@ What belongs here: every statement on schema `ledger`. A function takes an open 
 transaction to its caller.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -125,15 +125,6 @@ def known_places(connection: "psycopg.Connection", stream: str, root: str) -> di
     return {unit: Known(*rest) for unit, *rest in rows}
 
 
-def contents_at(connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]) -> list[str]:
-    """Contents that lie at these places."""
-    rows = connection.execute(
-        "SELECT DISTINCT unit_hash FROM ledger.places WHERE stream = %s AND root = %s AND unit = ANY(%s)",
-        (stream, root, list(units)),
-    )
-    return [unit_hash for (unit_hash,) in rows]
-
-
 def content_states(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> dict[str, str]:
     """State of those of the contents that the ledger has."""
     rows = connection.execute(
@@ -179,7 +170,7 @@ def forget(connection: "psycopg.Connection", stream: str, hashes: Sequence[str])
 
 
 def go_live(connection: "psycopg.Connection", stream: str, contents: Sequence[Content]) -> None:
-    """Enter what was read of claimed contents, make them live, touch their days."""
+    """Enter what was read of claimed contents, and make them live."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE ledger.units SET state = 'live', rows_read = %s, rows_quarantined = %s, "
@@ -193,14 +184,16 @@ def go_live(connection: "psycopg.Connection", stream: str, contents: Sequence[Co
             "INSERT INTO ledger.unit_days (stream, unit_hash, day, rows_good) VALUES (%s, %s, %s, %s)",
             [(stream, c.unit_hash, day, rows) for c in contents for day, rows in c.days.items()],
         )
-    touch(connection, stream, {day for c in contents for day in c.days})
 
 
-def put_places(connection: "psycopg.Connection", stream: str, places: Mapping[Place, str]) -> None:
+def put_places(connection: "psycopg.Connection", stream: str, places: Mapping[Place, str]) -> list[str]:
     """Say which content lies where; one that lies nowhere any more retires, and comes back if it does.
 
     A landing file that was retired by hand stays so while its content is the same; a run that MLflow shows
     again is back.
+
+    Returns:
+        Contents that retired or came back: their days are to be touched.
     """
     before = connection.execute(
         "SELECT DISTINCT unit_hash FROM ledger.places "
@@ -216,11 +209,11 @@ def put_places(connection: "psycopg.Connection", stream: str, places: Mapping[Pl
             "WHERE u.stream = p.stream AND u.unit_hash = p.unit_hash AND u.origin = 'mlflow')",
             [(stream, p.root, p.unit, p.fingerprint, h) for p, h in places.items()],
         )
-    _follow_places(connection, stream, sorted({h for (h,) in before} | set(places.values())))
+    return _follow_places(connection, stream, sorted({h for (h,) in before} | set(places.values())))
 
 
-def _follow_places(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
-    """Retire contents that lie nowhere, revive retired ones that lie somewhere, touch the days of both."""
+def _follow_places(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> list[str]:
+    """Retire contents that lie nowhere, revive retired ones that lie somewhere; returns both."""
     changed = connection.execute(
         """
         UPDATE ledger.units u SET state = CASE WHEN u.state = 'live' THEN 'retired' ELSE 'live' END
@@ -232,36 +225,48 @@ def _follow_places(connection: "psycopg.Connection", stream: str, hashes: Sequen
         RETURNING u.unit_hash
         """,
         {"stream": stream, "hashes": list(hashes)},
-    ).fetchall()
-    days = connection.execute(
-        "SELECT DISTINCT day FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)",
-        (stream, [unit_hash for (unit_hash,) in changed]),
     )
-    touch(connection, stream, {day for (day,) in days})
+    return [unit_hash for (unit_hash,) in changed]
 
 
-def retire_places(connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]) -> int:
-    """Withdraw what lies at these places; returns how many there were that were not retired yet."""
+def retire_places(
+    connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]
+) -> tuple[int, list[str]]:
+    """Withdraw what lies at these places.
+
+    Returns:
+        How many there were that were not retired yet, and the contents that retired with them.
+    """
     rows = connection.execute(
         "UPDATE ledger.places SET retired = true WHERE stream = %s AND root = %s AND unit = ANY(%s) "
         "AND NOT retired RETURNING unit_hash",
         (stream, root, list(units)),
     ).fetchall()
-    _follow_places(connection, stream, [unit_hash for (unit_hash,) in rows])
-    return len(rows)
+    return len(rows), _follow_places(connection, stream, [unit_hash for (unit_hash,) in rows])
 
 
 # --- days -------------------------------------------------------------------------------------------
 
 
-def touch(connection: "psycopg.Connection", stream: str, days: Iterable[date]) -> None:
-    """Mark days as changed. The counter is raised under the row's lock, so no touch is ever lost."""
+def days_of(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> set[date]:
+    """Days on which contents have good rows."""
+    rows = connection.execute(
+        "SELECT DISTINCT day FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)",
+        (stream, list(hashes)),
+    )
+    return {day for (day,) in rows}
+
+
+def touch(connection: "psycopg.Connection", days: Set[tuple[str, date]]) -> None:
+    """Mark days of streams as changed. The counter is raised under the row's lock, so no touch is ever lost.
+
+    Once a transaction, with all that it touches: in one order, so that two of them cannot wait for each other.
+    """
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO ledger.touched_days AS t VALUES (%s, %s, 1) "
             "ON CONFLICT (stream, day) DO UPDATE SET seq = t.seq + 1",
-            # In order, so that two transactions cannot wait for each other.
-            [(stream, day) for day in sorted(days)],
+            sorted(days),
         )
 
 
@@ -406,11 +411,7 @@ def reopened(connection: "psycopg.Connection") -> set[str]:
 
 def reopen(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
     """Have contents read again: the next visit removes their rows, and their places are new to it."""
-    days = connection.execute(
-        "SELECT DISTINCT day FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)",
-        (stream, list(hashes)),
-    ).fetchall()
-    touch(connection, stream, [day for (day,) in days])
+    touch(connection, {(stream, day) for day in days_of(connection, stream, hashes)})
     for statement in (
         "UPDATE ledger.units SET state = 'loading' WHERE stream = %s AND unit_hash = ANY(%s)",
         "UPDATE ledger.places SET fingerprint = '' WHERE stream = %s AND unit_hash = ANY(%s)",

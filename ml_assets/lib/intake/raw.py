@@ -108,7 +108,7 @@ def touch_runs(postgres: Postgres, days: Set[date]) -> None:
     """Make what is built from the runs of these days due again."""
     if days:
         with postgres.connect(write=True) as connection:
-            ledger.touch(connection, "runs", days)
+            ledger.touch(connection, {("runs", day) for day in days})
 
 
 def settle(postgres: Postgres, lake: Lake, inputs: RawInputs, following: Set[date] = frozenset()) -> None:

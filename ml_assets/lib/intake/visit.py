@@ -29,6 +29,7 @@ from ml_assets.lib.sql import qualified, quote_identifier
 
 if TYPE_CHECKING:
     import duckdb
+    import psycopg
 
 STAGE = "stage"
 """Temporary table in which the rows of many small contents are collected, so that they share a commit."""
@@ -210,24 +211,22 @@ class Visit:
             arrived: SQL of the relation that holds the rows of `fresh`.
         """
         self._count(fresh, counts, arrived)
-        run_days = self._run_days(self._lying_at(places), f"SELECT run_id FROM {arrived}")
         self.connection.execute("COMMIT")
         with self._postgres.connect(write=True) as connection:
             ledger.go_live(connection, self.stream.name, list(fresh.values()))
-            ledger.put_places(connection, self.stream.name, places)
-            ledger.touch(connection, "runs", run_days)
+            changed = ledger.put_places(connection, self.stream.name, places)
+            days = {day for content in fresh.values() for day in content.days}
+            self._touch(connection, days, changed, f"SELECT run_id FROM {arrived}")
         self.report.contents += len(fresh)
         self.report.rows_read += sum(content.rows_read for content in fresh.values())
         self.report.rows_quarantined += sum(content.rows_quarantined for content in fresh.values())
-        self.report.days |= {day for content in fresh.values() for day in content.days} | run_days
 
     def withdraw(self, root: str, units: Sequence[str]) -> None:
         """Retire places; contents that lie nowhere else retire with them."""
-        places = dict.fromkeys((Place(root, unit, "") for unit in units), "")
-        run_days = self._run_days(self._lying_at(places), "SELECT NULL WHERE false")
         with self._postgres.connect(write=True) as connection:
-            self.report.retired += ledger.retire_places(connection, self.stream.name, root, units)
-            ledger.touch(connection, "runs", run_days)
+            retired, changed = ledger.retire_places(connection, self.stream.name, root, units)
+            self._touch(connection, set(), changed, "SELECT NULL WHERE false")
+        self.report.retired += retired
 
     def _count(self, fresh: Mapping[str, Content], counts: Mapping[str, int], arrived: str) -> None:
         """Fill in the contents' counts from the rows, and hold them against what was read."""
@@ -250,30 +249,36 @@ class Visit:
                     "nothing of it was taken in. This is a fault of ml-assets: report it with the file."
                 )
 
-    def _lying_at(self, places: Mapping[Place, str]) -> list[str]:
-        """Contents that lie at these places until now."""
-        units: dict[str, list[str]] = {}
-        for place in places:
-            units.setdefault(place.root, []).append(place.unit)
-        with self._postgres.connect() as connection:
-            return [
-                unit_hash
-                for root, some in units.items()
-                for unit_hash in ledger.contents_at(connection, self.stream.name, root, some)
-            ]
+    def _touch(
+        self, connection: "psycopg.Connection", days: set[date], changed: Sequence[str], run_ids: str
+    ) -> None:
+        """Mark every day as changed on which the raw tables may come out differently now.
 
-    def _run_days(self, replaced: Sequence[str], run_ids: str) -> set[date]:
-        """Days on which runs stand that the new rows or the replaced contents speak of.
+        Args:
+            days: of the rows that have come.
+            changed: contents that retired or came back.
+            run_ids: SELECT of the runs that the rows which have come speak of.
+        """
+        days |= ledger.days_of(connection, self.stream.name, changed)
+        run_days = self._run_days(changed, run_ids)
+        ledger.touch(
+            connection, {(self.stream.name, day) for day in days} | {("runs", day) for day in run_days}
+        )
+        self.report.days |= days | run_days
 
-        A late metric touches its run's day, and a run that moves to another day leaves one behind.
+    def _run_days(self, changed: Sequence[str], run_ids: str) -> set[date]:
+        """Days on which runs stand that the new rows or the changed contents speak of.
+
+        A late metric touches its run's day. A run that moves to another day leaves one behind, also when an old
+        file comes back.
         """
         if self.stream.name not in ("runs", "metrics"):
             return set()
         rows = self.connection.execute(
             "SELECT DISTINCT day FROM lake.intake.intake_runs WHERE day IS NOT NULL AND run_id IN ("
             f"{run_ids} UNION ALL SELECT run_id FROM {self.table} "
-            "WHERE unit_hash IN (SELECT unnest($replaced::VARCHAR[])))",
-            {"replaced": list(replaced)},
+            "WHERE unit_hash IN (SELECT unnest($changed::VARCHAR[])))",
+            {"changed": list(changed)},
         )
         return {day for (day,) in rows.fetchall()}
 
