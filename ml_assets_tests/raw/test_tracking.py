@@ -214,6 +214,25 @@ def test_a_run_whose_start_is_out_of_range_is_quarantined(room, store, take_in):
     assert "before the first daily partition" in reason
 
 
+def test_times_in_nanoseconds_are_quarantined_and_stop_no_other_run(room, store, take_in):
+    client, experiment = store
+    good = log_run(client, experiment, "good")
+    bad = client.create_run(experiment, start_time=START * 1_000_000).info.run_id
+    client.log_metric(good, "accuracy", 0.5, timestamp=START * 1_000_000, step=0)
+
+    assert [report.rows_quarantined for report in take_in(client)] == [1, 1]
+
+    assert room.raw("runs", "run_id") == [good]
+    assert room.raw("metrics", "key") == ["loss"] * 3
+    for stream, unit, column in (("runs", bad, "created_at"), ("metrics", good, "timestamp")):
+        ((reason, text),) = room.intake(stream, "quarantine_reason, raw_text", "raw_text IS NOT NULL")
+        assert reason == (
+            f"{unit} line 1: {column} is 1777629600000000000, no time in milliseconds since 1970; "
+            "log it in milliseconds."
+        )
+        assert json.loads(text)[column] == START * 1_000_000  # as it was logged
+
+
 @pytest.fixture
 def server(tmp_path):
     """URL of a real tracking server."""

@@ -12,7 +12,6 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -44,7 +43,6 @@ _POINTS_A_HISTORY = 25_000
 
 _REQUESTS_AT_ONCE = 8
 _LARGEST = 1.7976931348623157e308  # what MLflow stores for an infinity
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ACTIVE_RUNS = "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'"
 _ROWS_OF_RUNS = (
@@ -60,7 +58,9 @@ _ROWS_OF_RUNS = (
 )
 """All that makes a run's row, each with the run's id in front."""
 
-_TIME = pa.timestamp("us", "UTC")
+TIMES = ("created_at", "completed_at", "timestamp")
+"""Columns in milliseconds since 1970, as MLflow has them. It takes any number for one."""
+
 _UNIT_FIELDS = [("unit", pa.string()), ("unit_hash", pa.string()), ("line", pa.int64())]
 
 RUN_SCHEMA = pa.schema(
@@ -86,8 +86,8 @@ RUN_SCHEMA = pa.schema(
                 "artifact_uri",
             )
         ),
-        ("created_at", _TIME),
-        ("completed_at", _TIME),
+        ("created_at", pa.int64()),
+        ("completed_at", pa.int64()),
     ]
 )
 
@@ -98,7 +98,7 @@ METRIC_SCHEMA = pa.schema(
         ("key", pa.string()),
         ("step", pa.int64()),
         ("value", pa.float64()),
-        ("timestamp", _TIME),
+        ("timestamp", pa.int64()),
     ]
 )
 
@@ -293,8 +293,7 @@ def _as_run(run: "Run", experiment: str, registrations: Sequence[Registration]) 
         "completed_at": info.end_time,
     }
     digest = hashlib.sha256(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    moments = {name: _moment(row[name]) for name in ("created_at", "completed_at")}
-    return MLflowRun(info.run_id, digest, {**row, **moments})
+    return MLflowRun(info.run_id, digest, row)
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -310,10 +309,6 @@ def _number(value: float) -> float | str:
 def _restored(value: float) -> float:
     """MLflow stores the largest double where an infinity was logged."""
     return math.copysign(math.inf, value) if abs(value) >= _LARGEST else value
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 # --- metrics ----------------------------------------------------------------------------------------
@@ -354,7 +349,7 @@ def history_batch(history: History) -> pa.RecordBatch:
         pa.array(history.keys, pa.string()),
         pa.array(history.steps, pa.int64()),
         pa.array(history.values, pa.float64()),
-        pa.array(history.timestamps_ms, pa.timestamp("ms", "UTC")).cast(_TIME),
+        pa.array(history.timestamps_ms, pa.int64()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=METRIC_SCHEMA)
 

@@ -28,6 +28,8 @@ BATCH_RUNS = 1_000
 BATCH_POINTS = 500_000
 """Points after which a commit is due."""
 
+_NO_TIME = ", no time in milliseconds since 1970; log it in milliseconds"
+
 
 def take_in_mlflow(
     stream_name: str, client: "MlflowClient", root: str, lake: Lake, postgres: Postgres, bounds: Bounds
@@ -116,18 +118,34 @@ def _take(
     fresh = visit.claim(places, "mlflow")
     schema = batches[0].schema
     known = {column.name for column in visit.stream.columns}
-    types = {field.name: _duckdb_type(field.type) for field in schema if field.name in known}
-    packed = ", ".join(f"{quote_identifier(name)} := {quote_identifier(name)}" for name in types)
+    types = {field.name: _duckdb_type(field) for field in schema if field.name in known}
+    times = [name for name in types if name in mlflow_reader.TIMES]
+    moments = ", ".join(
+        f"CASE WHEN {_is_time(name)} THEN make_timestamptz({name} * 1000) END AS {name}" for name in times
+    )
+    faults = " ".join(
+        f"WHEN NOT {_is_time(name)} THEN concat('{name} is ', {name}, '{_NO_TIME}')" for name in times
+    )
+    logged = ", ".join(f"{name} AS logged_{name}" for name in times)
     source = (
-        "(SELECT *, NULL::VARCHAR AS broken "
+        f"(SELECT * REPLACE ({moments}), {logged}, CASE {faults} END AS broken "
         "FROM arriving WHERE unit_hash IN (SELECT unnest($fresh::VARCHAR[])))"
+    )
+    packed = ", ".join(
+        f"{quote_identifier(name)} := {quote_identifier(f'logged_{name}' if name in times else name)}"
+        for name in types
     )
     select = judge_rows(visit.stream, source, types, raw_text=f"to_json(struct_pack({packed}))::VARCHAR")
     visit.insert(STAGE, select, (schema, batches), fresh=list(fresh))
     visit.commit_stage(places, fresh, counts)
 
 
-def _duckdb_type(kind: pa.DataType) -> str:
-    if pa.types.is_timestamp(kind):
+def _is_time(name: str) -> str:
+    """SQL: whether a number of milliseconds is a moment that has a date."""
+    return f"{name} BETWEEN -62135596800000 AND 253402300799999"
+
+
+def _duckdb_type(field: pa.Field) -> str:
+    if field.name in mlflow_reader.TIMES:
         return "TIMESTAMP WITH TIME ZONE"
-    return {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE"}[str(kind)]
+    return {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE"}[str(field.type)]
