@@ -93,10 +93,13 @@ class Refresher:
         return {stream: counts.get(stream, nothing) for stream in STREAMS}
 
     def touched_days(self) -> set[date]:
-        """Days that intake touched, or that look back on rows which came late."""
+        """Days that intake touched, or whose rows look back on, or join, rows which came late."""
+        return {day for stream in STREAMS for day in self.due_days(stream)}
+
+    def due_days(self, stream: str) -> set[date]:
+        """Days on which a stream's raw table is to be rebuilt."""
         with self._postgres.connect() as connection:
-            due = {day for stream in STREAMS for day in ledger.due_days(connection, stream)}
-        return due - {ledger.WHOLE}
+            return set(ledger.due_days(connection, stream)) - {ledger.WHOLE}
 
     def run(
         self, purpose: str, selection: Iterable[dg.AssetKey], tags: Mapping[str, str]
@@ -126,8 +129,13 @@ class Refresher:
 
     def run_due_days(self) -> None:
         """Rebuild every daily table on the days that are due, in few runs."""
-        self.run_days(self.touched_days() | self.stale_days())
-        # Those whose runs look back on what has just been rebuilt; nobody looks back on them anew.
+        days = self.touched_days() | self.stale_days()
+        if len(bridge(days)) > 1:
+            # A run's features show metrics of later days: with several ranges, those are rebuilt first.
+            for span in bridge(self.due_days("metrics")):
+                self.run(_purpose(span), [key("duckdb/raw_metrics")], span.tags)
+        self.run_days(days)
+        # Those whose rows look back on, or join, what has just been rebuilt; nobody does on them anew.
         self.run_days(self.touched_days())
 
     def run_days(self, days: Iterable[date]) -> None:

@@ -355,17 +355,41 @@ LATE_RUNS = [
         "metrics": {"accuracy": 0.5},
     }
 ]
+EARLY_EVENT = {
+    # Before anything is known of its run, on a day on which nothing else happens.
+    "event_id": "early",
+    "kind": "inference",
+    "timestamp": "2026-04-20T11:00:00Z",
+    "model_name": "dogs",
+    "run_id": "s0",
+    "inference_time_ms": 1.5,
+}
 LATE_METRICS = [
     # Known when s1 ended, and not: only the first is what later runs look back on.
     {"run_id": "s1", "key": "accuracy", "step": 0, "value": 0.7, "timestamp": "2026-03-01T08:20:00Z"},
     {"run_id": "s1", "key": "accuracy", "step": 1, "value": 0.8, "timestamp": "2026-03-01T09:00:00Z"},
+    # So late that its day is rebuilt by another run than its run's.
+    {"run_id": "s1", "key": "accuracy", "step": 2, "value": 0.9, "timestamp": "2026-06-01T09:00:00Z"},
 ]
+
+
+def land_early(home: Path) -> None:
+    (home / "landing" / "performance" / "early.jsonl").write_text(json.dumps(EARLY_EVENT))
 
 
 def land_late(home: Path) -> None:
     for stream, rows in {"runs": LATE_RUNS, "metrics": LATE_METRICS}.items():
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         (home / "landing" / stream / "late.jsonl").write_text(text)
+
+
+def joined(home: Path) -> list[tuple[Any, ...]]:
+    lake = store_resources(Settings(home=home))["lake"]
+    with lake.asking() as ask:
+        return ask(
+            "SELECT event_id, trained_accuracy, model_age_s FROM features.model_performance_events "
+            "WHERE event_id IN ('early', 'e0') ORDER BY ALL"
+        )
 
 
 def looked_back(home: Path) -> list[tuple[Any, ...]]:
@@ -379,8 +403,13 @@ def looked_back(home: Path) -> list[tuple[Any, ...]]:
 
 def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, small):
     """Last in this file: it adds rows to the home."""
+    land_early(home)
+    refreshed(cli, home)
+    assert joined(home) == [("e0", None, 95_400.0), ("early", None, None)]
     land_late(home)
-    assert refreshed(cli, home)["days"] == ["2026-02-01", "2026-03-01", "2026-03-02", "2026-03-03"]
+    days = ["2026-02-01", "2026-03-01", "2026-03-02", "2026-03-03", "2026-04-20", "2026-06-01"]
+    assert refreshed(cli, home)["days"] == days
+    assert joined(home) == [("e0", 0.9, 95_400.0), ("early", 0.5, 6_748_200.0)]
     assert looked_back(home) == [
         ("s0", 0, None, None),
         ("s1", 1, 0.5, 0.5),
@@ -391,6 +420,7 @@ def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, s
     other = new_home()
     try:
         land(other)
+        land_early(other)
         land_late(other)
         refreshed(cli, other)
         assert tables(cli, other) == tables(cli, home)

@@ -14,10 +14,12 @@ from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.lib.feature_sql import FeatureSQL, column_lineage, read_feature
+from ml_assets.lib.intake.raw import outdated_events, touch
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import read_sql
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import SQL_DIR, Settings
 
 LESSONS = {
@@ -66,21 +68,41 @@ def _feature_asset(settings: Settings, feature: FeatureSQL) -> dg.AssetsDefiniti
         kinds=["sql"],
         deps=[key(parent) for parent in feature.parents],
     )
-    def feature_table(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> Query:
+    def feature_table(
+        context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
+    ) -> Query:
         context.add_output_metadata({"dagster/column_lineage": _lineage(feature)})
         days = run_days(context) if TABLES[asset].partition_column else None
         window = {"start": days.start, "end": days.end} if days else {}
-        draw = PLOTS.get(feature.name)
-        return Query(
-            feature.text,
-            {name: window[name] for name in feature.parameters},
-            committed=(lambda: draw(context, lake)) if draw else None,
-        )
+
+        def committed() -> None:
+            for then in AFTERWARDS.get(feature.name, ()):
+                then(context, lake, postgres)
+
+        return Query(feature.text, {name: window[name] for name in feature.parameters}, committed=committed)
 
     return feature_table
 
 
-def _learning_curves(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> None:
+def _touch_other_events(
+    context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
+) -> None:
+    # Those of the same days follow by themselves.
+    days = run_days(context)
+    touch(postgres, "performance", outdated_events(lake, days.first, days.last, within=False))
+
+
+def _touch_own_events(
+    context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
+) -> None:
+    # Runs may have been rebuilt while the events were.
+    days = run_days(context)
+    touch(postgres, "performance", outdated_events(lake, days.first, days.last, within=True))
+
+
+def _learning_curves(
+    context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
+) -> None:
     from ml_assets.lib.plots import learning_curves
 
     days = run_days(context)
@@ -92,10 +114,14 @@ def _learning_curves(context: dg.AssetExecutionContext, lake: DuckLakeResource) 
         context.add_asset_metadata({"learning_curves": picture}, partition_key=days.last.isoformat())
 
 
-PLOTS: dict[str, Callable[[dg.AssetExecutionContext, DuckLakeResource], None]] = {
-    "run_features": _learning_curves
+AFTERWARDS: dict[
+    str, tuple[Callable[[dg.AssetExecutionContext, DuckLakeResource, PostgresResource], None], ...]
+] = {
+    "run_features": (_touch_other_events, _learning_curves),
+    "model_performance_events": (_touch_own_events,),
 }
-"""What is drawn for a table once its rows are in place."""
+"""What is done for a table once its rows are in place: an event joins a run of any day, so a run that comes late
+makes the days of its events due; pictures."""
 
 
 @cache

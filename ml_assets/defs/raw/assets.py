@@ -12,7 +12,7 @@ from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
 from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.intake.raw import following_days, raw_inputs, raw_query, settle, touch_runs
+from ml_assets.lib.intake.raw import following_days, raw_inputs, raw_query, settle, touch
 from ml_assets.lib.intake.sources import list_source, sources
 from ml_assets.lib.intake.tracking import take_in_mlflow
 from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
@@ -154,7 +154,7 @@ def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
         inputs = raw_inputs(postgres, stream.name, first, last)
         following = following_days(lake, inputs)
         # Before the write: were this run killed after it, nobody would see a difference any more.
-        touch_runs(postgres, following)
+        touch(postgres, "runs", following)
         return raw_query(inputs, committed=lambda: settle(postgres, lake, inputs, following))
 
     return raw

@@ -104,11 +104,32 @@ def following_days(lake: Lake, inputs: RawInputs) -> set[date]:
         return {day for (day,) in rows.fetchall()}
 
 
-def touch_runs(postgres: Postgres, days: Set[date]) -> None:
-    """Make what is built from the runs of these days due again."""
+def outdated_events(lake: Lake, first: date, last: date, within: bool) -> set[date]:
+    """Days whose performance events show another state of their run than its features do.
+
+    To be asked after either table's commit, so that whichever is written last sees what the other one holds.
+
+    Args:
+        first, last: days that were written.
+        within: ask for days among them; else for all others.
+    """
+    with lake.get_connection() as connection:
+        if not all(
+            _exists(connection, "features", name) for name in ("run_features", "model_performance_events")
+        ):
+            return set()
+        rows = connection.execute(
+            read_sql("duckdb/operations/outdated_events.sql"),
+            {"first": first, "last": last, "within": within},
+        )
+        return {day for (day,) in rows.fetchall()}
+
+
+def touch(postgres: Postgres, stream: str, days: Set[date]) -> None:
+    """Make what is built from the rows of these days due again."""
     if days:
         with postgres.connect(write=True) as connection:
-            ledger.touch(connection, {("runs", day) for day in days})
+            ledger.touch(connection, {(stream, day) for day in days})
 
 
 def settle(postgres: Postgres, lake: Lake, inputs: RawInputs, following: Set[date] = frozenset()) -> None:
@@ -120,7 +141,7 @@ def settle(postgres: Postgres, lake: Lake, inputs: RawInputs, following: Set[dat
         following: of `following_days`. They are touched once more: whoever has rebuilt them since they were
             found may have looked back on the rows of before.
     """
-    touch_runs(postgres, following)
+    touch(postgres, "runs", following)
     statement = _statement(STREAMS[inputs.stream], "unit_hash, coalesce(day, DATE '1970-01-01') AS day")
     with lake.get_connection() as connection:
         connection.register("live", inputs.table)
