@@ -44,6 +44,8 @@ def canonical(value: Any) -> str:
         if _ODD_NUMBER.search(text):
             document = _mend(json.loads(text, parse_int=_integer))
         packed = orjson.dumps(document, option=_OPTIONS)
+    except RecursionError as fault:
+        raise JSONError("the document is nested too deeply for every store to hold it") from fault
     except (ValueError, TypeError) as fault:
         raise JSONError(f"{_short(value)} is no JSON that every store can hold ({fault})") from fault
     if _NUL in packed and _holds_nul(document):

@@ -7,10 +7,11 @@ costs that line and no other. What the values mean is judge.py's business.
 
 import codecs
 import csv
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import orjson
@@ -24,9 +25,13 @@ MAX_LINE_BYTES = 16 << 20
 KEPT_LINE_BYTES = 64 << 20
 """How much of an overlong line is kept in quarantine."""
 
+_UNPACKED_BYTES = 1 << 20
+"""How much is unpacked at a time: a small packed file may be a very large one."""
+
 _BATCH_ROWS = 50_000
 _BATCH_BYTES = 16 << 20
 _DELIMITERS = (",", ";", "\t", "|")
+_FIRST_LINE_END = re.compile(rb"\r\n|\n|\r(?=.)", re.DOTALL)
 _MAX_RECORD_LINES = 1_000
 """Lines that one quoted CSV field may span."""
 
@@ -81,7 +86,7 @@ def split(file: LandingFile, unit_hash: str, known: Sequence[str]) -> Iterator[p
     Raises:
         FileNotFoundError: the file is gone.
     """
-    lines = _lines(_decoded(_decompressed(file.path, file.compression)))
+    lines = _lines(_decoded(unpacked(file.path, file.compression)))
     records = _json_records(lines) if file.format == "jsonl" else _csv_records(lines, known)
     pending: list[Record] = []
     size = 0
@@ -124,7 +129,7 @@ def contains(file: LandingFile, words: Sequence[bytes]) -> bool:
 
 def first_rows(file: LandingFile, count: int) -> list[str]:
     """The first rows of a JSON lines file, those that are JSON or not."""
-    lines = _lines(_decoded(_decompressed(file.path, file.compression)))
+    lines = _lines(_decoded(unpacked(file.path, file.compression)))
     return [line.text for line in islice(lines, count)]
 
 
@@ -138,14 +143,18 @@ def file_header(file: LandingFile, known: Sequence[str]) -> tuple[str, list[str]
 
 
 @dataclass(frozen=True)
-class _CutOff:
+class CutOff:
     """Stands at the end of a stream that broke off."""
 
     why: str
 
 
-def _decompressed(path: Path, compression: Compression) -> Iterator[bytes | _CutOff]:
-    """The file's content; what could be unpacked of a damaged file comes before the `_CutOff`."""
+def unpacked(path: Path, compression: Compression) -> Iterator[bytes | CutOff]:
+    """The file's content; what could be unpacked of a damaged file comes before the `CutOff`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     if compression == "gzip":
         yield from _gunzipped(path)
     elif compression == "zstd":
@@ -154,40 +163,43 @@ def _decompressed(path: Path, compression: Compression) -> Iterator[bytes | _Cut
         yield from read_chunks(path)
 
 
-def _gunzipped(path: Path) -> Iterator[bytes | _CutOff]:
+def _gunzipped(path: Path) -> Iterator[bytes | CutOff]:
     unpacker = None
     try:
         for chunk in read_chunks(path):
-            packed = chunk
-            while packed:
+            packed, more = chunk, False
+            while packed or more:
                 unpacker = unpacker or zlib.decompressobj(wbits=31)
-                yield unpacker.decompress(packed)
-                # Several members may stand behind one another.
-                packed = unpacker.unused_data
+                piece = unpacker.decompress(packed, _UNPACKED_BYTES)
+                yield piece
+                packed, more = unpacker.unconsumed_tail, len(piece) == _UNPACKED_BYTES
                 if unpacker.eof:
-                    unpacker = None
+                    # Several members may stand behind one another.
+                    packed, more, unpacker = unpacker.unused_data, False, None
     except zlib.error as fault:
-        yield _CutOff(f"the gzip file is damaged ({fault})")
+        yield CutOff(f"the gzip file is damaged ({fault})")
         return
     if unpacker is not None:
-        yield _CutOff("the gzip file is cut off")
+        yield CutOff("the gzip file is cut off")
 
 
-def _unzstd(path: Path) -> Iterator[bytes | _CutOff]:
+def _unzstd(path: Path) -> Iterator[bytes | CutOff]:
     with path.open("rb") as source:
         try:
             with pa.CompressedInputStream(source, "zstd") as stream:
                 while chunk := stream.read(1 << 16):
                     yield chunk
         except OSError as fault:
-            yield _CutOff(f"the zstd file is damaged or cut off ({fault})")
+            if fault.errno is not None:
+                raise  # of the disk, not of what stands on it
+            yield CutOff(f"the zstd file is damaged or cut off ({fault})")
 
 
-def _decoded(chunks: Iterator[bytes | _CutOff]) -> Iterator[bytes | _CutOff]:
+def _decoded(chunks: Iterator[bytes | CutOff]) -> Iterator[bytes | CutOff]:
     """UTF-16 with a byte order mark becomes UTF-8; a UTF-8 mark is taken off."""
     head = b""
     for chunk in chunks:
-        if isinstance(chunk, _CutOff):
+        if isinstance(chunk, CutOff):
             yield from (head, chunk) if head else (chunk,)
             return
         head += chunk
@@ -200,32 +212,33 @@ def _decoded(chunks: Iterator[bytes | _CutOff]) -> Iterator[bytes | _CutOff]:
     yield from chunks
 
 
-def _from_utf16(head: bytes, chunks: Iterator[bytes | _CutOff]) -> Iterator[bytes | _CutOff]:
+def _from_utf16(head: bytes, chunks: Iterator[bytes | CutOff]) -> Iterator[bytes | CutOff]:
     # Lone surrogates pass through here and are found as bytes that are no UTF-8, with their line.
     decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
     yield decoder.decode(head).encode("utf-8", "surrogatepass")
     for chunk in chunks:
-        if isinstance(chunk, _CutOff):
+        if isinstance(chunk, CutOff):
             yield chunk
             return
         yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
     try:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        yield _CutOff("the UTF-16 text is cut off")
+        yield CutOff("the UTF-16 text is cut off")
 
 
-def _lines(chunks: Iterator[bytes | _CutOff]) -> Iterator[Line]:
+def _lines(chunks: Iterator[bytes | CutOff]) -> Iterator[Line]:
     """Lines with their numbers. Memory stays flat however long a line is."""
     number = 0
     rest = b""
     length = 0  # of the line that `rest` is the beginning of
+    end, chunks = _line_end(chunks)
     for chunk in chunks:
-        if isinstance(chunk, _CutOff):
+        if isinstance(chunk, CutOff):
             number += 1
             yield Line(number, _text(rest)[0], f"{chunk.why} here; deliver the whole file again")
             return
-        first, *others = chunk.split(b"\n")
+        first, *others = chunk.split(end)
         length += len(first)
         rest += first[: max(0, KEPT_LINE_BYTES - len(rest))]
         for other in others:
@@ -236,11 +249,30 @@ def _lines(chunks: Iterator[bytes | _CutOff]) -> Iterator[Line]:
         yield _line(number + 1, rest, length)
 
 
+def _line_end(chunks: Iterator[bytes | CutOff]) -> tuple[bytes, Iterator[bytes | CutOff]]:
+    """What ends the lines, by the first one: a carriage return alone where it does so; and the chunks again."""
+    taken: list[bytes | CutOff] = []
+    before, size = b"", 0
+    for chunk in chunks:
+        taken.append(chunk)
+        if isinstance(chunk, CutOff):
+            break
+        if found := _FIRST_LINE_END.search(before + chunk):
+            return (b"\r" if found[0] == b"\r" else b"\n"), chain(taken, chunks)
+        before, size = chunk[-1:], size + len(chunk)
+        if size > MAX_LINE_BYTES:
+            break
+    return b"\n", chain(taken, chunks)
+
+
 def _line(number: int, data: bytes, length: int) -> Line:
     data = data.removesuffix(b"\r")
     text, fault = _text(data)
     if length > MAX_LINE_BYTES:
-        fault = f"the line has {length:,} bytes, more than {MAX_LINE_BYTES:,}; split it into several rows"
+        kept = f" (the first {KEPT_LINE_BYTES:,} are kept here)" if length > KEPT_LINE_BYTES else ""
+        fault = (
+            f"the line has {length:,} bytes{kept}, more than {MAX_LINE_BYTES:,}; split it into several rows"
+        )
     return Line(number, text, fault)
 
 
@@ -274,10 +306,10 @@ def _csv_records(lines: Iterator[Line], known: Sequence[str]) -> Iterator[Record
     head = source.next()
     if head is None:
         return
-    delimiter, header, refusal = read_header(head.text, known)
-    if head.fault or refusal:
+    delimiter, header, refusal = (",", [], head.fault) if head.fault else read_header(head.text, known)
+    if refusal:
         # Without a header no row can be read: the file is one broken record.
-        yield Record(head.number, None, head.text, head.fault or refusal)
+        yield Record(head.number, None, head.text, refusal)
         return
     while (line := source.next()) is not None:
         if line.fault:
@@ -289,7 +321,10 @@ def _csv_records(lines: Iterator[Line], known: Sequence[str]) -> Iterator[Record
 def read_header(text: str, known: Sequence[str]) -> tuple[str, list[str], str | None]:
     """Delimiter and column names of a CSV header, and what is wrong with it, if anything."""
     wanted = set(known)
-    candidates = {d: [n.strip() for n in next(csv.reader([text], delimiter=d))] for d in _DELIMITERS}
+    try:
+        candidates = {d: _header_names(text, d) for d in _DELIMITERS}
+    except csv.Error as fault:
+        return ",", [], f"the header cannot be read as CSV ({fault}); save the file as CSV"
     delimiter = max(_DELIMITERS, key=lambda d: len(wanted.intersection(candidates[d])))
     header = candidates[delimiter]
     doubled = sorted({name for name in header if header.count(name) > 1})
@@ -305,6 +340,12 @@ def read_header(text: str, known: Sequence[str]) -> tuple[str, list[str], str | 
     if doubled:
         return delimiter, header, f"the header names {', '.join(doubled)} twice; name each column once"
     return delimiter, header, None
+
+
+def _header_names(text: str, delimiter: str) -> list[str]:
+    """The names; a column that has none, such as the index of a pandas table, is named by its place."""
+    names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+    return [name or f"column_{place}" for place, name in enumerate(names, 1)]
 
 
 def _csv_record(line: Line, source: "_Pushback", header: list[str], delimiter: str) -> Record:
@@ -340,7 +381,7 @@ def _csv_record(line: Line, source: "_Pushback", header: list[str], delimiter: s
         return Record(line.number, None, text, why)
     if fields == header:
         return Record(line.number, None, text, "is the header again; take it out")
-    row = {name: value for name, value in zip(header, fields, strict=True) if value != "" and name}
+    row = {name: value for name, value in zip(header, fields, strict=True) if value != ""}
     return Record(line.number, orjson.dumps(row).decode(), text)
 
 
