@@ -186,6 +186,7 @@ class Stream:
         version_columns: compared in this order, greatest wins, to find the latest update of a key; ties
             are broken by content hash, so the result does not depend on the order of arrival.
         extras_column: JSON column that keeps unknown columns.
+        from_mlflow: whether MLflow has such rows too.
     """
 
     name: str
@@ -193,8 +194,8 @@ class Stream:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     day_column: str | None
-    version_columns: tuple[str, ...] = ()
-    extras_column: str | None = None
+    version_columns: tuple[str, ...]
+    extras_column: str
     from_mlflow: bool = False
 
     @property
@@ -260,6 +261,8 @@ PREDICTION_COLUMNS = (
     _time("created_at", "when it was predicted, UTC; its day is the partition"),
 )
 
+EXTRAS = _json("extras", "whatever unknown columns the source had, as one JSON object")
+
 DOCUMENT_COLUMNS = (
     _need("document_id", "identifier of the document"),
     _text("title"),
@@ -285,26 +288,30 @@ STREAMS: dict[str, Stream] = {
         Stream(
             "metrics",
             "one value of one metric of one run at one step",
-            METRIC_COLUMNS,
+            (*METRIC_COLUMNS, EXTRAS),
             ("run_id", "key", "step", "timestamp"),
             "timestamp",
+            (),
+            "extras",
             from_mlflow=True,
         ),
         Stream(
             "performance",
             "an evaluation or an inference of a model, with its quality and cost",
-            PERFORMANCE_COLUMNS,
+            (*PERFORMANCE_COLUMNS, EXTRAS),
             ("event_id",),
             "timestamp",
             ("timestamp",),
+            "extras",
         ),
         Stream(
             "predictions",
             "one prediction of a model",
-            PREDICTION_COLUMNS,
+            (*PREDICTION_COLUMNS, EXTRAS),
             ("prediction_id",),
             "created_at",
             ("created_at",),
+            "extras",
         ),
         Stream(
             "documents",

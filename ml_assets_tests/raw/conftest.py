@@ -21,7 +21,7 @@ import pytest
 from psycopg import sql
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import ledger, raw
+from ml_assets.lib.intake import ledger, quarantine, raw
 from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
 from ml_assets.lib.intake.landing import list_files
@@ -86,6 +86,10 @@ class Room:
     def quarantine(self, stream: str) -> list[tuple[str, int, str]]:
         """(unit, line, reason) of quarantined rows."""
         return self.intake(stream, "unit, line, quarantine_reason", "quarantine_reason IS NOT NULL")
+
+    def shown_quarantine(self, stream: str) -> list[dict[str, Any]]:
+        """What `ml-assets quarantine list` shows."""
+        return quarantine.quarantined(self.lake, self.postgres, stream).to_pylist()
 
     def intake(self, stream: str, columns: str, where: str = "true") -> list[Any]:
         """Rows of intake, in order of unit and line."""

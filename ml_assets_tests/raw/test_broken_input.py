@@ -1,8 +1,12 @@
 """Whatever can be wrong with a file: its good rows get in, its bad rows are told apart with a reason."""
 
+import errno
 import gzip
+import io
 import os
+import zipfile
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +20,17 @@ TIME = '"2026-05-01T10:00:00Z"'
 
 def event(name: str, time: str = TIME, accuracy: str = "0.5") -> str:
     return EVENT % (name, time, accuracy)
+
+
+def deep_list(levels: int) -> str:
+    return "[" * levels + "1" + "]" * levels
+
+
+def xlsx() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", "\r".join(f"<v>{n}</v>" for n in range(5_000)))
+    return packed.getvalue()
 
 
 def parquet(**columns: object) -> bytes:
@@ -60,6 +75,19 @@ RUNS = {
         + ",more\n",
         ["ragged 1", "ragged 3"],
         [(3, "has 3 fields where the header has 4"), (5, "has 5 fields where the header has 4")],
+    ),
+    "mac.csv": ((HEADER + ROW % "mac 1" + ROW % "mac 2").replace("\n", "\r"), ["mac 1", "mac 2"], []),
+    "crlf.csv": ((HEADER + ROW % "crlf 1" + ROW % "crlf 2").replace("\n", "\r\n"), ["crlf 1", "crlf 2"], []),
+    "excel.csv": (xlsx(), [], [(1, "the line holds NUL bytes")]),
+    "mixed_ends.csv": (
+        HEADER + ROW % "ends 1" + 'ends\r2,e,"completed\n' + ROW % "ends 3",
+        ["ends 1", "ends 3"],
+        [(3, "cannot be read as CSV (new-line character seen in unquoted field")],
+    ),
+    "index.csv": (
+        "," + HEADER + "0," + ROW % "index 1" + "1," + ROW % "index 2",
+        ["index 1", "index 2"],
+        [],
     ),
     "semicolon.csv": ((HEADER + ROW % "semicolon").replace(",", ";"), ["semicolon"], []),
     "wrong_delimiter.csv": (
@@ -143,6 +171,27 @@ RUNS = {
         [],
         [(1, "metrics is '{\"loss\":NaN}', not a JSON object that every store can hold")],
     ),
+    "deep.jsonl": (
+        (RUN % "deep 1").replace("}", ', "unknown": ' + deep_list(3_000) + "}")
+        + (RUN % "deep 2").replace("}", ', "parameters": {"a": ' + deep_list(3_000) + "}}")
+        + (RUN % "deep 3").replace("}", ', "unknown": ' + deep_list(990) + "}")
+        + RUN % "deep 4",
+        ["deep 4"],
+        [
+            (
+                1,
+                "tags cannot take up the unknown columns; they hold U+0000, an integer beyond 64 bits or JSON",
+            ),
+            (2, "not a JSON object that every store can hold"),
+            (3, "tags cannot take up the unknown columns"),
+        ],
+    ),
+    "endless_integer.jsonl": (
+        (RUN % "endless").replace("}", f', "unknown": {"9" * 5_000}}}'),
+        [],
+        [(1, "tags cannot take up the unknown columns")],
+    ),
+    "comma_at_the_end.jsonl": ((RUN % "comma").replace("}", ', "unknown": 1,}'), ["comma"], []),
     "list_for_object.jsonl": (
         (RUN % "list").replace("}", ', "parameters": [1]}'),
         [],
@@ -180,8 +229,24 @@ EVENTS = {
         + event("before", '"2013-12-31T23:59:59.999999Z"')
         + event("no date", '"2026-02-30T00:00:00Z"')
         + event("words", '"yesterday"')
-        + event("tiny", "17"),
-        ["micros", "millis", "nanos", "offset", "seconds", "seconds as text"],
+        + event("tiny", "17")
+        + event("minutes", '"2026-05-01T10:00Z"')
+        + event("minutes of a zone", '"2026-05-01 12:00+02:00"')
+        + event("minutes of a short zone", '"2026-05-01 12:00+02"')
+        + event("minutes, UTC", '"2026-05-01 10:00 UTC"')
+        + event("no minute", '"2026-05-01T25:00Z"'),
+        [
+            "micros",
+            "millis",
+            "minutes",
+            "minutes of a short zone",
+            "minutes of a zone",
+            "minutes, UTC",
+            "nanos",
+            "offset",
+            "seconds",
+            "seconds as text",
+        ],
         [
             (7, "timestamp is '2026-05-01T10:00:00', without a time zone; add Z to it if it is UTC"),
             (8, "timestamp is '2026-05-01', without a time zone"),
@@ -190,6 +255,7 @@ EVENTS = {
             (11, "timestamp is '2026-02-30T00:00:00Z', not a time; write it like 2026-01-31T09:30:00Z"),
             (12, "timestamp is 'yesterday', not a time"),
             (13, "timestamp is '17', not a time"),
+            (18, "timestamp is '2026-05-01T25:00Z', not a time"),
         ],
     ),
     "numbers.jsonl": (
@@ -284,7 +350,17 @@ def test_times_are_read_exactly(taken_in, shared_room):
     )
     assert times["seconds as text"] == "10:00:00.250000"
     assert times["offset"] == "10:00:00.000001"
-    assert {times[name] for name in ("seconds", "millis", "micros", "nanos")} == {"10:00:00.000000"}
+    whole = ("seconds", "millis", "micros", "nanos", *(name for name in times if name.startswith("minutes")))
+    assert {times[name] for name in whole} == {"10:00:00.000000"}
+
+
+def test_unknown_columns_are_kept_however_they_are_written(taken_in, shared_room):
+    where = "unit IN ('comma_at_the_end.jsonl', 'index.csv') AND quarantine_reason IS NULL"
+    assert shared_room.intake("runs", "unit, tags", where) == [
+        ("comma_at_the_end.jsonl", '{"unknown":1}'),
+        ("index.csv", '{"column_1":"0"}'),
+        ("index.csv", '{"column_1":"1"}'),
+    ]
 
 
 def test_nan_and_infinities_are_lawful_values_of_a_metric(room):
@@ -330,11 +406,205 @@ def test_links_out_of_the_landing_folder_are_refused(room, tmp_path):
     }
 
 
-def test_a_name_that_is_no_text(room):
-    path = room.put("runs", "a.jsonl", RUN % "a")
-    path.rename(path.with_name(os.fsdecode(b"\xff.jsonl")))
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("jsonl", event("a")),
+        ("csv", f"event_id,kind,timestamp,model_name\na,inference,{TIME},m\n"),
+        (
+            "parquet",
+            parquet(
+                event_id=["a"],
+                kind=["inference"],
+                timestamp=pa.array([1_777_000_000], pa.timestamp("s", "UTC")),
+                model_name=["m"],
+            ),
+        ),
+    ],
+)
+def test_a_name_that_is_no_text(room, monkeypatch, ending, content, large):
+    from ml_assets.lib.intake import files
+
+    if large:
+        monkeypatch.setattr(files, "LARGE_BYTES", -1)
+    path = room.put("performance", "a", content)
+    path.rename(path.with_name(os.fsdecode(b"\xff\xe9 [1]." + ending.encode())))
+    room.take_in("performance")
+    rows = room.intake("performance", "unit, event_id, quarantine_reason")
+    assert rows == [(f"\\xff\\xe9 [1].{ending}", "a", None)]
+
+
+# What intake calls its own columns, and columns beside those of the file's.
+OWN_NAMES = [
+    "unit",
+    "UNIT_HASH",
+    "line",
+    "broken",
+    "day",
+    "reason",
+    "quarantine_reason",
+    "raw_text",
+    "row",
+    "unknown",
+    "unknown 0",
+    "object",
+    "fields",
+    "v_event_id",
+    "file_row_number",
+    "filename",
+    "column",
+]
+TAKEN = {
+    "jsonl": lambda name: (
+        event("a")[:-2] + f', "{name}": "x"}}\n' + event("b", accuracy="2")[:-2] + f', "{name}": null}}\n'
+    ),
+    "csv": lambda name: (
+        f"event_id,kind,timestamp,model_name,accuracy,{name}\n"
+        "a,inference,2026-05-01T10:00:00Z,m,0.5,x\nb,inference,2026-05-01T10:00:00Z,m,2,\n"
+    ),
+    "parquet": lambda name: parquet(
+        event_id=["a", "b"],
+        kind=["inference"] * 2,
+        timestamp=pa.array([1_777_000_000] * 2, pa.timestamp("s", "UTC")),
+        model_name=["m"] * 2,
+        accuracy=[0.5, 2],
+        **{name: ["x", None]},
+    ),
+}
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_columns_that_are_called_as_those_of_intake(room, monkeypatch, large):
+    from ml_assets.lib.intake import files
+
+    if large:
+        monkeypatch.setattr(files, "LARGE_BYTES", -1)
+    for name in OWN_NAMES:
+        for ending, content in TAKEN.items():
+            room.put("performance", f"{name}.{ending}", content(name))
+    room.take_in("performance")
+    rows = room.intake("performance", "unit, line, event_id, extras", "quarantine_reason IS NULL")
+    assert {unit: rest for unit, *rest in rows} == {
+        f"{name}.{ending}": [1 + (ending == "csv"), "a", f'{{"{name}":"x"}}']
+        for name in OWN_NAMES
+        for ending in TAKEN
+    }
+    bad = room.quarantine("performance")
+    assert len(bad) == len(OWN_NAMES) * len(TAKEN)
+    assert all(f"line {line}: accuracy is '2" in reason for _, line, reason in bad)
+
+
+def test_unknown_columns_hold_whatever_a_table_may_hold(room):
+    stamps = pa.array([1_777_000_000] * 2, pa.timestamp("s", "UTC"))
+    given = {"event_id": ["a", "b"], "kind": ["inference"] * 2, "timestamp": stamps, "model_name": ["m"] * 2}
+    odd = pa.array([{"x": [float("-inf"), 1.5]}, None])
+    room.put("performance", "a.parquet", parquet(**given, loss=[float("nan"), float("inf")], odd=odd))
+    room.take_in("performance")
+    assert room.raw("performance", "event_id", "extras") == [
+        ("a", '{"loss":"NaN","odd":{"x":["-Infinity",1.5]}}'),
+        ("b", '{"loss":"Infinity"}'),
+    ]
+
+
+# --- faults that are not the file's ---
+
+
+def broken_reader(monkeypatch, module, name, fault):
+    """A function that raises."""
+
+    def raising(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(module, name, raising)
+
+
+def test_a_disk_that_fails_while_a_file_is_read_leaves_it_for_the_next_time(room, monkeypatch):
+    from ml_assets.lib.intake import splitter
+
+    def failing(path):
+        yield (RUN % "a").encode()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    room.put("runs", "a.jsonl", RUN % "a" + RUN % "b")
+    room.put("runs", "c.jsonl.zst", zstd((RUN % "c").encode()))
+    with monkeypatch.context() as patch:
+        patch.setattr(splitter, "read_chunks", failing)
+        report = room.take_in("runs")
+    assert report.skipped == {"a.jsonl": "cannot be read (Input/output error); check its permissions"}
+    assert room.raw("runs", "run_id") == ["c"]
     room.take_in("runs")
-    assert room.intake("runs", "unit, run_id") == [("\\xff.jsonl", "a")]
+    assert room.raw("runs", "run_id") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        duckdb.OutOfMemoryException("Out of Memory Error: failed to allocate"),
+        duckdb.IOException('IO Error: Could not write file "x": No space left on device'),
+        duckdb.Error("IO Error: Failed to execute query: server closed the connection unexpectedly"),
+        duckdb.TransactionException("TransactionContext Error: Failed to commit"),
+    ],
+    ids=["full temporary disk", "memory", "full disk", "catalog", "transaction"],
+)
+def test_a_good_file_is_not_blamed_for_what_fails_around_it(room, monkeypatch, fault, large):
+    from ml_assets.lib.intake import files
+
+    if large:
+        monkeypatch.setattr(files, "LARGE_BYTES", -1)
+    given = {"run_id": ["a"], "experiment": ["e"], "status": ["failed"]}
+    room.put("runs", "a.parquet.gz", gzip.compress(parquet(**given, created_at=["2026-05-01T10:00:00Z"])))
+    with monkeypatch.context() as patch:
+        broken_reader(patch, files._Files, "_insert_table", fault)
+        with pytest.raises(type(fault)):
+            room.take_in("runs")
+    assert room.take_in("runs").rows_quarantined == 0
+    assert room.raw("runs", "run_id") == ["a"]
+
+
+def test_a_packed_table_that_is_cut_off(room):
+    room.put("runs", "a.parquet.gz", gzip.compress(parquet(run_id=["a"]))[:-20])
+    room.take_in("runs")
+    ((_, _, reason),) = room.quarantine("runs")
+    assert "cannot be read as Parquet (the gzip file is cut off)" in reason
+
+
+def test_a_wrong_ending_is_mended_by_renaming_the_file(room):
+    path = room.put("runs", "data.csv", RUN % "a" + RUN % "b")
+    room.put("runs", "other.csv", RUN % "c")
+    room.take_in("runs")
+    assert len(room.quarantine("runs")) == 2
+
+    path.rename(path.with_name("data.jsonl"))
+    report = room.take_in("runs")
+
+    assert (report.rows_read, report.retired) == (2, 1)
+    assert room.raw("runs", "run_id") == ["a", "b"]
+    assert [row["unit"] for row in room.shown_quarantine("runs")] == ["other.csv"]
+
+
+def test_a_small_packed_file_is_unpacked_piece_by_piece(tmp_path):
+    from ml_assets.lib.intake import splitter
+
+    path = tmp_path / "a.gz"
+    content = os.urandom(1_000) + b"\n" * (5 << 20) + b"end"
+    path.write_bytes(gzip.compress(content) + gzip.compress(b"more") + gzip.compress(b"\n" * (3 << 20)))
+    pieces = list(splitter.unpacked(path, "gzip"))
+    assert b"".join(pieces) == content + b"more" + b"\n" * (3 << 20)
+    assert max(map(len, pieces)) <= 1 << 20
+
+
+def test_a_line_that_is_too_long_to_be_kept_whole_says_so(room, monkeypatch):
+    from ml_assets.lib.intake import splitter
+
+    monkeypatch.setattr(splitter, "MAX_LINE_BYTES", 1_000)
+    monkeypatch.setattr(splitter, "KEPT_LINE_BYTES", 2_000)
+    room.put("runs", "a.jsonl", RUN % ("x" * 3_000))
+    room.take_in("runs")
+    ((_, _, reason),) = room.quarantine("runs")
+    assert "the line has 3,094 bytes (the first 2,000 are kept here), more than 1,000" in reason
 
 
 def test_an_unreadable_file_stops_no_other(room):

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.lib.intake import ledger
+from ml_assets.contracts import STREAMS
+from ml_assets.lib.intake import files, ledger
 from ml_assets.lib.intake.landing import list_files
 
 RUN = {"run_id": "r1", "experiment": "iris", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
@@ -225,10 +226,35 @@ def test_unknown_columns_of_runs_and_documents_are_kept(room):
     ]
 
 
-def test_unknown_columns_without_a_place_are_named(room):
-    room.put("performance", "a.jsonl", lines({**EVENT, "gpu": "A100"}))
-    room.put("performance", "b.parquet", parquet({**EVENT, "event_id": "e2", "colour": "red"}))
-    assert room.take_in("performance").ignored_columns == {"colour", "gpu"}
+@pytest.mark.parametrize(
+    ("stream", "row"),
+    [
+        ("metrics", {"run_id": "r", "key": "k", "step": 1, "timestamp": "2026-05-01T10:00:00Z"}),
+        ("performance", EVENT),
+        ("predictions", {"prediction_id": "p", "model_name": "m", "created_at": "2026-05-01T10:00:00Z"}),
+    ],
+)
+@pytest.mark.parametrize("large", [False, True])
+def test_unknown_columns_of_other_streams_are_kept_too(room, monkeypatch, stream, row, large):
+    if large:
+        monkeypatch.setattr(files, "LARGE_BYTES", -1)
+    key = STREAMS[stream].key[-2 if stream == "metrics" else 0]
+    rows = [{**row, key: n} for n in range(200)]
+    # The unknown column comes late: nobody finds it by a look at the first rows.
+    room.put(stream, "a.jsonl", lines(*rows, {**row, key: 201, "gpu": {"name": "A100"}, "extras": {"a": 1}}))
+    room.put(stream, "b.csv", csv({**row, key: 202, "gpu": "H100"}))
+    table = pa.Table.from_pylist([{**row, key: 203, "gpu": 3, "colour": None}])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    room.put(stream, "c.parquet", sink.getvalue().to_pybytes())
+    room.take_in(stream)
+    assert room.quarantine(stream) == []
+    assert [(int(k), extras) for k, extras in room.raw(stream, key, "extras") if extras] == [
+        (201, '{"a":1,"gpu":{"name":"A100"}}'),
+        (202, '{"gpu":"H100"}'),
+        (203, '{"gpu":3}'),
+    ]
+    assert len(room.raw(stream, key)) == 203
 
 
 def test_accounts_of_an_ingest(room):

@@ -108,7 +108,6 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
 
 def _told(reports: list[IntakeReport]) -> dict[str, Any]:
     skipped = {place: why for report in reports for place, why in report.skipped.items()}
-    ignored = sorted({name for report in reports for name in report.ignored_columns})
     days = sorted({day for report in reports for day in report.days} - {ledger.WHOLE})
     told: dict[str, Any] = {
         "rows_read": sum(report.rows_read for report in reports),
@@ -124,8 +123,6 @@ def _told(reports: list[IntakeReport]) -> dict[str, Any]:
     if skipped:
         lines = [f"- `{place}`: {why}" for place, why in sorted(skipped.items())[:_SHOWN]]
         told["left_alone"] = dg.MetadataValue.md("\n".join([f"{len(skipped)} in all", *lines]))
-    if ignored:
-        told["columns_without_a_place"] = ignored
     return told
 
 

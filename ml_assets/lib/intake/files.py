@@ -5,30 +5,28 @@ and is tried in bulk first, by DuckDB's own readers; if that finds anything odd,
 read with care after all. So care costs nothing where all is well, and nothing is lost where it is not.
 """
 
+import errno
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from ml_assets.contracts import STREAMS, Stream
+from ml_assets.lib import faults
 from ml_assets.lib.intake import landing, ledger, splitter
 from ml_assets.lib.intake.judge import Bounds, judge_rows
 from ml_assets.lib.intake.landing import LandingFile
-from ml_assets.lib.intake.ledger import Place, Postgres
+from ml_assets.lib.intake.ledger import Known, Place, Postgres
 from ml_assets.lib.intake.sources import Source
 from ml_assets.lib.intake.splitter import SPLIT_SCHEMA, split
 from ml_assets.lib.intake.visit import STAGE, IntakeReport, Lake, Visit, visiting
 from ml_assets.lib.sql import quote_identifier, quote_literal
-
-if TYPE_CHECKING:
-    pass
 
 LARGE_BYTES = 32 << 20
 """Unpacked size from which a file is read in bulk, with a commit of its own."""
@@ -42,11 +40,11 @@ UNPACKED_PREFIX = "ml-assets-unpacked-"
 _UNPACKED = 8
 """How much larger a packed file is taken to be."""
 
-_KEY_SAMPLE = 100
-"""Rows of a file that are searched for column names that the stream does not have."""
-
 _BULK = "bulk"
 """Temporary table of a large file's rows as DuckDB's readers give them, judged."""
+
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What the operating system says when it is not the file's fault."""
 
 _BULK_JSON_TYPES = {"float64": "DOUBLE", "json": "JSON"}
 
@@ -59,9 +57,16 @@ def pending_files(
     Args:
         root: "" for the landing folder, else a source's root.
     """
+    return _unknown(listing, _known(stream, postgres, root))
+
+
+def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
     ledger.ensure_schema(postgres)
     with postgres.connect() as connection:
-        known = ledger.known_places(connection, stream, root)
+        return ledger.known_places(connection, stream, root)
+
+
+def _unknown(listing: landing.Listing, known: Mapping[str, Known]) -> list[LandingFile]:
     return [f for f in listing.files if f.unit not in known or known[f.unit].fingerprint != f.fingerprint]
 
 
@@ -83,12 +88,15 @@ def take_in_files(
     """
     report = IntakeReport(skipped=dict(listing.skipped))
     root = source.root if source else ""
-    fresh = pending_files(stream_name, listing, postgres, root)
+    known = _known(stream_name, postgres, root)
+    fresh = _unknown(listing, known)
     if not fresh:
         return report
     landing.wait_until_quiet(fresh)
+    there = {file.unit for file in listing.files} | listing.skipped.keys()
+    gone = {unit: place.unit_hash for unit, place in known.items() if unit not in there and not place.retired}
     with visiting(STREAMS[stream_name], lake, postgres, bounds, report) as visit:
-        intake = _Files(visit, root, source)
+        intake = _Files(visit, root, source, gone)
         for batch in _batches(fresh):
             intake.take(batch)
     return report
@@ -113,16 +121,27 @@ def _weight(file: LandingFile) -> int:
     return file.size * _UNPACKED if file.compression else file.size
 
 
-class _Files:
-    """Takes in files of one root on one visit."""
+class _DamagedFile(Exception):
+    """A packed file that cannot be unpacked."""
 
-    def __init__(self, visit: Visit, root: str, source: Source | None) -> None:
+
+class _Files:
+    """Takes in files of one root on one visit.
+
+    Args:
+        gone: content by unit of files that were taken in and are no longer there.
+    """
+
+    def __init__(self, visit: Visit, root: str, source: Source | None, gone: Mapping[str, str]) -> None:
         self._visit = visit
         self._stream: Stream = visit.stream
         self._report = visit.report
         self._root = root
         self._source = source
+        self._gone = gone
         self._lines: dict[LandingFile, int] = {}
+        self._misread: set[str] = set()
+        self._unread: set[str] = set()
 
     def take(self, files: Sequence[LandingFile]) -> None:
         """Take in some files in one commit."""
@@ -135,6 +154,7 @@ class _Files:
                 hashes = hashing.result()
         else:
             bulk, hashes = False, self._hashed(files)
+        self._withdraw_misread()
         fresh = self._visit.claim({self._place(f): h for f, h in hashes.items()}, "landing")
         # Of several files with the same content the first is read.
         chosen = {unit_hash: file for file, unit_hash in reversed(hashes.items()) if unit_hash in fresh}
@@ -143,8 +163,12 @@ class _Files:
         counts = self._read_large(*hashes.popitem(), bulk) if large else self._read_small(chosen)
         if large:
             hashes = {file: unit_hash for unit_hash, file in chosen.items()}
-        # What was written to while it was read may be half of each state.
-        moved = {unit_hash for unit_hash, file in chosen.items() if not self._is_complete(file)}
+        # What was written to while it was read may be half of each state; what broke off is not all of it.
+        moved = {
+            unit_hash
+            for unit_hash, file in chosen.items()
+            if unit_hash in self._unread or not self._is_complete(file)
+        }
         if moved:
             self._drop(target, sorted(moved))
         places = {self._place(f): h for f, h in hashes.items() if h not in moved}
@@ -169,8 +193,21 @@ class _Files:
                 continue
             if self._is_complete(file):
                 self._lines[file] = content.lines
-                hashes[file] = self._source.content_hash(content.sha256) if self._source else content.sha256
+                hashes[file] = self._content_hash(file, content.sha256)
         return hashes
+
+    def _content_hash(self, file: LandingFile, sha256: str) -> str:
+        if self._source:
+            return self._source.content_hash(sha256)
+        self._misread |= landing.misread_hashes(sha256, file.format, file.compression)
+        return landing.content_hash(sha256, file.format, file.compression)
+
+    def _withdraw_misread(self) -> None:
+        """Withdraw files that had a wrong ending and have been renamed since: they lie here under another name."""
+        units = [unit for unit, unit_hash in self._gone.items() if unit_hash in self._misread]
+        self._misread.clear()
+        if units:
+            self._visit.withdraw(self._root, units)
 
     def _is_complete(self, file: LandingFile) -> bool:
         try:
@@ -186,8 +223,7 @@ class _Files:
         if isinstance(fault, FileNotFoundError):
             self._report.skipped[file.unit] = "gone before it could be read"
         else:
-            why = fault.strerror or str(fault)
-            self._report.skipped[file.unit] = f"cannot be read ({why}); check its permissions"
+            self._report.skipped[file.unit] = landing.unreadable(fault)
 
     def _drop(self, target: str, hashes: list[str]) -> None:
         self._visit.connection.execute(
@@ -219,18 +255,14 @@ class _Files:
             for unit_hash, file in files.items():
                 try:
                     for batch in split(file, unit_hash, names):
-                        if counts[unit_hash] == 0:
-                            self._note_unknown(
-                                _row_names(batch.column("row").slice(0, _KEY_SAMPLE).to_pylist())
-                            )
                         counts[unit_hash] += batch.num_rows
                         yield batch
                 except OSError as fault:
                     self._skip(file, fault)
+                    self._unread.add(unit_hash)
 
         source, types = text_source(self._stream, wanted)
-        extras = '"row"' if self._stream.extras_column else None
-        select = judge_rows(self._stream, source, types, extras)
+        select = judge_rows(self._stream, source, types, extras=True)
         self._visit.insert(target, select, (SPLIT_SCHEMA, batches()))
         return counts
 
@@ -239,12 +271,17 @@ class _Files:
         import duckdb
 
         try:
-            with _unpacked(file) as path:
-                return self._insert_table(target, file, unit_hash, path)
-        except (duckdb.Error, OSError) as fault:
-            if isinstance(fault, FileNotFoundError):
-                self._skip(file, fault)
-                return 0
+            with _unpacked(file) as path, _safe_name(path) as name:
+                return self._insert_table(target, file, unit_hash, name)
+        except OSError as fault:
+            if fault.errno in _OUT_OF_ROOM:
+                raise
+            self._skip(file, fault)
+            self._unread.add(unit_hash)
+            return 0
+        except (duckdb.Error, _DamagedFile) as fault:
+            if isinstance(fault, duckdb.Error) and not _is_of_the_file(fault, file.path):
+                raise
             if target != STAGE:
                 self._visit.connection.execute("ROLLBACK")
                 self._visit.connection.execute("BEGIN")
@@ -252,29 +289,24 @@ class _Files:
             why = f"cannot be read as {reader} ({_first_line(fault)})"
             return self._insert_broken(target, file, unit_hash, f"{why}; deliver the file again")
 
-    def _insert_table(self, target: str, file: LandingFile, unit_hash: str, path: Path) -> int:
+    def _insert_table(self, target: str, file: LandingFile, unit_hash: str, name: str) -> int:
+        execute = self._visit.connection.execute
         if self._source:
-            relation = f"({self._source.sql})"
-            values: dict[str, Any] = {"file": str(path)}
+            # The query may end in a comment.
+            relation = f"({self._source.sql}\n)"
+            values: dict[str, Any] = {"file": name}
             number = "row_number() OVER ()"
         else:
-            relation = f"read_parquet({quote_literal(glob_free(path))}, file_row_number = true)"
+            relation = f"read_parquet({quote_literal(name)})"
             values = {}
             number = "file_row_number + 1"
-        execute = self._visit.connection.execute
         described = execute(f"DESCRIBE SELECT * FROM {relation}", values or None).fetchall()
-        given = {name: kind for name, kind, *_ in described if name != "file_row_number"}
-        known = {column.name for column in self._stream.columns}
-        unknown = [name for name in given if name not in known]
-        self._note_unknown(unknown)
-        extras = _packed(unknown) if unknown and self._stream.extras_column else None
-        rows = (
-            f"(SELECT *, {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
-            f"{number} AS line, NULL::VARCHAR AS broken FROM {relation})"
-        )
-        types = {name: kind for name, kind in given.items() if name in known}
-        select = judge_rows(self._stream, rows, types, extras, raw_text=_packed(given))
-        self._visit.insert(target, select, **values)
+        given = {name: kind for name, kind, *_ in described}
+        if not self._source and any(name.lower() == "file_row_number" for name in given):
+            number = "row_number() OVER ()"  # slower, and told apart from a column of the file's
+        row = _Arranged(self._stream, given)
+        rows = row.relation(relation, file.unit, unit_hash, number)
+        self._visit.insert(target, row.judged(rows, row.raw_text), **values)
         counted = execute(f"SELECT count(*) FROM {relation}", values or None).fetchone()
         return counted[0] if counted else 0
 
@@ -312,30 +344,41 @@ class _Files:
 
         if self._source is not None or file.format == "parquet":
             return False  # goes straight into the lake
-        if self._stream.extras_column or file.compression:
-            return False  # unknown columns would not be seen, lines not be counted
-        path = quote_literal(glob_free(file.path))
-        bulk = self._bulk_csv(file, path) if file.format == "csv" else self._bulk_json(file, path)
-        if bulk is None:
+        if file.compression:
+            return False  # lines would not be counted
+        with _safe_name(file.path) as name:
+            path = quote_literal(name)
+            bulk = self._bulk_csv(file, path) if file.format == "csv" else self._bulk_json(path)
+            if bulk is None:
+                return False
+            relation, types = bulk
+            row = _Arranged(self._stream, types)
+            # Hash and line are known later: the line from the place of a row in the table, since a window
+            # function over the reader would read with one thread.
+            rows = row.relation(relation, file.unit, "", "0")
+            try:
+                self._visit.connection.execute(
+                    f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS FROM {STAGE} LIMIT 0"
+                )
+                # Outside of a transaction, within which row numbers would begin elsewhere.
+                self._visit.insert(_BULK, row.judged(rows, "NULL"))
+            except duckdb.Error:
+                return False  # no clean JSON lines or CSV
+            # Of JSON lines the reader passes over what it was not asked for.
+            return file.format == "csv" or not self._has_unknown_keys(path)
+
+    def _has_unknown_keys(self, path: str) -> bool:
+        """Whether any object of a JSON lines file that `_BULK` was read from has a key that the stream has not."""
+        execute = self._visit.connection.execute
+        objects = f"read_json_objects({path}, format = 'newline_delimited')"
+        names = [column.name for column in self._stream.columns]
+        values = " + ".join(f"count({quote_identifier(name)})" for name in names)
+        # Counting keys is cheap. Where every key has its value there can be no other; where a value is null it
+        # takes a look at the names.
+        keys = execute(f"SELECT sum(len(json_keys(json))) FROM {objects}").fetchone()
+        if keys == execute(f"SELECT {values} FROM {_BULK}").fetchone():
             return False
-        relation, types = bulk
-        # Hash and line are known later: the line from the place of a row in the table, since a window function
-        # over the reader would read with one thread.
-        rows = (
-            f"(SELECT *, {quote_literal(file.unit)} AS unit, '' AS unit_hash, 0 AS line, "
-            f"NULL::VARCHAR AS broken FROM {relation})"
-        )
-        known = {column.name for column in self._stream.columns}
-        values = {name: kind for name, kind in types.items() if name in known}
-        try:
-            self._visit.connection.execute(
-                f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS FROM {STAGE} LIMIT 0"
-            )
-            # Outside of a transaction, within which row numbers would begin elsewhere.
-            self._visit.insert(_BULK, judge_rows(self._stream, rows, values, raw_text="NULL"))
-        except duckdb.Error:
-            return False  # no clean JSON lines or CSV
-        return True
+        return execute(f"SELECT bool_or({_unknown_keys(names, 'json')}) FROM {objects}").fetchone() == (True,)
 
     def _is_clean(self, file: LandingFile, lines: int) -> bool:
         """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
@@ -349,9 +392,8 @@ class _Files:
         # Numbers may have been written as true or false, which the JSON reader takes for 1 and 0.
         return file.format == "csv" or not found[2] or not splitter.contains(file, (b"true", b"false"))
 
-    def _bulk_json(self, file: LandingFile, path: str) -> tuple[str, dict[str, str]] | None:
+    def _bulk_json(self, path: str) -> tuple[str, dict[str, str]]:
         types = {c.name: _BULK_JSON_TYPES.get(c.type, "VARCHAR") for c in self._stream.columns}
-        self._note_unknown(_row_names(splitter.first_rows(file, _KEY_SAMPLE)))
         columns = ", ".join(f"{quote_literal(name)}: {quote_literal(kind)}" for name, kind in types.items())
         # Lines beyond its usual limit are read with care; buffers for the longest ones would halve its speed.
         relation = f"read_json({path}, format = 'newline_delimited', columns = {{{columns}}})"
@@ -359,9 +401,8 @@ class _Files:
 
     def _bulk_csv(self, file: LandingFile, path: str) -> tuple[str, dict[str, str]] | None:
         delimiter, header, refusal = splitter.file_header(file, [c.name for c in self._stream.columns])
-        if refusal or "" in header:
+        if refusal:
             return None
-        self._note_unknown(header)
         columns = ", ".join(f"{quote_literal(name)}: 'VARCHAR'" for name in header)
         relation = (
             f"read_csv({path}, auto_detect = false, header = true, delim = {quote_literal(delimiter)}, "
@@ -370,11 +411,45 @@ class _Files:
         )
         return relation, dict.fromkeys(header, "VARCHAR")
 
-    def _note_unknown(self, names: Sequence[str]) -> None:
-        """Remember column names that the stream has no place for."""
-        if not self._stream.extras_column:
-            known = {column.name for column in self._stream.columns}
-            self._report.ignored_columns |= set(names) - known
+
+class _Arranged:
+    """The columns of a file in an order that `judge_rows` can rely on: those of the stream under their names, others
+    under names that nobody else has, however the file calls them.
+
+    Args:
+        given: DuckDB type by name.
+    """
+
+    def __init__(self, stream: Stream, given: Mapping[str, str]) -> None:
+        known = {column.name for column in stream.columns}
+        self._stream = stream
+        self._types = {name: kind for name, kind in given.items() if name in known}
+        self._names = {name: name if name in known else f"unknown {n}" for n, name in enumerate(given)}
+        self._unknown = [name for name in given if name not in known]
+        self.raw_text = _packed(self._names)
+
+    def relation(self, source: str, unit: str, unit_hash: str, line: str) -> str:
+        """SQL of the relation.
+
+        Args:
+            line: SQL of the row's number.
+        """
+        columns = [f"{quote_identifier(n)} AS {quote_identifier(alias)}" for n, alias in self._names.items()]
+        columns += [
+            f"{quote_literal(unit)} AS unit",
+            f"{quote_literal(unit_hash)} AS unit_hash",
+            f"{line} AS line",
+            "NULL::VARCHAR AS broken",
+        ]
+        if self._unknown:
+            given = " OR ".join(f"{quote_identifier(name)} IS NOT NULL" for name in self._unknown)
+            packed = _packed({name: name for name in self._unknown})
+            columns.append(f"CASE WHEN {given} THEN {packed} END AS unknown")
+        return f"(SELECT {', '.join(columns)} FROM {source})"
+
+    def judged(self, relation: str, raw_text: str) -> str:
+        """`judge_rows` of the relation."""
+        return judge_rows(self._stream, relation, self._types, bool(self._unknown), raw_text)
 
 
 def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
@@ -386,11 +461,14 @@ def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
     types = {c.name: "JSON" if c.type == "json" and wanted == "jsonl" else "VARCHAR" for c in stream.columns}
     structure = quote_literal(orjson.dumps(types).decode())
     fields = ", ".join(f"fields.{quote_identifier(name)}" for name in types)
+    unknown = _unknown_keys(list(types), '"row"')
     # CASE, since AND may look at both sides, and these functions raise on what is no JSON.
     return (
         "(SELECT * EXCLUDE (fields, broken, object), "
         "CASE WHEN broken IS NOT NULL THEN broken "
         "WHEN NOT object THEN 'is no JSON object; write one object a line' END AS broken, "
+        # Without what JSON does not have and DuckDB reads all the same, such as a comma at the end.
+        f'CASE WHEN object THEN CASE WHEN {unknown} THEN json("row")::VARCHAR END END AS unknown, '
         f"{fields} FROM (SELECT *, "
         'CASE WHEN json_valid("row") THEN json_type("row") = \'OBJECT\' ELSE false END AS object, '
         f'CASE WHEN json_valid("row") THEN json_transform("row", {structure}) END AS fields '
@@ -398,22 +476,45 @@ def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
     ), types
 
 
-def _row_names(rows: Iterable[str | None]) -> list[str]:
-    """Names that stand in the first rows of JSON text."""
-    names: dict[str, None] = {}
-    for text in rows:
-        try:
-            found = orjson.loads(text) if text else {}
-        except orjson.JSONDecodeError:
-            continue  # such a row is quarantined, whole
-        names |= dict.fromkeys(found if isinstance(found, dict) else ())
-    return list(names)
+def _unknown_keys(known: Sequence[str], document: str) -> str:
+    """SQL condition that a JSON object has other keys than these."""
+    return f"NOT list_has_all([{', '.join(map(quote_literal, known))}], json_keys({document}))"
 
 
-def _packed(names: Any) -> str:
-    """SQL of a row as JSON text."""
-    packed = ", ".join(f"{quote_identifier(name)} := {quote_identifier(name)}" for name in names)
+def _packed(names: Mapping[str, str]) -> str:
+    """SQL of a row as JSON text.
+
+    Args:
+        names: columns by the names that they have in the text.
+    """
+    packed = ", ".join(f"{quote_identifier(name)} := {quote_identifier(c)}" for name, c in names.items())
     return f"to_json(struct_pack({packed}))::VARCHAR"
+
+
+def _is_of_the_file(fault: Exception, path: Path) -> bool:
+    """Whether a reader refused this very file. A full disk, too little memory, a lake or a catalog that fails are not
+    its fault: once the file is entered as broken, nobody would read it again."""
+    import duckdb
+
+    if isinstance(
+        fault,
+        duckdb.BinderException
+        | duckdb.CatalogException
+        | duckdb.ConversionException
+        | duckdb.InvalidInputException
+        | duckdb.NotSupportedError
+        | duckdb.OutOfRangeException
+        | duckdb.ParserException
+        | duckdb.SyntaxException
+        | duckdb.TypeMismatchException,
+    ):
+        return True
+    if faults.full_disk(fault) or faults.lost_server(fault) or faults.failed_server(fault):
+        return False
+    if isinstance(fault, duckdb.IOException):
+        return str(path) in str(fault) or "No files found" in str(fault)
+    # A damaged header of a Parquet file is told of without a type of its own.
+    return type(fault) is duckdb.Error
 
 
 @contextmanager
@@ -421,20 +522,36 @@ def _unpacked(file: LandingFile) -> Iterator[Path]:
     """The file's path, or that of an unpacked copy.
 
     Raises:
-        OSError: the packed file is damaged.
+        _DamagedFile: it cannot be unpacked.
+        OSError: it cannot be read, or there is no room for the copy.
     """
     if not file.compression:
         yield file.path
         return
     with tempfile.TemporaryDirectory(prefix=UNPACKED_PREFIX) as folder:
         copy = Path(folder) / "unpacked"
-        with (
-            file.path.open("rb") as packed,
-            copy.open("wb") as plain,
-            pa.CompressedInputStream(packed, file.compression) as stream,
-        ):
-            shutil.copyfileobj(stream, plain)
+        with copy.open("wb") as plain:
+            for chunk in splitter.unpacked(file.path, file.compression):
+                if isinstance(chunk, splitter.CutOff):
+                    raise _DamagedFile(chunk.why)
+                plain.write(chunk)
         yield copy
+
+
+@contextmanager
+def _safe_name(path: Path) -> Iterator[str]:
+    """A name by which DuckDB opens this file and no other: no pattern, and text whatever bytes its own consists of."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix=UNPACKED_PREFIX) as folder:
+            # Queries may look at the name, and readers at its end.
+            name = os.fsencode(path.name).decode("latin-1").encode()[-200:].decode(errors="ignore")
+            link = Path(folder) / name
+            link.symlink_to(path.absolute())
+            yield glob_free(link)
+    else:
+        yield glob_free(path)
 
 
 def glob_free(path: Path) -> str:

@@ -32,6 +32,7 @@ _NAIVE = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
 
 # A time of day, then a zone.
 _ZONED = r":\d{2}(\.\d+)?\s*(z|utc|gmt|[+-]\d{2}(:?\d{2})?)$"
+_NO_SECONDS = r"^(\d{4}-\d{2}-\d{2}[ t]\d{2}:\d{2})(\s*(?:z|utc|gmt|[+-]\d{2}(?::?\d{2})?))$"
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,21 @@ def judge_rows(
     stream: Stream,
     source: str,
     types: Mapping[str, str],
-    extras: str | None = None,
+    extras: bool = False,
     raw_text: str = "raw_text",
 ) -> str:
     """A SELECT that gives every row of `source` in the columns of intake.
 
     The source has `unit`, `unit_hash`, `line`, `broken` (see splitter.py), and those of the stream's columns
-    that are named in `types`, each under its own name. Parameters: $first_day, $end.
+    that are named in `types`, each under its own name. No other column of it may have a name of the file's:
+    it could be one of those here. Parameters: $first_day, $end.
 
     Args:
         source: SQL of a relation.
         types: DuckDB type of each column that the source has. JSON text in a VARCHAR is one document; a JSON
             value may be the document or a string that holds it.
-        extras: SQL of a JSON object with the columns that the stream does not know, for `extras_column`.
+        extras: whether the source has a column `unknown`: a JSON object with, among others, the columns that
+            the stream does not know, for `extras_column`; null if the row has none.
         raw_text: SQL of the row as it came; evaluated for bad rows only.
     """
     readings = {c.name: _read(stream, c, types.get(c.name), extras) for c in stream.columns}
@@ -140,7 +143,7 @@ def _sentence(name: str, given: str, sentence: str) -> str:
     return f"concat({', '.join(parts)})"
 
 
-def _read(stream: Stream, column: Column, given_type: str | None, extras: str | None) -> _Reading:
+def _read(stream: Stream, column: Column, given_type: str | None, extras: bool) -> _Reading:
     name = quote_identifier(column.name)
     if given_type is None:
         reading = _Reading("''", f"NULL::{_sql_type(column)}", "false")
@@ -148,10 +151,13 @@ def _read(stream: Stream, column: Column, given_type: str | None, extras: str | 
         reading = _READERS[column.type](column, name, given_type.upper())
     faults = list(reading.faults)
     value = reading.value
-    if column.name == stream.extras_column and extras is not None:
-        value = f"with_extras({value}, {extras})"
+    if column.name == stream.extras_column and extras:
+        value = f"CASE WHEN unknown IS NULL THEN {value} ELSE with_extras({value}, unknown) END"
         # In place of extras that cannot be kept.
-        told = "cannot take up the unknown columns; they hold NaN, NUL or huge integers"
+        told = (
+            "cannot take up the unknown columns; they hold U+0000, an integer beyond 64 bits or JSON nested "
+            "too deeply"
+        )
         faults.append((f"{_v(column.name)} = ''", told))
     if not column.nullable:
         faults.append((f"NOT {reading.present}", "is missing; every row must have it"))
@@ -228,10 +234,13 @@ def _read_timestamp(column: Column, name: str, given_type: str) -> _Reading:
     text = name if given_type == "VARCHAR" else f"{name}::VARCHAR"
     number = f"TRY_CAST({text} AS DECIMAL(38, 9))"
     parsed = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    # DuckDB asks for seconds; ISO 8601 does not. COALESCE looks at the second for what the first is not.
+    with_seconds = f"regexp_replace({text}, '{_NO_SECONDS}', '\\1:00\\2', 'i')"
+    either = f"coalesce({parsed}, TRY_CAST({with_seconds} AS TIMESTAMPTZ))"
     # The usual spelling first, and each further one only for what is left: AND and OR look at both sides.
     value = (
-        f"CASE WHEN suffix({text}, 'Z') AND contains({text}, ':') THEN {parsed} "
-        f"WHEN regexp_matches({text}, '{_ZONED}', 'i') THEN {parsed} "
+        f"CASE WHEN suffix({text}, 'Z') AND contains({text}, ':') THEN {either} "
+        f"WHEN regexp_matches({text}, '{_ZONED}', 'i') THEN {either} "
         f"WHEN {number} IS NOT NULL THEN {_epoch(number)} END"
     )
     unread = f"{_v(column.name)} IS NULL AND {present}"
@@ -330,23 +339,18 @@ def _object(text: str) -> str | None:
 def _with_extras(text: str | None, row: str | None, known: frozenset[str]) -> str | None:
     """The object with the row's unknown columns added; a name that is taken becomes `column.<name>`.
 
-    Empty if an extra value is one that no store can hold.
+    NaN and infinities become text. Empty if an extra value is one that no store can hold.
     """
-    try:
-        given = json.loads(row) if row is not None else {}
-    except ValueError:
-        return text  # such a row is quarantined, whole
-    extras = (
-        {k: v for k, v in given.items() if k not in known and v is not None}
-        if isinstance(given, dict)
-        else {}
-    )
-    if not extras:
+    if row is None:
         return text
-    held = orjson.loads(text) if text is not None else {}
-    for name, value in extras.items():
-        held[f"column.{name}" if name in held else name] = value
     try:
+        given = json.loads(row, parse_constant=str)
+        extras = {k: v for k, v in given.items() if k not in known and v is not None}
+        if not extras:
+            return text
+        held = orjson.loads(text) if text is not None else {}
+        for name, value in extras.items():
+            held[f"column.{name}" if name in held else name] = value
         return canonical(held)
-    except JSONError:
+    except (ValueError, RecursionError):  # a JSONError is a ValueError
         return ""

@@ -83,6 +83,11 @@ def file_format(name: str) -> tuple[FileFormat, Compression] | None:
     return (found, compression) if found else None
 
 
+def unreadable(fault: OSError) -> str:
+    """Why a file or folder is left alone that is there."""
+    return f"cannot be read ({fault.strerror or fault}); check its permissions"
+
+
 def unit_name(path: Path, folder: Path) -> str:
     """The path below the folder as text that every store can hold, whatever bytes the name consists of."""
     return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
@@ -158,6 +163,18 @@ class Content:
 
     sha256: str
     lines: int
+
+
+def content_hash(sha256: str, format: FileFormat, compression: Compression) -> str:
+    """Hash of a file's bytes as they are read: the same bytes under a name that tells another format are another
+    content."""
+    return hashlib.sha256(f"{format}\0{compression}\0{sha256}".encode()).hexdigest()
+
+
+def misread_hashes(sha256: str, format: FileFormat, compression: Compression) -> set[str]:
+    """What `content_hash` would be had the name told another format or compression."""
+    readings = {content_hash(sha256, f, c) for f in FORMATS.values() for c in ("", *COMPRESSIONS.values())}
+    return readings - {content_hash(sha256, format, compression)}
 
 
 def look_through(path: Path, count_lines: bool = False) -> Content:

@@ -78,7 +78,6 @@ class Content:
     rows_read: int = 0
     rows_quarantined: int = 0
     days: dict[date, int] = field(default_factory=dict)
-    ignored_columns: Sequence[str] = ()
 
 
 def ensure_schema(postgres: Postgres) -> None:
@@ -174,11 +173,8 @@ def go_live(connection: "psycopg.Connection", stream: str, contents: Sequence[Co
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE ledger.units SET state = 'live', rows_read = %s, rows_quarantined = %s, "
-            "ignored_columns = %s, loaded_at = now() WHERE stream = %s AND unit_hash = %s",
-            [
-                (c.rows_read, c.rows_quarantined, list(c.ignored_columns), stream, c.unit_hash)
-                for c in contents
-            ],
+            "loaded_at = now() WHERE stream = %s AND unit_hash = %s",
+            [(c.rows_read, c.rows_quarantined, stream, c.unit_hash) for c in contents],
         )
         cursor.executemany(
             "INSERT INTO ledger.unit_days (stream, unit_hash, day, rows_good) VALUES (%s, %s, %s, %s)",

@@ -60,10 +60,9 @@ class IntakeReport:
         ingest_id: as in the ledger; "" if there was nothing to do.
         contents: files or runs that were read.
         rows_read, rows_quarantined: of these.
-        retired: places that were withdrawn because they are gone from MLflow.
+        retired: places that were withdrawn: runs that MLflow deleted, files that have another name now.
         days: days that were touched.
         skipped: reason by place for what was left alone.
-        ignored_columns: columns that the stream has no place for.
         seconds: wall time.
     """
 
@@ -74,7 +73,6 @@ class IntakeReport:
     retired: int = 0
     days: set[date] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
-    ignored_columns: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
 

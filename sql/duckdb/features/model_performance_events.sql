@@ -1,7 +1,7 @@
 -- One performance event with what is known of the run behind it.
 -- $start and $end bound the days that are built: [$start, $end) on timestamp, UTC.
 SELECT
-    event.*,
+    event.* EXCLUDE (extras),
     run.model_type,
     run.dataset,
     run.accuracy AS trained_accuracy,

@@ -19,7 +19,6 @@ CREATE TABLE IF NOT EXISTS ledger.units (
     state text NOT NULL CHECK (state IN ('loading', 'live', 'retired')),
     rows_read bigint NOT NULL DEFAULT 0,
     rows_quarantined bigint NOT NULL DEFAULT 0,
-    ignored_columns text[] NOT NULL DEFAULT '{}',
     loaded_at timestamptz,
     PRIMARY KEY (stream, unit_hash)
 );
