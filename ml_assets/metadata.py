@@ -71,20 +71,16 @@ def plot(title: str, figure: "Figure") -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{b64encode(png(figure)).decode()})")
 
 
-def write_metadata(rows: int, size: int, content_hash: str, seconds: float, written: bool) -> dict[str, Any]:
+def write_metadata(rows: int, seconds: float, written: bool) -> dict[str, Any]:
     """Metadata of one write.
 
     Args:
-        rows: rows of the asset's slice after the write.
-        size: size of their values in bytes.
-        content_hash: of the slice.
+        rows: rows that it was given.
         seconds: checking, hashing and writing.
-        written: False if the store had exactly these rows already.
+        written: False if the store had these rows already.
     """
     return {
-        "bytes": size,
         "rows_per_second": round(rows / seconds) if seconds > 0 else 0,
-        "content_hash": content_hash,
         "written": dg.MetadataValue.bool(written),
     }
 

@@ -257,33 +257,41 @@ def _report(
 ) -> None:
     described = {
         **metadata.table_metadata(contract),
-        **metadata.write_metadata(staged.rows, staged.bytes, staged.state.content_hash, seconds, changed),
-        "preview": metadata.preview(staged.preview()),
+        **metadata.write_metadata(staged.rows, seconds, changed),
     }
-    if context.has_asset_partitions:
-        context.add_output_metadata(described)
-        _report_partitions(context, staged)
-    else:
-        context.add_output_metadata({**described, "dagster/row_count": staged.rows})
-
-
-def _report_partitions(context: dg.OutputContext, staged: "Staged") -> None:
-    """Counts and hash of each partition. What is added to the output would stand at every one of them."""
-    from ml_assets.lib.staging import table_state
-
+    if not context.has_asset_partitions:
+        found = _held(contract, staged, "dagster/row_count", {*staged.held, *staged.buckets})
+        context.add_output_metadata({**described, **found})
+        return
+    # What is added to the output stands at every one of the run's partitions.
+    context.add_output_metadata(described)
     partitions = context.asset_partitions_def
-    buckets = sorted(staged.buckets)
+    buckets = sorted({*staged.held, *staged.buckets})
     for key in context.asset_partition_keys:
         window = partitions.time_window_for_partition_key(key)  # pyright: ignore[reportAttributeAccessIssue]
         first, last = (bisect_left(buckets, micros(edge)) for edge in (window.start, window.end))
-        inside = {bucket: staged.buckets[bucket] for bucket in buckets[first:last]}
-        state = table_state(inside)
         context.step_context.add_asset_metadata(
-            {
-                "dagster/partition_row_count": state.rows,
-                "content_hash": state.content_hash,
-                "bytes": sum(part.bytes for part in inside.values()),
-            },
+            _held(contract, staged, "dagster/partition_row_count", set(buckets[first:last])),
             asset_key=context.asset_key,
             partition_key=key,
         )
+
+
+def _held(contract: Contract, staged: "Staged", count: str, buckets: set[int]) -> dict[str, Any]:
+    """Metadata of what some stored partitions hold after the write.
+
+    Args:
+        count: name of their number of rows.
+    """
+    from ml_assets.lib.staging import table_state
+
+    held = {bucket: state for bucket, state in staged.held.items() if bucket in buckets}
+    state = table_state(held)
+    given = {"rows_given": staged.rows_in(buckets)} if contract.mode == "upsert" else {}
+    return {
+        count: state.rows,
+        "bytes": sum(each.bytes for each in held.values()),
+        "content_hash": state.content_hash,
+        "preview": metadata.preview(staged.preview(buckets)),
+        **given,
+    }

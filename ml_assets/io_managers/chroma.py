@@ -93,9 +93,13 @@ class ChromaIOManager(TableIOManager):
         return contract
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
+        from ml_assets.lib import postgres_table
+
         with self.chroma.client(write=True) as client:
             with self.postgres.connect(write=True) as connection:
                 changed = write(client, connection, contract, staged)
+                if contract.mode == "upsert":
+                    staged.held = postgres_table.recorded_buckets(connection, contract)
             if changed:
                 # A transaction of its own, under the same lock: another writer may have come in between.
                 with self.postgres.connect(write=True) as connection:

@@ -67,7 +67,10 @@ class ClickHouseIOManager(TableIOManager):
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
         with writing(self.clickhouse, contract.table) as client:
-            return write(client, contract, staged)
+            changed = write(client, contract, staged)
+            if contract.mode == "upsert":
+                staged.held = _recorded(client, contract)
+            return changed
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         import pyarrow as pa

@@ -194,7 +194,9 @@ def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: 
     ensure_table(connection, contract)
     table = _name(contract)
     if contract.mode == "upsert":
-        return _upsert(connection, contract, staged)
+        written = _upsert(connection, contract, staged)
+        staged.held = _recorded(connection, contract)
+        return written
     changed = confirmed(
         staged,
         _recorded(connection, contract),

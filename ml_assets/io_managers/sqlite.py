@@ -106,7 +106,9 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
 
     ensure_table(connection, contract)
     if contract.mode == "upsert":
-        return _upsert(connection, contract, staged)
+        written = _upsert(connection, contract, staged)
+        staged.held = _recorded(connection, contract)
+        return written
     changed = confirmed(
         staged,
         _recorded(connection, contract),

@@ -115,7 +115,9 @@ def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged)
     lock(connection, contract.asset)
     ensure_table(connection, contract)
     if contract.mode == "upsert":
-        return _upsert(connection, contract, staged)
+        changed = _upsert(connection, contract, staged)
+        staged.held = recorded_buckets(connection, contract)
+        return changed
     changed = confirmed(
         staged,
         recorded_buckets(connection, contract),

@@ -35,6 +35,8 @@ _MEMORY_BYTES = 64 * 2**20
 _MEMORY_KEYS = 4_000_000
 """Keys beyond this go to a temporary file, too."""
 
+_PREVIEW_ROWS = 5
+
 _CHUNK_BATCHES = 4
 """Batches that are checked by one query: enough work for two threads."""
 
@@ -103,6 +105,8 @@ class Staged:
         window: slice that the rows replace.
         bucket_us: length of a partition.
         buckets: what the rows are, by partition.
+        held: what the partitions hold after the write: the same, unless the store says otherwise, since an
+            upsert leaves other rows beside them.
     """
 
     contract: Contract
@@ -110,6 +114,10 @@ class Staged:
     bucket_us: int
     buckets: Buckets
     _spool: "_Spool"
+    _previews: dict[int, pa.Table] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.held = self.buckets
 
     @property
     def rows(self) -> int:
@@ -120,11 +128,6 @@ class Staged:
     def bytes(self) -> int:
         """Size of all values."""
         return sum(state.bytes for state in self.buckets.values())
-
-    @property
-    def state(self) -> TableState:
-        """All partitions together."""
-        return table_state(self.buckets)
 
     def changed(self, stored: Mapping[int, PartitionState]) -> set[int]:
         """Partitions within the window whose content differs from what the store has."""
@@ -183,10 +186,10 @@ class Staged:
         """Rows of some partitions."""
         return sum(self.buckets[bucket].rows for bucket in buckets if bucket in self.buckets)
 
-    def preview(self, rows: int = 5) -> pa.Table:
-        """The first rows."""
-        first = next(iter(self._spool), None)
-        return pa.Table.from_batches([first.slice(0, rows)] if first else [], arrow_schema(self.contract))
+    def preview(self, buckets: Iterable[int]) -> pa.Table:
+        """The first rows of some partitions."""
+        found = [self._previews[bucket] for bucket in sorted(buckets) if bucket in self._previews]
+        return pa.concat_tables([arrow_schema(self.contract).empty_table(), *found]).slice(0, _PREVIEW_ROWS)
 
     def close(self) -> None:
         """Forget the rows."""
@@ -201,15 +204,20 @@ class Staged:
     def _within(self, batch: pa.RecordBatch, buckets: set[int]) -> pa.Array:
         import numpy as np
 
-        column = self.contract.partition_column
-        if column is None:
-            return pa.array([True] * batch.num_rows)
-        moments = batch.column(column)
-        if pa.types.is_date(moments.type):
-            moments = pc.cast(moments, pa.timestamp("us"))
-        micros = pc.cast(moments, pa.int64()).to_numpy(zero_copy_only=False)
         wanted = np.fromiter(buckets, dtype=np.int64)
-        return pa.array(np.isin(micros // self.bucket_us * self.bucket_us, wanted))
+        return pa.array(np.isin(_buckets_of(batch, self.contract, self.bucket_us), wanted))
+
+
+def _buckets_of(rows: pa.RecordBatch | pa.Table, contract: Contract, bucket_us: int) -> "np.ndarray":
+    """The partition of each row."""
+    import numpy as np
+
+    if contract.partition_column is None:
+        return np.zeros(rows.num_rows, dtype=np.int64)
+    moments = rows.column(contract.partition_column)
+    if pa.types.is_date(moments.type):
+        moments = pc.cast(moments, pa.timestamp("us"))
+    return pc.cast(moments, pa.int64()).to_numpy(zero_copy_only=False) // bucket_us * bucket_us
 
 
 def same_content(one: PartitionState, other: PartitionState) -> bool:
@@ -243,7 +251,7 @@ def stage(
                 checker.take(chunk)
                 spool.extend(chunk)
             checker.refuse_duplicates(spool)
-            return Staged(contract, window, bucket_us, checker.buckets, spool)
+            return Staged(contract, window, bucket_us, checker.buckets, spool, checker.previews)
     except BaseException:
         spool.close()
         raise
@@ -318,6 +326,7 @@ class _Checker:
     window: Window
     bucket_us: int
     buckets: Buckets = field(default_factory=dict)
+    previews: dict[int, pa.Table] = field(default_factory=dict)
 
     def __enter__(self) -> "_Checker":
         import duckdb
@@ -350,7 +359,8 @@ class _Checker:
         """
         import numpy as np
 
-        self._connection.register("chunk", pa.Table.from_batches(chunk))
+        table, seen = pa.Table.from_batches(chunk), []
+        self._connection.register("chunk", table)
         for bucket, rows, size, total, *broken in self._connection.execute(self._statement).fetchall():
             for check, count in zip(self._checks, broken, strict=True):
                 if count:
@@ -358,11 +368,31 @@ class _Checker:
             held = self.buckets.get(bucket, EMPTY)
             both = add_hashes([held.content_hash, hash_text(int(total))])
             self.buckets[bucket] = PartitionState(held.rows + rows, held.bytes + int(size), both)
+            seen.append(bucket)
+        if self.limits:
+            self._keep_previews(table, seen)
         if self.limits and self.contract.key:
             hashes = f"SELECT {self._key_hash_sql()} AS key_hash FROM chunk"
             self._key_hashes.append(np.asarray(self._connection.execute(hashes).fetchnumpy()["key_hash"]))
             if sum(map(len, self._key_hashes)) > _MEMORY_KEYS:
                 self._set_keys_aside()
+
+    def _keep_previews(self, table: pa.Table, seen: list[int]) -> None:
+        """Keep copies of the first rows of partitions that have not been seen before."""
+        import numpy as np
+
+        new = np.array([bucket for bucket in seen if bucket not in self.previews], dtype=np.int64)
+        if not len(new):
+            return
+        buckets = _buckets_of(table, self.contract, self.bucket_us)
+        order = np.argsort(buckets, kind="stable")
+        starts = np.searchsorted(buckets, new, sorter=order)
+        counts = [min(_PREVIEW_ROWS, self.buckets[bucket].rows) for bucket in new]
+        found = [order[start : start + count] for start, count in zip(starts, counts, strict=True)]
+        rows = table.take(np.concatenate(found))
+        ends = np.cumsum(counts).tolist()
+        for bucket, count, end in zip(new.tolist(), counts, ends, strict=True):
+            self.previews[bucket] = rows.slice(end - count, count)
 
     def _set_keys_aside(self) -> None:
         """Move the hashes of keys from memory to a file."""

@@ -3,6 +3,11 @@
 from datetime import date
 
 import dagster as dg
+import pytest
+
+from ml_assets.lib.staging import measure, table_state
+
+DAY = date(2026, 1, 1)
 
 
 def test_each_partition_has_its_own_counts(case, row):
@@ -20,8 +25,11 @@ def test_each_partition_has_its_own_counts(case, row):
     assert found["dagster/storage_kind"].value
     assert found["bytes"].value > 0
     assert found["rows_per_second"].value > 0
-    assert "| id |" in found["preview"].value
     assert "dagster/row_count" not in found
+    previews = {key: metadata["preview"].value for key, metadata in events.items()}
+    assert all("| id |" in preview for preview in previews.values())
+    shown = {key: [i for i in ("one", "two", "three") if f"| {i} |" in p] for key, p in previews.items()}
+    assert shown == {"2026-01-01": ["one"], "2026-01-02": ["two", "three"], "2026-01-03": []}
 
 
 def test_an_unpartitioned_table_has_a_row_count(case, row):
@@ -30,6 +38,27 @@ def test_an_unpartitioned_table_has_a_row_count(case, row):
     (event,) = result.get_asset_materialization_events()
     assert event.materialization.metadata["dagster/row_count"].value == 2
     assert event.materialization.metadata["content_hash"].value == case.recorded(case.contract).content_hash
+
+
+@pytest.mark.parametrize(
+    ("mode", "day"), [("overwrite", DAY), ("upsert_delete", DAY), ("upsert", DAY), ("upsert", None)]
+)
+def test_counts_and_hash_are_those_of_what_the_slice_holds(case, row, mode, day):
+    case.change(mode=mode)
+    case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)
+    given = [row("two"), row("new")]
+    for _ in ("written", "not written again"):
+        result = case.write(case.table(*given), first=day)
+        (event,) = result.get_asset_materialization_events()
+        told = {name: entry.value for name, entry in event.materialization.metadata.items()}
+        kept = [row(identity) for identity in ("one", "two", "new")] if mode == "upsert" else given
+        others = [row("far", day=1)] if mode == "upsert" or day else []
+        assert case.read().num_rows == len(kept) + len(others)
+        rows, count = (kept, "partition_row_count") if day else (kept + others, "row_count")
+        state = table_state(measure(case.table(*rows).to_batches(), case.contract))
+        assert (told[f"dagster/{count}"], told["content_hash"]) == (state.rows, state.content_hash)
+        assert told.get("rows_given") == (len(given) if mode == "upsert" else None)
+    assert case.recorded(case.contract) == case.measured(case.contract)
 
 
 def test_equal_content_has_an_equal_hash_in_every_store(case, row):
