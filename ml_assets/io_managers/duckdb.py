@@ -499,12 +499,13 @@ def _measured(
     windows: Sequence[Window],
     bucket_us: int = _DAY_US,
 ) -> "Buckets":
-    from ml_assets.lib.arrow_types import arrow_schema, recast
+    from ml_assets.lib.arrow_types import arrow_schema, batch_rows, recast
     from ml_assets.lib.staging import measure
 
     if not _columns(connection, contract.schema, contract.table):
         return {}
-    reader = connection.execute(_select_sql(contract, contract.names, windows)).to_arrow_reader(65_536)
+    rows = connection.execute(_select_sql(contract, contract.names, windows))
+    reader = rows.to_arrow_reader(batch_rows(contract))
     return measure(recast(reader, arrow_schema(contract)), contract, bucket_us)
 
 

@@ -19,6 +19,9 @@ from ml_assets.lib.canonical_json import JSONError, canonical_all
 BATCH_ROWS = 65_536
 """Rows of a batch: large enough for bulk paths, small enough to keep memory flat."""
 
+BATCH_BYTES = 16 * 2**20
+"""Size of a batch, whose rows may be long."""
+
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
     "int64": pa.int64(),
@@ -88,21 +91,39 @@ def _batches(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
         data = pa.Table.from_batches([data])
     if isinstance(data, pa.Table):
         _same_names(data.schema.names, contract)
-        yield from data.to_batches(max_chunksize=BATCH_ROWS)
+        for batch in data.to_batches(max_chunksize=BATCH_ROWS):
+            yield from _halved(batch)
     elif isinstance(data, pa.RecordBatchReader):
         _same_names(data.schema.names, contract)
         for batch in data:
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.slice(start, BATCH_ROWS)
+                yield from _halved(batch.slice(start, BATCH_ROWS))
     elif type(data).__module__.startswith("pandas") and hasattr(data, "columns"):
         _same_names([str(name) for name in data.columns], contract)
-        for start in range(0, len(data), BATCH_ROWS):
-            yield _from_pandas(data.iloc[start : start + BATCH_ROWS], contract)
+        step = batch_rows(contract)
+        for start in range(0, len(data), step):
+            yield from _halved(_from_pandas(data.iloc[start : start + step], contract))
     else:
         raise ContractViolation(
             f"{contract.asset}: the asset returned {type(data).__name__}; return a pandas DataFrame, a pyarrow "
             "Table or a pyarrow RecordBatchReader."
         )
+
+
+def batch_rows(contract: Contract) -> int:
+    """Rows that make up a batch where vectors are what makes them long."""
+    width = sum(4 * (column.dimension or 0) for column in contract.columns)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, width)))
+
+
+def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in parts that are not too large."""
+    if batch.num_rows < 2 or batch.nbytes <= BATCH_BYTES:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _halved(batch.slice(0, half))
+    yield from _halved(batch.slice(half))
 
 
 def _from_pandas(frame: Any, contract: Contract) -> pa.RecordBatch:

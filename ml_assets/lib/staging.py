@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.contracts import Contract
-from ml_assets.lib.arrow_types import ContractViolation, arrow_schema, conform, key_taken
+from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation, arrow_schema, conform, key_taken
 from ml_assets.lib.hashing import add_hashes, hash_text, key_hash_sql, row_hash_sql
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, bucket_sql, checks_of, micros, refusal
@@ -35,10 +35,13 @@ _MEMORY_BYTES = 64 * 2**20
 _MEMORY_KEYS = 4_000_000
 """Keys beyond this go to a temporary file, too."""
 
+_KEY_RANGES = 64
+"""Parts in which they are read again."""
+
 _PREVIEW_ROWS = 5
 
 _CHUNK_BATCHES = 4
-"""Batches that are checked by one query: enough work for two threads."""
+"""Batches that are checked by one query, unless they are large: enough work for two threads."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,7 @@ def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
     for batch in batches:
         if batch.num_rows:
             chunk.append(batch)
-        if len(chunk) == _CHUNK_BATCHES:
+        if len(chunk) == _CHUNK_BATCHES or sum(each.nbytes for each in chunk) >= _CHUNK_BATCHES * BATCH_BYTES:
             yield chunk
             chunk = []
     if chunk:
@@ -337,8 +340,8 @@ class _Checker:
         self._checks = checks_of(self.contract, self.limits, self.window) if self.limits else []
         self._bucket = bucket_sql(self.contract, self.bucket_us)
         self._key_hashes: list[np.ndarray] = []
-        self._keys: duckdb.DuckDBPyConnection | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._keys: IO[bytes] | None = None
+        self._key_runs: list[list[int]] = []
         broken = [f"count_if({check.broken})" for check in self._checks]
         sums = ["count(*)", self._bytes_sql(), f"sum({row_hash_sql(self.contract.columns)})", *broken]
         group = f"GROUP BY {self._bucket}" if self.contract.partition_column else ""
@@ -347,9 +350,8 @@ class _Checker:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
-        if self._keys is not None and self._folder is not None:
+        if self._keys is not None:
             self._keys.close()
-            self._folder.cleanup()
 
     def take(self, chunk: list[pa.RecordBatch]) -> None:
         """Check and count some batches.
@@ -395,19 +397,17 @@ class _Checker:
             self.previews[bucket] = rows.slice(end - count, count)
 
     def _set_keys_aside(self) -> None:
-        """Move the hashes of keys from memory to a file."""
-        import duckdb
+        """Move the hashes of keys from memory to an unnamed file, in order and by ranges."""
         import numpy as np
 
         if self._keys is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="ml-assets-")
-            self._keys = duckdb.connect(
-                f"{self._folder.name}/keys", config={"memory_limit": "256MB", "threads": 2}
-            )
-            self._keys.execute("CREATE TABLE keys (key_hash UBIGINT)")
-        self._keys.register("more", {"key_hash": np.concatenate(self._key_hashes)})
-        self._keys.execute("INSERT INTO keys SELECT key_hash FROM more")
-        self._keys.unregister("more")
+            self._keys = tempfile.TemporaryFile(prefix="ml-assets-")  # noqa: SIM115 - closed by __exit__
+        hashes = np.concatenate(self._key_hashes)
+        hashes.sort()
+        starts = np.arange(_KEY_RANGES, dtype=np.uint64) * np.uint64(2**64 // _KEY_RANGES)
+        before = self._keys.tell() // hashes.itemsize
+        self._key_runs.append([before + int(n) for n in (*np.searchsorted(hashes, starts), len(hashes))])
+        self._keys.write(hashes.data)
         self._key_hashes = []
 
     def _suspects(self) -> "np.ndarray":
@@ -415,19 +415,24 @@ class _Checker:
         import numpy as np
 
         if self._keys is None:
-            hashes = np.concatenate(self._key_hashes)
-            hashes.sort()
-            return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-        self._set_keys_aside()
-        # By ranges of the hash, so that each fits in memory.
-        found = [
-            self._keys.execute(
-                "SELECT key_hash FROM keys WHERE key_hash >> 61 = $1 GROUP BY key_hash HAVING count(*) > 1",
-                [part],
-            ).fetchnumpy()["key_hash"]
-            for part in range(8)
-        ]
-        return np.concatenate(found)
+            return _doubled(np.concatenate(self._key_hashes))
+        if self._key_hashes:
+            self._set_keys_aside()
+        return np.concatenate([_doubled(hashes) for hashes in self._kept_keys(self._keys)])
+
+    def _kept_keys(self, file: IO[bytes]) -> "Iterator[np.ndarray]":
+        """All hashes, one range after the other, so that each fits in memory."""
+        import numpy as np
+
+        size = np.dtype(np.uint64).itemsize
+        for part in range(_KEY_RANGES):
+            hashes = []
+            for edges in self._key_runs:
+                file.seek(edges[part] * size)
+                hashes.append(
+                    np.frombuffer(file.read((edges[part + 1] - edges[part]) * size), dtype=np.uint64)
+                )
+            yield np.concatenate(hashes)
 
     def refuse_duplicates(self, spool: _Spool) -> None:
         """Refuse keys that stand twice. Hashes are compared first, values only where hashes are equal.
@@ -488,6 +493,14 @@ class _Checker:
             f"SELECT DISTINCT {name} FROM chunk WHERE {check.broken} ORDER BY 1 LIMIT 3"
         ).fetchall()
         raise ContractViolation(refusal(self.contract, check, count, [value for (value,) in values]))
+
+
+def _doubled(hashes: "np.ndarray") -> "np.ndarray":
+    """Those that stand more than once."""
+    import numpy as np
+
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
 def confirmed(

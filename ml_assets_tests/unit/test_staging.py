@@ -1,11 +1,14 @@
 """Rows beyond what is kept in memory are checked and given back like the others."""
 
+from dataclasses import replace
+
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.lib import staging
-from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation
 from ml_assets.lib.staging import stage
 from ml_assets.lib.validation import Limits
 
@@ -32,6 +35,26 @@ def test_all_rows_come_back_in_order(kept):
         assert staged.reader().read_all()["id"].to_pylist() == ids
 
 
+@pytest.mark.parametrize("kind", ["reader", "table", "pandas"])
+def test_long_rows_are_taken_in_small_batches(kind):
+    """A chunk of 65,536 vectors of 1,536 numbers would be 400 MB, and four of them are checked at once."""
+    vector = Column("vector", "vector", nullable=False, dimension=1_536)
+    contract = replace(CONTRACT, columns=(*CONTRACT.columns[:1], vector))
+    ids = [str(n) for n in range(8_000)]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8_000 * 1_536, np.float32)), 1_536)
+    rows = pa.table({"id": ids, "vector": vectors})
+    data = {"reader": rows.to_reader(), "table": rows, "pandas": rows.to_pandas()}[kind]
+    with stage(data, contract, Limits("")) as staged:
+        assert max(batch.nbytes for batch in staged.batches()) <= BATCH_BYTES
+        assert staged.reader().read_all()["id"].to_pylist() == ids
+
+
+def test_large_batches_are_checked_by_themselves():
+    rows = pa.record_batch({"id": ["x" * 2**20] * 40, "n": [1] * 40})
+    chunks = list(staging._chunks(iter([rows] * 4)))
+    assert [len(chunk) for chunk in chunks] == [2, 2]
+
+
 @pytest.mark.parametrize("distance", [1, 700, 4_000])
 def test_a_key_that_stands_twice_is_found_wherever_it_stands(kept, distance):
     ids = [f"key {n}" for n in range(5_000)]
@@ -42,8 +65,16 @@ def test_a_key_that_stands_twice_is_found_wherever_it_stands(kept, distance):
 
 def test_nothing_is_left_in_the_temporary_folder(kept, monkeypatch, tmp_path):
     monkeypatch.setattr(staging.tempfile, "tempdir", str(tmp_path))
-    with stage(batches([f"key {n}" for n in range(5_000)]), CONTRACT, Limits("")):
+    rows = batches([f"key {n}" for n in range(4_800)])
+
+    def watched():
+        for batch in rows:
+            assert list(tmp_path.iterdir()) == [], "whoever is killed now would leave it"
+            yield batch
+
+    with stage(pa.RecordBatchReader.from_batches(rows.schema, watched()), CONTRACT, Limits("")) as staged:
         assert list(tmp_path.iterdir()) == []
+        assert staged.rows == 4_800
     with pytest.raises(ContractViolation):
         stage(batches(["same"] * 5_000), CONTRACT, Limits(""))
     assert list(tmp_path.iterdir()) == []
