@@ -2,7 +2,7 @@
 
 ClickHouse has no locks of its own, but CREATE TABLE succeeds for one of many. The writer of `t` creates
 `t__lock`, whose comment says who it is, renews the comment as long as it lives, and drops the table at the
-end. A lock that nobody renews, or whose process has died on this machine, is taken over by renaming it to
+end. A lock that nobody renews, or whose process has died where we can see it, is taken over by renaming it to
 `t__lock__<its uuid>`: that name is free once only, so of many who try it for the same lock one succeeds, and
 none of them ever takes away a lock that came later.
 
@@ -10,17 +10,21 @@ What belongs here: this protocol. What does not: what is written meanwhile.
 """
 
 import json
+import logging
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from ml_assets.lib.conflicts import WriteBusy
-from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.lib.sql import quote_identifier, quote_json
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -38,6 +42,8 @@ _GUARD = threading.Lock()
 
 _UNKNOWN_TABLE = 60
 _TABLE_EXISTS = 57
+
+_LOG = logging.getLogger(__name__)
 
 
 def lock_name(table: str) -> str:
@@ -64,7 +70,7 @@ def locked(
 
     identity = _acquire(client, table, timeout_s)
     done = threading.Event()
-    pulse = threading.Thread(target=_renew, args=(clients, table, done), daemon=True)
+    pulse = threading.Thread(target=_renew, args=(clients, table, identity, done), daemon=True)
     pulse.start()
     try:
         yield
@@ -128,7 +134,38 @@ def _create(client: "Client", table: str) -> str:
 
 
 def _comment() -> str:
-    return quote_literal(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+    """Who we are, for people and for whoever asks whether we live; see `_is_dead`."""
+    pid = os.getpid()
+    return quote_json({"host": socket.gethostname(), "pid": pid, "where": _where(), "since": _since(pid)})
+
+
+@cache
+def _where() -> str:
+    """The boot and the name space in which a process number means something: containers may share a host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return uuid.uuid4().hex  # whether another process is dead, only time can tell then
+
+
+def _since(pid: int) -> str:
+    """When a process began, in the kernel's ticks since the boot; "" if that cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _is_dead(holder: dict, identity: str) -> bool:
+    """Whether the holder is a process that we could see if it lived, and do not."""
+    if holder.get("where") != _where():
+        return False
+    pid = holder["pid"]
+    if pid == os.getpid() and holder["since"] == _since(pid):
+        # One of this process that is not held was left when the connection broke.
+        return identity not in _HELD
+    return not psutil.pid_exists(pid) or _since(pid) not in ("", holder["since"])
 
 
 def _take_over_from_the_dead(client: "Client", table: str) -> None:
@@ -138,10 +175,7 @@ def _take_over_from_the_dead(client: "Client", table: str) -> None:
     if held is None:
         return
     identity, holder, age_s = held
-    here = holder["host"] == socket.gethostname()
-    # One of this process that is not held was left when the connection broke.
-    dropped = holder["pid"] == os.getpid() and identity not in _HELD
-    if not (here and (dropped or not psutil.pid_exists(holder["pid"]))) and age_s < STALE_S:
+    if age_s < STALE_S and not _is_dead(holder, identity):
         return
     lock = lock_name(table)
     try:
@@ -164,15 +198,17 @@ def _holder(client: "Client", table: str) -> tuple[str, dict, float] | None:
 
 
 def _renew(
-    clients: Callable[[], "AbstractContextManager[Client]"], table: str, done: threading.Event
+    clients: Callable[[], "AbstractContextManager[Client]"],
+    table: str,
+    identity: str,
+    done: threading.Event,
 ) -> None:
-    if done.wait(RENEWED_S):
-        return
-    try:
-        with clients() as client:
-            while not done.wait(RENEWED_S):
-                client.command(
-                    f"ALTER TABLE {quote_identifier(lock_name(table))} MODIFY COMMENT {_comment()}"
-                )
-    except Exception:  # noqa: BLE001 - the server is gone, which the write itself finds out and tells
-        return
+    while not done.wait(RENEWED_S):
+        try:
+            with clients() as client:
+                held = _holder(client, table)
+                if held and held[0] == identity:
+                    lock = quote_identifier(lock_name(table))
+                    client.command(f"ALTER TABLE {lock} MODIFY COMMENT {_comment()}")
+        except Exception as fault:  # noqa: BLE001 - the next try may succeed; a server that is gone the write tells
+            _LOG.warning("The lock on ClickHouse table %s could not be renewed: %s", table, fault)

@@ -5,6 +5,7 @@ never put into SQL text by hand; they are bound. What does not: the statements t
 `sql/`), and anything that opens a connection.
 """
 
+import json
 from datetime import UTC, datetime
 from functools import cache
 from typing import LiteralString, cast
@@ -57,6 +58,11 @@ def quote_literal(text: str) -> str:
         raise ValueError("a NUL character cannot stand in SQL text; remove it")
     doubled = text.replace("'", "''")
     return f"'{doubled}'"
+
+
+def quote_json(value: object) -> str:
+    """A value as JSON in a string literal of ClickHouse, which alone reads backslashes as escapes."""
+    return quote_literal(json.dumps(value).replace("\\", "\\\\"))
 
 
 def utc_text(moment: datetime) -> str:
