@@ -150,7 +150,7 @@ def status(
 
 @_command
 def recover(as_json: Json = False) -> None:
-    """Finish or undo writes that were killed, in every store. Exit status 1 if a store could not be looked at."""
+    """Finish or undo writes that were killed, in every store. Exit status 1 if that was not possible everywhere."""
     from ml_assets.build import store_resources
     from ml_assets.cli_report import print_recovery
     from ml_assets.recovery import recover_all
@@ -160,7 +160,7 @@ def recover(as_json: Json = False) -> None:
         print(json.dumps({"stores": {each.store: {**vars(each)} for each in found}}))
     else:
         print_recovery(found)
-    if any(each.state == "down" for each in found):
+    if any(each.state in ("down", "failed") for each in found):
         raise typer.Exit(1)
 
 

@@ -122,7 +122,7 @@ def print_status(stores: dict[str, Any]) -> None:
 
 def print_recovery(found: list[Recovery]) -> None:
     """What was finished or undone in each store."""
-    style = {"clean": "green", "recovered": "yellow", "down": "bold red"}
+    style = {"clean": "green", "recovered": "yellow", "failed": "bold red", "down": "bold red"}
     table = Table("store", "state", "what", title="Interrupted writes")
     for each in found:
         what = Text(" ".join([each.detail, *each.dealt_with]))

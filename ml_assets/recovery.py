@@ -5,7 +5,7 @@ does it whenever it is opened. It is for whoever wants to be sure after a crash 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 _ONE_TRANSACTION = (
@@ -19,13 +19,14 @@ class Recovery:
 
     Args:
         store: its name.
-        state: `clean`, `recovered` if something was finished or undone, `down` if that could not be seen.
+        state: `clean`, `recovered` if something was finished or undone, `failed` if something could not be
+            and was set aside, `down` if that could not be seen.
         detail: one sentence.
         dealt_with: names of what was finished or undone.
     """
 
     store: str
-    state: Literal["clean", "recovered", "down"]
+    state: Literal["clean", "recovered", "failed", "down"]
     detail: str
     dealt_with: tuple[str, ...] = ()
 
@@ -42,7 +43,7 @@ def recover_all(resources: Mapping[str, Any]) -> list[Recovery]:
     return [
         _one_transaction("postgres", postgres),
         _one_transaction("duckdb", resources["lake"]),
-        _looked_at("clickhouse", lambda: _clickhouse(clickhouse), "No write was interrupted."),
+        _clickhouse(clickhouse),
         _looked_at(
             "chroma", lambda: _chroma(chroma, postgres), "Every entry is one that the manifest names."
         ),
@@ -73,10 +74,19 @@ def _looked_at(store: str, look: Callable[[], list[str]], clean: str) -> Recover
     return Recovery(store, "recovered", "Finished or undone what killed writers left.", tuple(found))
 
 
-def _clickhouse(clickhouse: Any) -> list[str]:
-    from ml_assets.io_managers.clickhouse import finish_writes
+def _clickhouse(clickhouse: Any) -> Recovery:
+    from ml_assets.io_managers.clickhouse import finish_writes, set_aside
+    from ml_assets.lib.clickhouse_redo import failed_sentence
 
-    return finish_writes(clickhouse)
+    aside: list[str] = []
+
+    def look() -> list[str]:
+        finished = finish_writes(clickhouse)
+        aside.extend(set_aside(clickhouse))
+        return finished
+
+    found = _looked_at("clickhouse", look, "No write was interrupted.")
+    return replace(found, state="failed", detail=failed_sentence(aside)) if aside else found
 
 
 def _chroma(chroma: Any, postgres: Any) -> list[str]:

@@ -6,7 +6,6 @@ What follows, and what is done about a writer that was killed, is told in lib/cl
 What belongs here: DDL, staging, reading. What does not: anything about another store.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,13 +20,14 @@ from ml_assets.lib.clickhouse_redo import (
     CONTRACTS,
     LEDGER,
     LEDGER_TABLES,
+    failed,
     interrupted,
     publish,
     ready_name,
     recover,
     stage_name,
 )
-from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.lib.sql import quote_identifier, quote_json, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
 
@@ -121,14 +121,27 @@ def writing(clickhouse: ClickHouseResource, table: str) -> "Iterator[Client]":
 
 
 def finish_writes(clickhouse: ClickHouseResource) -> list[str]:
-    """Finish what killed writers had committed and drop what else they left; returns the tables dealt with."""
+    """Finish what killed writers had committed and drop what else they left; returns the tables dealt with.
+
+    An embedded engine does it when it is opened; that counts, too.
+    """
     with clickhouse.client(write=True) as client:
-        tables = interrupted(client)
-    dealt_with = []
-    for table in tables:
-        with writing(clickhouse, table) as client:
-            dealt_with += recover(client, table)
+        dealt_with, faults = clickhouse.finished_when_opened(), []
+        for table in interrupted(client):
+            try:
+                with writing(clickhouse, table) as writer:
+                    dealt_with += recover(writer, table)
+            except Exception as fault:  # noqa: BLE001 - told once the other tables have been looked after
+                faults.append(fault)
+    if faults:
+        raise faults[0]
     return dealt_with
+
+
+def set_aside(clickhouse: ClickHouseResource) -> list[str]:
+    """Names of tables with the rows of killed writes that could not be finished."""
+    with clickhouse.client() as client:
+        return failed(client)
 
 
 def write(client: "Client", contract: Contract, staged: "Staged") -> bool:
@@ -139,9 +152,8 @@ def write(client: "Client", contract: Contract, staged: "Staged") -> bool:
     """
     from ml_assets.lib.staging import confirmed
 
-    _ensure_ledger(client)
+    recover(client, contract.table)  # with the columns that the table had at that commit
     ensure_table(client, contract, staged.bucket_us)
-    recover(client, contract.table)
     if contract.mode == "upsert":
         changed = set(staged.buckets)
     else:
@@ -181,15 +193,13 @@ def _commit(client: "Client", contract: Contract, staged: "Staged", changed: set
             if not changed:
                 client.command(f"DROP TABLE {quote_identifier(stage)} SYNC")
                 return None
-        plan = _plan(client, contract, staged, changed, held, identity)
-        client.command(
-            f"ALTER TABLE {quote_identifier(stage)} MODIFY COMMENT {quote_literal(json.dumps(plan))}"
-        )
+        plan = _plan(client, contract, staged, changed, held, stage, identity)
+        client.command(f"ALTER TABLE {quote_identifier(stage)} MODIFY COMMENT {quote_json(plan)}")
         client.command(f"RENAME TABLE {quote_identifier(stage)} TO {quote_identifier(ready)}")
     except BaseException:
         client.command(f"DROP TABLE IF EXISTS {quote_identifier(stage)} SYNC")
         raise
-    return ready
+    return identity
 
 
 def _fill(client: "Client", stage: str, contract: Contract, staged: "Staged", changed: set[int]) -> None:
@@ -274,7 +284,13 @@ def _differing(
 
 
 def _plan(
-    client: "Client", contract: Contract, staged: "Staged", changed: set[int], held: "Buckets", identity: str
+    client: "Client",
+    contract: Contract,
+    staged: "Staged",
+    changed: set[int],
+    held: "Buckets",
+    stage: str,
+    identity: str,
 ) -> dict[str, Any]:
     """What is to be done with a committed table: partitions to swap or drop, entries of the ledger."""
     from ml_assets.lib.staging import EMPTY, bucket_name
@@ -286,6 +302,7 @@ def _plan(
         if every:
             swaps = dict.fromkeys(_partitions(client, contract.table), 0)
         swaps |= {_partition_id(b, staged.bucket_us): held[b].rows if b in held else 0 for b in touched}
+        _refuse_missing(client, contract, stage, swaps)
     states = {b: held.get(b, EMPTY) for b in touched}
     ledger = [
         [bucket_name(b, contract, staged.bucket_us), s.rows, s.bytes, s.content_hash]
@@ -300,14 +317,30 @@ def _plan(
     }
 
 
+def _refuse_missing(client: "Client", contract: Contract, stage: str, swaps: dict[str, int]) -> None:
+    """A plan that cannot be carried out must not be committed: others would try it again and again."""
+    found = client.query(
+        f"SELECT _partition_id, count() FROM {quote_identifier(stage)} GROUP BY 1"
+    ).result_rows
+    staged = {row[0]: row[1] for row in found}
+    for partition, rows in swaps.items():
+        if staged.get(partition, 0) != rows:
+            raise RuntimeError(
+                f"{contract.asset}: {staged.get(partition, 0):,} of the {rows:,} rows of partition {partition} are "
+                "staged in ClickHouse; the table is as it was. This is a fault of ml-assets: please report it."
+            )
+
+
 def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US) -> None:
-    """Create the table, or add the nullable columns that the contract has gained.
+    """Create the table and the ledger, or add the nullable columns that the contract has gained.
 
     Raises:
         ContractViolation: the table differs in another way; says which statement would mend it.
     """
     from ml_assets.lib.contract_json import contract_text, refuse_new_identity
 
+    for statement in LEDGER_TABLES:
+        client.command(statement)
     existing = _columns(client, contract.table)
     old = _remembered(client, contract.asset)
     if not existing:
@@ -358,11 +391,13 @@ def _fit_columns(client: "Client", contract: Contract, existing: dict[str, str])
 def create_statement(contract: Contract, bucket_us: int = _DAY_US) -> str:
     """The table's DDL: MergeTree, a partition a day, ordered as the contract says."""
     columns = ", ".join(f"{quote_identifier(c.name)} {_type(contract, c)}" for c in contract.columns)
-    order = ", ".join(map(quote_identifier, contract.order_by or contract.key)) or "tuple()"
+    ordered = contract.order_by or contract.key
+    order = ", ".join(map(quote_identifier, ordered)) or "tuple()"
+    nulls = any("Nullable" in _type(contract, contract.by_name[name]) for name in ordered)
     partition = f"PARTITION BY {_partition_sql(contract, bucket_us)} " if contract.partition_column else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {quote_identifier(contract.table)} ({columns}) ENGINE = MergeTree "
-        f"{partition}ORDER BY ({order})"
+        f"{partition}ORDER BY ({order}){' SETTINGS allow_nullable_key = 1' if nulls else ''}"
     )
 
 
@@ -459,11 +494,6 @@ def _measured(client: "Client", contract: Contract, window: Window, bucket_us: i
     if not _columns(client, contract.table):
         return {}
     return measure(_select(client, contract, contract.names, contract.table, window), contract, bucket_us)
-
-
-def _ensure_ledger(client: "Client") -> None:
-    for statement in LEDGER_TABLES:
-        client.command(statement)
 
 
 def _recorded(client: "Client", contract: Contract) -> "Buckets":

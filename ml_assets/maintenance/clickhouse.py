@@ -65,7 +65,7 @@ def _scattered(client: "Client") -> dict[str, list[str]]:
     """Partitions of many parts, by table."""
     rows = client.query(
         "SELECT table, partition_id FROM system.parts WHERE database = currentDatabase() AND active "
-        "AND NOT match(table, '__(stage|ready)__[0-9a-f]{16}$') "
+        "AND NOT match(table, '__(stage|ready|failed)__[0-9a-f]{16}(__[0-9a-f]{16})?$') "
         "GROUP BY table, partition_id HAVING count() >= {many:UInt32} ORDER BY table, partition_id",
         parameters={"many": _MANY_PARTS},
     ).result_rows

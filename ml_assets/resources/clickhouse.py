@@ -139,12 +139,16 @@ class ClickHouseResource(dg.ConfigurableResource):
             ):
                 yield client
 
-    def _finish_writes(self, path: Path) -> None:
+    def _finish_writes(self, path: Path) -> list[str]:
         """What a killed process has left half done, done before anybody reads."""
         from ml_assets.lib.clickhouse_redo import recover
 
         with _closing(self._connect_chdb(path, write=True)) as client:
-            recover(client, alone=True)
+            return recover(client, alone=True)
+
+    def finished_when_opened(self) -> list[str]:
+        """Tables of killed writers that were dealt with when the embedded engine, which is open now, was opened."""
+        return list(_ENGINE.finished) if self.embedded_path is not None else []
 
     def connection_url(self) -> str:
         """URL of the server or of the embedded engine.
@@ -259,9 +263,12 @@ class ClickHouseResource(dg.ConfigurableResource):
         return check_health(self._probe)
 
     def _probe(self) -> StoreHealth:
+        from ml_assets.lib.clickhouse_redo import failed, failed_sentence
+
         with self._client(False, "health check", BUSY_TIMEOUT_S) as client:
             version = client.command("SELECT version()")
-        return StoreHealth("healthy", str(version))
+            names = failed(client)
+        return StoreHealth("healthy", str(version), failed_sentence(names) if names else "")
 
 
 @contextmanager
@@ -304,13 +311,16 @@ class _Engine:
         self._path: Path | None = None
         self._users = 0
         self._lock: FileLock | None = None
+        self.finished: list[str] = []
 
     @contextmanager
-    def opened(self, path: Path, timeout_s: float, purpose: str, first: Callable[[], None]) -> Iterator[None]:
+    def opened(
+        self, path: Path, timeout_s: float, purpose: str, first: Callable[[], list[str]]
+    ) -> Iterator[None]:
         """Hold the right to have clients on `path`, within this process and among all processes.
 
         Args:
-            first: done before anybody else may, when it was not open yet.
+            first: done before anybody else may, when it was not open yet; what it returns is kept in `finished`.
         """
         self._enter(path, timeout_s, purpose, first)
         try:
@@ -318,7 +328,7 @@ class _Engine:
         finally:
             self._leave()
 
-    def _enter(self, path: Path, timeout_s: float, purpose: str, first: Callable[[], None]) -> None:
+    def _enter(self, path: Path, timeout_s: float, purpose: str, first: Callable[[], list[str]]) -> None:
         if self._users and self._pid != os.getpid():
             raise StoreUnavailable(
                 "Embedded ClickHouse was open when this process was forked and cannot be used in it: "
@@ -338,7 +348,7 @@ class _Engine:
                 self._acquire(path, max(0.0, deadline - time.monotonic()), timeout_s, purpose)
                 self._path, self._pid = path, os.getpid()
                 try:
-                    first()
+                    self.finished = first()
                 except BaseException:
                     self._close()
                     raise

@@ -85,3 +85,14 @@ def test_recover_after_a_killed_write(store, survivor, places, settings, cli):
     assert held(settings, places, store) == [survivor]
     again = cli(settings.home, "recover", "--json", **environment)
     assert {each["state"] for each in json.loads(again.stdout)["stores"].values()} == {"clean"}
+
+
+def test_recover_tells_what_opening_the_embedded_engine_finished(environment, settings, cli):
+    assert written(environment, "clickhouse", 1, dies=False).stdout == "1\n"
+    assert written(environment, "clickhouse", 2, dies=True).returncode == -signal.SIGKILL
+    others = {name: value for name, value in environment.items() if name != "ML_ASSETS_HOME"}
+    told = json.loads(cli(settings.home, "recover", "--json", **others).stdout)["stores"]["clickhouse"]
+    assert told["state"] == "recovered"
+    assert any(name.startswith("attacked__ready__") for name in told["dealt_with"])
+    with store_resources(settings)["clickhouse"].client() as client:
+        assert client.query("SELECT DISTINCT version FROM attacked").result_rows == [(2,)]
