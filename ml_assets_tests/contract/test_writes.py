@@ -112,6 +112,14 @@ def test_a_run_without_partitions_keeps_the_days_that_have_not_changed(case, row
     )
 
 
+def test_rows_may_be_ordered_by_what_may_be_null(case, row):
+    case.change(order_by=("kind", "amount", "due"))
+    given = case.table(row("none", kind=None, amount=None, due=None), row("some"))
+    case.write(case.table(row("old")))
+    case.write(given)
+    assert case.read().sort_by("id").to_pylist() == given.to_pylist()
+
+
 def test_upsert_delete_ends_in_the_given_rows(case, row):
     case.change(mode="upsert_delete")
     case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)

@@ -160,6 +160,14 @@ def test_the_hourly_schedule_rebuilds_the_day_of_the_last_full_hour(defs, hour, 
     assert request.partition_key == day
 
 
+def test_the_hourly_schedule_may_come_before_the_first_event(tmp_path):
+    job = build_defs(Settings(home=tmp_path)).resolve_job_def("hourly_rollups")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(partition_key="2026-03-01", instance=instance)
+    [event] = result.get_asset_materialization_events()
+    assert event.materialization.metadata["dagster/partition_row_count"].value == 0
+
+
 def test_what_follows_from_intake_follows_by_itself(specs):
     left_to_sensors = {f"duckdb/{room}_{name}" for name in STREAMS for room in ("intake", "raw")}
     automated = {asset for asset, spec in specs.items() if spec.automation_condition is not None}
