@@ -9,7 +9,7 @@ from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
 from ml_assets.lib.intake import quarantine
 from ml_assets.lib.intake.judge import Bounds
-from ml_assets.settings import Settings
+from ml_assets.settings import Settings, redact_url
 
 
 def show(settings: Settings, stream: str, limit: int, as_json: bool) -> None:
@@ -43,10 +43,12 @@ def export(settings: Settings, stream: str, file: Path) -> str:
 
 
 def retry(settings: Settings, stream: str) -> str:
-    """Have files with quarantined rows judged again."""
-    postgres = store_resources(settings)["postgres"]
+    """Have files and runs with quarantined rows judged again."""
+    stores = store_resources(settings)
+    root = redact_url(stores["mlflow"].tracking_uri())
     count = sum(
-        quarantine.reopen(postgres, name, settings.landing, settings.sources) for name in _streams(stream)
+        quarantine.reopen(stores["postgres"], stores["lake"], name, settings.landing, settings.sources, root)
+        for name in _streams(stream)
     )
     return f"{count:,} files or runs are read again by the next `ml-assets refresh`."
 

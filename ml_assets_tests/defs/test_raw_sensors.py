@@ -109,7 +109,8 @@ def test_a_retry_is_seen_though_no_file_has_changed(tick):
     tick.put("runs", "a.jsonl", {**RUN, "status": "done"})
     tick.take_in("runs")
     assert tick("landing_sensor") == "no new files in the landing folders"
-    assert quarantine.reopen(tick.resources["postgres"], "runs", tick.settings.landing, {}) == 1
+    postgres, lake = tick.resources["postgres"], tick.resources["lake"]
+    assert quarantine.reopen(postgres, lake, "runs", tick.settings.landing, {}) == 1
     ((tables, _),) = tick("landing_sensor")
     assert tables == {"intake_runs"}
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import mlflow_reader
+from ml_assets.lib.intake import mlflow_reader, quarantine
 from ml_assets.lib.intake.tracking import pending_runs, take_in_mlflow
 
 START = 1_777_629_600_000  # 2026-05-01T10:00:00Z
@@ -231,6 +231,20 @@ def test_times_in_nanoseconds_are_quarantined_and_stop_no_other_run(room, store,
             "log it in milliseconds."
         )
         assert json.loads(text)[column] == START * 1_000_000  # as it was logged
+
+
+def test_a_retry_reads_runs_of_this_store_only_again(room, store, take_in):
+    client, experiment = store
+    run_id = log_run(client, experiment, "run")
+    client.log_metric(run_id, "accuracy", 0.5, timestamp=1_000, step=0)
+    take_in(client)
+    landing_folder = room.folder / "landing"
+    for root, count in ((None, 0), ("another", 0), ("store", 1)):
+        given = (room.postgres, room.lake, "metrics", landing_folder, {}, root)
+        assert quarantine.reopen(*given) == count
+    assert room.raw("metrics", "key") == ["loss"] * 3
+    assert [(report.rows_read, report.rows_quarantined) for report in take_in(client)] == [(0, 0), (4, 1)]
+    assert len(room.intake("metrics", "line")) == 4
 
 
 @pytest.fixture

@@ -158,7 +158,8 @@ class _Files:
         fresh = self._visit.claim({self._place(f): h for f, h in hashes.items()}, "landing")
         # Of several files with the same content the first is read.
         chosen = {unit_hash: file for file, unit_hash in reversed(hashes.items()) if unit_hash in fresh}
-        large = large and bool(chosen)
+        # Rows that take the place of others come by way of the stage.
+        large = large and bool(chosen) and not any(content.again for content in fresh.values())
         target = self._visit.table if large else STAGE
         counts = self._read_large(*hashes.popitem(), bulk) if large else self._read_small(chosen)
         if large:

@@ -69,12 +69,14 @@ class Content:
     """A content and what became of its rows.
 
     Args:
+        again: it has been read before; its rows take the place of those.
         days: good rows by day.
     """
 
     unit_hash: str
     origin: str
     unit: str
+    again: bool = False
     rows_read: int = 0
     rows_quarantined: int = 0
     days: dict[date, int] = field(default_factory=dict)
@@ -164,17 +166,29 @@ def abandoned(connection: "psycopg.Connection", stream: str) -> list[str]:
 def forget(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
     """Strike claimed contents off the ledger, after their rows are gone from the lake."""
     connection.execute(
-        "DELETE FROM ledger.units WHERE stream = %s AND unit_hash = ANY(%s)", (stream, list(hashes))
+        "DELETE FROM ledger.units WHERE stream = %s AND unit_hash = ANY(%s) AND state = 'loading'",
+        (stream, list(hashes)),
     )
 
 
-def go_live(connection: "psycopg.Connection", stream: str, contents: Sequence[Content]) -> None:
-    """Enter what was read of claimed contents, and make them live."""
+def go_live(
+    connection: "psycopg.Connection", stream: str, ingest_id: str, contents: Sequence[Content]
+) -> None:
+    """Enter what was read of claimed contents, and make them live; what was read again needs no mark any more."""
+    again = [c.unit_hash for c in contents if c.again]
+    connection.execute(
+        "DELETE FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)", (stream, again)
+    )
+    connection.execute(
+        "UPDATE ledger.places SET fingerprint = '-' "
+        "WHERE stream = %s AND unit_hash = ANY(%s) AND fingerprint = ''",
+        (stream, again),
+    )
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE ledger.units SET state = 'live', rows_read = %s, rows_quarantined = %s, "
+            "UPDATE ledger.units SET state = 'live', ingest_id = %s, rows_read = %s, rows_quarantined = %s, "
             "loaded_at = now() WHERE stream = %s AND unit_hash = %s",
-            [(c.rows_read, c.rows_quarantined, stream, c.unit_hash) for c in contents],
+            [(ingest_id, c.rows_read, c.rows_quarantined, stream, c.unit_hash) for c in contents],
         )
         cursor.executemany(
             "INSERT INTO ledger.unit_days (stream, unit_hash, day, rows_good) VALUES (%s, %s, %s, %s)",
@@ -387,15 +401,20 @@ def quarantining(connection: "psycopg.Connection", stream: str) -> list[tuple[st
     ).fetchall()
 
 
-def quarantining_places(
-    connection: "psycopg.Connection", stream: str
+def quarantining_hashes(connection: "psycopg.Connection", stream: str) -> set[str]:
+    """Live contents that hold quarantined rows."""
+    return {unit_hash for unit_hash, *_ in quarantining(connection, stream)}
+
+
+def content_places(
+    connection: "psycopg.Connection", stream: str, hashes: Iterable[str]
 ) -> list[tuple[str, str, str, str, str]]:
-    """(root, unit, fingerprint, unit_hash, origin) of the places of live contents with quarantined rows."""
+    """(root, unit, fingerprint, unit_hash, origin) of the places of live contents."""
     return connection.execute(
         "SELECT root, p.unit, fingerprint, unit_hash, origin "
         "FROM ledger.places p JOIN ledger.units u USING (stream, unit_hash) "
-        "WHERE stream = %s AND state = 'live' AND rows_quarantined > 0 AND NOT retired",
-        (stream,),
+        "WHERE stream = %s AND state = 'live' AND NOT retired AND unit_hash = ANY(%s)",
+        (stream, list(hashes)),
     ).fetchall()
 
 
@@ -405,11 +424,32 @@ def reopened(connection: "psycopg.Connection") -> set[str]:
     return {stream for (stream,) in rows}
 
 
-def reopen(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
-    """Have contents read again: the next visit removes their rows, and their places are new to it."""
-    touch(connection, {(stream, day) for day in days_of(connection, stream, hashes)})
-    for statement in (
-        "UPDATE ledger.units SET state = 'loading' WHERE stream = %s AND unit_hash = ANY(%s)",
-        "UPDATE ledger.places SET fingerprint = '' WHERE stream = %s AND unit_hash = ANY(%s)",
-    ):
-        connection.execute(statement, (stream, list(hashes)))
+def mark(connection: "psycopg.Connection", stream: str, places: Iterable[tuple[str, str]]) -> None:
+    """Have what lies at these places (root, unit) read again. Until then its rows count as they are."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE ledger.places SET fingerprint = '' WHERE stream = %s AND root = %s AND unit = %s",
+            [(stream, *place) for place in places],
+        )
+
+
+def marked(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> set[str]:
+    """Those of the contents that are to be read again."""
+    rows = connection.execute(
+        "SELECT DISTINCT unit_hash FROM ledger.places "
+        "WHERE stream = %s AND fingerprint = '' AND unit_hash = ANY(%s)",
+        (stream, list(hashes)),
+    )
+    return {unit_hash for (unit_hash,) in rows}
+
+
+def abandon_retired(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> int:
+    """Have the next visit remove the rows of retired contents, which count for nothing; returns how many.
+
+    Should one of them come back, it is read like a new one.
+    """
+    return connection.execute(
+        "UPDATE ledger.units SET state = 'loading' "
+        "WHERE stream = %s AND unit_hash = ANY(%s) AND state = 'retired'",
+        (stream, list(hashes)),
+    ).rowcount

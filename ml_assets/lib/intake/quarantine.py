@@ -16,6 +16,7 @@ from ml_assets.errors import Refusal
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.judge import Bounds
 from ml_assets.lib.intake.ledger import Postgres
+from ml_assets.lib.intake.raw import unbalanced_contents
 from ml_assets.lib.intake.sources import stream_listings
 from ml_assets.lib.intake.visit import IntakeReport, Lake, ensure_tables, visiting
 from ml_assets.lib.sql import quote_identifier, read_sql
@@ -49,27 +50,40 @@ def quarantined(lake: Lake, postgres: Postgres, stream: str, limit: int | None =
         ).to_arrow_table()
 
 
-def reopen(postgres: Postgres, stream: str, landing_folder: Path, globs: Mapping[str, str]) -> int:
-    """Have contents that hold quarantined rows read again by the next intake; returns how many.
+def reopen(
+    postgres: Postgres,
+    lake: Lake,
+    stream: str,
+    landing_folder: Path,
+    globs: Mapping[str, str],
+    tracking_root: str | None = None,
+) -> int:
+    """Have contents that hold quarantined rows, or whose accounts do not add up, read again; returns how many.
 
-    A file that is gone from its folder is left as it is: there is nothing to read again.
+    Their rows count as they are until the next intake has read them. What is gone from its folder, or lies in
+    another tracking store, is left as it is: there is nothing to read again.
 
     Args:
         landing_folder: the folder above the streams' own.
         globs: of sources, from the settings.
+        tracking_root: the tracking store's address, as in `take_in_mlflow`; None if there is none.
     """
     ledger.ensure_schema(postgres)
     listings = stream_listings(stream, landing_folder, globs)
     there = {(root, file.unit, file.fingerprint) for root, each in listings.items() for file in each.files}
-    with ledger.only_one(postgres, stream), postgres.connect(write=True) as connection:
-        places = ledger.quarantining_places(connection, stream)
-        chosen = {
-            unit_hash
-            for root, unit, fingerprint, unit_hash, origin in places
-            if origin == "mlflow" or (root, unit, fingerprint) in there
-        }
-        ledger.reopen(connection, stream, sorted(chosen))
-    return len(chosen)
+    with ledger.only_one(postgres, stream):
+        unbalanced = unbalanced_contents(postgres, lake, stream)
+        with postgres.connect(write=True) as connection:
+            wanted = ledger.quarantining_hashes(connection, stream) | unbalanced.keys()
+            chosen = {
+                (root, unit): unit_hash
+                for root, unit, fingerprint, unit_hash, origin in ledger.content_places(
+                    connection, stream, wanted
+                )
+                if (root == tracking_root if origin == "mlflow" else (root, unit, fingerprint) in there)
+            }
+            ledger.mark(connection, stream, sorted(chosen))
+            return len(set(chosen.values())) + ledger.abandon_retired(connection, stream, unbalanced)
 
 
 def retire_file(stream: str, unit: str, lake: Lake, postgres: Postgres, bounds: Bounds) -> IntakeReport:

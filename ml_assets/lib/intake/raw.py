@@ -167,18 +167,24 @@ def account(postgres: Postgres, ingest_ids: Iterable[str]) -> dict[str, dict[str
 
 def unbalanced_intake(postgres: Postgres, lake: Lake, stream: str) -> list[str]:
     """Sentences on contents whose rows read are not those that intake holds; none if all is well."""
+    return list(unbalanced_contents(postgres, lake, stream).values())
+
+
+def unbalanced_contents(postgres: Postgres, lake: Lake, stream: str) -> dict[str, str]:
+    """The same by content hash."""
     ledger.ensure_schema(postgres)
     with postgres.connect() as connection:
         units = ledger.unit_counts(connection, stream)
     with lake.get_connection() as connection:
         stored = _recount_intake(connection, stream)
-    found = []
+    found = {}
     for unit_hash, (unit, read, good, quarantined) in units.items():
         held = stored.get(unit_hash, (0, 0))
         if held != (good, quarantined) or read != good + quarantined:
-            found.append(
+            found[unit_hash] = (
                 f"{unit}: {read:,} rows were read, {good:,} taken in and {quarantined:,} quarantined, but "
-                f"intake holds {held[0]:,} and {held[1]:,}; run `ml-assets quarantine retry` for it"
+                f"intake holds {held[0]:,} and {held[1]:,}; put it back in its place if it is gone, then "
+                f"`ml-assets quarantine retry {stream}` and `ml-assets refresh` read it again"
             )
     return found
 

@@ -5,7 +5,8 @@
     3. make them live in the ledger, with their counts and the days that they touch, one commit
 
 Raw tables read live contents only, so a process may be killed anywhere: what was claimed and never went live
-is removed by the next visit, which holds the stream alone, and is taken in again.
+is removed by the next visit, which holds the stream alone, and is taken in again. A content that is to be read
+once more stays live meanwhile: step 2 puts its new rows in the place of the old ones.
 
 What belongs here: claiming, appending, counting. Where rows come from is files.py's and tracking.py's
 business.
@@ -13,7 +14,7 @@ business.
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -121,10 +122,7 @@ class Visit:
         with self._postgres.connect() as connection:
             left = ledger.abandoned(connection, self.stream.name)
         if left:
-            self.connection.execute(
-                f"DELETE FROM {self.table} WHERE unit_hash IN (SELECT unnest($hashes::VARCHAR[]))",
-                {"hashes": left},
-            )
+            self._remove(left)
             self.forget(left)
 
     def close(self) -> None:
@@ -136,17 +134,22 @@ class Visit:
     # --- claim ---
 
     def claim(self, places: Mapping[Place, str], origin: str) -> dict[str, Content]:
-        """Claim those of the contents that the ledger does not have; returns them by hash."""
+        """Claim those of the contents that are to be read; returns them by hash.
+
+        These are the contents that the ledger does not have, and those that are marked to be read again.
+        """
         with self._postgres.connect(write=True) as connection:
             if not self.report.ingest_id:
                 self.report.ingest_id = uuid.uuid4().hex
                 ledger.begin_ingest(connection, self.stream.name, self.report.ingest_id)
             states = ledger.content_states(connection, self.stream.name, places.values())
+            marked = ledger.marked(connection, self.stream.name, places.values())
             fresh: dict[str, Content] = {}
             for place, unit_hash in places.items():
-                if unit_hash not in states and unit_hash not in fresh:
-                    fresh[unit_hash] = Content(unit_hash, origin, place.unit)
-            ledger.claim(connection, self.stream.name, self.report.ingest_id, fresh.values())
+                if (unit_hash not in states or unit_hash in marked) and unit_hash not in fresh:
+                    fresh[unit_hash] = Content(unit_hash, origin, place.unit, again=unit_hash in states)
+            new = [content for content in fresh.values() if not content.again]
+            ledger.claim(connection, self.stream.name, self.report.ingest_id, new)
         return fresh
 
     def forget(self, hashes: Sequence[str]) -> None:
@@ -191,9 +194,11 @@ class Visit:
             fresh: contents whose rows are in the stage.
             counts: rows that were read of each.
         """
+        again = [content.unit_hash for content in fresh.values() if content.again]
         self.connection.execute("BEGIN")
+        before = self._remove(again) if again else set()
         self.connection.execute(f"INSERT INTO {self.table} BY NAME SELECT * FROM {STAGE} ORDER BY day")
-        self.commit(places, fresh, counts, STAGE)
+        self.commit(places, fresh, counts, STAGE, before)
         self.connection.execute(f"TRUNCATE {STAGE}")
 
     def commit(
@@ -202,18 +207,21 @@ class Visit:
         fresh: Mapping[str, Content],
         counts: Mapping[str, int],
         arrived: str,
+        before: Set[date] = frozenset(),
     ) -> None:
         """Commit the open transaction of the lake, then enter its contents in the ledger.
 
         Args:
             arrived: SQL of the relation that holds the rows of `fresh`.
+            before: days of rows that these have replaced.
         """
         self._count(fresh, counts, arrived)
         self.connection.execute("COMMIT")
         with self._postgres.connect(write=True) as connection:
-            ledger.go_live(connection, self.stream.name, list(fresh.values()))
+            days = {*before, *ledger.days_of(connection, self.stream.name, list(fresh))}
+            ledger.go_live(connection, self.stream.name, self.report.ingest_id, list(fresh.values()))
             changed = ledger.put_places(connection, self.stream.name, places)
-            days = {day for content in fresh.values() for day in content.days}
+            days |= {day for content in fresh.values() for day in content.days}
             self._touch(connection, days, changed, f"SELECT run_id FROM {arrived}")
         self.report.contents += len(fresh)
         self.report.rows_read += sum(content.rows_read for content in fresh.values())
@@ -225,6 +233,20 @@ class Visit:
             retired, changed = ledger.retire_places(connection, self.stream.name, root, units)
             self._touch(connection, set(), changed, "SELECT NULL WHERE false")
         self.report.retired += retired
+
+    def _remove(self, hashes: Sequence[str]) -> set[date]:
+        """Remove the rows of contents from the lake; returns their days.
+
+        The ledger may have others: a visit may have been killed between the two.
+        """
+        these = "unit_hash IN (SELECT unnest($hashes::VARCHAR[]))"
+        rows = self.connection.execute(
+            f"SELECT DISTINCT coalesce(day, $whole) FROM {self.table} "
+            f"WHERE quarantine_reason IS NULL AND {these}",
+            {"hashes": list(hashes), "whole": ledger.WHOLE},
+        ).fetchall()
+        self.connection.execute(f"DELETE FROM {self.table} WHERE {these}", {"hashes": list(hashes)})
+        return {day for (day,) in rows}
 
     def _count(self, fresh: Mapping[str, Content], counts: Mapping[str, int], arrived: str) -> None:
         """Fill in the contents' counts from the rows, and hold them against what was read."""
