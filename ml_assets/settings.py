@@ -5,11 +5,12 @@ embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
 """
 
 import os
+import re
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,13 +22,39 @@ SQL_DIR = PROJECT_ROOT / "sql"
 STORES = ("postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow")
 
 
+_USERINFO = re.compile(r"^([\w+.-]*://[^:]*:)(.*)@", re.DOTALL)
+"""Up to the last @: a password in which somebody forgot to encode a slash, say, is a password all the same."""
+
+_PARAMETER = re.compile(
+    r"([\w.-]*(?:passw|pwd|secret|token|access_?key|api_?key|credential)[\w.-]*\s*=\s*)(?!\*\*\*)('[^']*'|[^\s&]+)",
+    re.IGNORECASE,
+)
+"""A secret in a URL's query, and as libpq writes it."""
+
+
 def redact_url(url: str) -> str:
-    """The URL without its password, for logs, metadata and `ml-assets status`."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    """The URL without its passwords, for logs, metadata and `ml-assets status`; of any text, however broken."""
+    parameter = _PARAMETER.search(url)
+    head = url[: parameter.start()] if parameter else url
+    tail = url[len(head) :]
+    if "@" in tail and "@" not in head and ":" in head.partition("://")[2]:
+        # Either a password that looks like a parameter, or a parameter with an @ in it: neither is shown.
+        scheme, _, rest = head.partition("://")
+        return f"{scheme}://{rest.partition(':')[0]}:***"
+    return _USERINFO.sub(r"\1***@", head) + mask_parameters(tail)
+
+
+def mask_parameters(text: str) -> str:
+    """Text with the values of `password=...` and the like masked."""
+    return _PARAMETER.sub(r"\1***", text)
+
+
+def passwords(url: str) -> set[str]:
+    """The secrets in a URL, as they stand there and decoded."""
+    userinfo = _USERINFO.match(url)
+    found = [userinfo[2]] if userinfo else []
+    found += [value for _, value in _PARAMETER.findall(url)]
+    return {form for secret in found for form in (secret, unquote(secret)) if form}
 
 
 class Settings(BaseSettings):
@@ -125,13 +152,14 @@ class Settings(BaseSettings):
         """The executor that the settings lead to (decision 9)."""
         if self.executor != "auto":
             return self.executor
-        return "multiprocess" if self.clickhouse_url else "in_process"
+        return "in_process" if self.mode("clickhouse") == "embedded" else "multiprocess"
 
     def mode(self, store: str) -> Literal["embedded", "server"]:
         """Whether a store of `STORES` is embedded here or a server that somebody else runs."""
         # The catalog follows PostgreSQL unless it has a URL of its own.
         url = self.lake_url or self.postgres_url if store == "duckdb" else getattr(self, f"{store}_url")
-        return "server" if url else "embedded"
+        # A folder for the engine in this process is a place to keep the data, and no server.
+        return "server" if url and not url.startswith("chdb:") else "embedded"
 
     def secret(self, field: str) -> Any:
         """A store's URL for a resource's configuration, "" if embedded.

@@ -7,13 +7,13 @@ Retries: opening a connection is tried three times with exponential back-off and
 never repeated, because nobody can tell whether it was done.
 """
 
-import re
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import dagster as dg
 from tenacity import (
@@ -24,7 +24,7 @@ from tenacity import (
     wait_random,
 )
 
-from ml_assets.settings import redact_url
+from ml_assets.settings import mask_parameters, passwords, redact_url
 
 CONNECT_TIMEOUT_S = 5
 """How long one attempt to connect may take."""
@@ -48,6 +48,7 @@ class StoreHealth:
         detail: one sentence for a person, "" if there is nothing to say.
         latency_ms: connecting and asking one trivial question.
         extensions: of PostgreSQL, with their versions.
+        unwritten: nothing was ever written to it, and opening it would make it.
     """
 
     state: Literal["healthy", "busy", "down"]
@@ -55,6 +56,7 @@ class StoreHealth:
     detail: str = ""
     latency_ms: float = 0.0
     extensions: tuple[str, ...] = ()
+    unwritten: bool = False
 
 
 class StoreUnavailable(RuntimeError):
@@ -75,6 +77,21 @@ def check_health(probe: Callable[[], StoreHealth]) -> StoreHealth:
     except Exception as fault:  # noqa: BLE001 - a health check reports, whatever it is
         health = StoreHealth("down", detail=one_sentence(fault))
     return replace(health, latency_ms=round((time.perf_counter() - start) * 1000, 2))
+
+
+def could_be_made(path: Path) -> bool:
+    """Whether nothing lies at a path yet, in a folder in which this process may make something."""
+    if path.exists():
+        return False
+    folder = next(parent for parent in path.parents if parent.exists())
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def unwritten(version: str = "") -> StoreHealth:
+    """Health of a store that the first write makes. Asking does not make it."""
+    return StoreHealth(
+        "healthy", version, "nothing has been written yet: the first write makes it", unwritten=True
+    )
 
 
 def connecting(*faults: type[BaseException], if_message: str = "") -> Retrying:
@@ -123,13 +140,10 @@ def missing_table(asset: str) -> StoreUnavailable:
 
 
 def without_password(text: str, url: str) -> str:
-    """Text with the URL's password masked, for messages that a driver made."""
-    password = urlsplit(url).password
-    if password:
-        for form in {password, unquote(password)}:
-            text = text.replace(form, "***")
-    # As libpq writes it, and as a URL's query may hold it.
-    return re.sub(r"(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text)
+    """Text with the URL's passwords masked, for messages that a driver made."""
+    for secret in sorted(passwords(url), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return mask_parameters(text)
 
 
 def require_scheme(store: str, url: str, schemes: tuple[str, ...], variable: str) -> str:
@@ -140,17 +154,30 @@ def require_scheme(store: str, url: str, schemes: tuple[str, ...], variable: str
     """
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
     remedy = f"set {variable} to a URL that begins with {allowed}"
+    parts = _readable(url)
+    if parts is None:
+        # Not urllib's own words, which quote what may be a part of the password.
+        raise StoreUnavailable(
+            f"{store} cannot be reached, {redact_url(url)!r} is not a URL: {remedy}; in a password, / ? # @ [ ] "
+            "are written as %2F %3F %23 %40 %5B %5D."
+        )
+    if parts.scheme not in schemes:
+        raise StoreUnavailable(f"{store} cannot be reached at {redact_url(url)!r}: {remedy}.")
+    return url
+
+
+def _readable(url: str) -> SplitResult | None:
+    """The parts of a URL, None if they cannot be told apart for sure."""
     try:
         parts = urlsplit(url)
         # PostgreSQL lawfully lists several hosts; everywhere else a strange port is a slip.
         _ = parts.port if "," not in parts.netloc else None
-    except ValueError as fault:
-        raise StoreUnavailable(
-            f"{store} cannot be reached, its URL is not one ({fault}): {remedy}."
-        ) from None
-    if parts.scheme not in schemes:
-        raise StoreUnavailable(f"{store} cannot be reached at {redact_url(url)!r}: {remedy}.")
-    return url
+    except ValueError:
+        return None
+    after = url.partition(parts.netloc)[2] if parts.netloc else ""
+    # What stands there as a port, and is shown as one, may be the beginning of a password.
+    doubtful = parts.netloc.count("@") > 1 or (":" in parts.netloc and "@" in after)
+    return None if doubtful else parts
 
 
 def plain(url: str) -> str:

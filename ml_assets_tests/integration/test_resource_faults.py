@@ -199,6 +199,28 @@ def test_text_that_is_no_url_is_refused(store: str) -> None:
 
 
 @pytest.mark.parametrize("store", URLS)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        *(f"u:tell{c}nobody@127.0.0.1:{{port}}/x" for c in "/?#[@"),
+        "u@127.0.0.1:{port}/0?password=tell%2Fnobody",
+    ],
+)
+def test_no_form_of_a_password_is_told(store: str, rest: str, refusing_port: int) -> None:
+    """Where it should have been encoded, too: what a driver takes for host and port is a part of it then."""
+    scheme = URLS[store].partition("://")[0]
+    resource = make(store, f"{scheme}://{rest.format(port=refusing_port)}")
+    health = resource.health()
+    assert (health.state, "ML_ASSETS_" in health.detail, str(refusing_port) in health.detail) == (
+        "down",
+        True,
+        True,
+    )
+    for part in ("tell", "nobody"):
+        assert part not in health.detail
+
+
+@pytest.mark.parametrize("store", URLS)
 def test_a_url_that_is_still_dagsters_envvar_is_looked_up(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,11 @@ def test_a_clickhouse_server_brings_the_multiprocess_executor(monkeypatch):
     assert Settings().executor_kind == "multiprocess"
 
 
+def test_a_folder_for_the_engine_is_no_clickhouse_server(monkeypatch):
+    monkeypatch.setenv("ML_ASSETS_CLICKHOUSE_URL", "chdb:///srv/clickhouse")
+    assert (Settings().mode("clickhouse"), Settings().executor_kind) == ("embedded", "in_process")
+
+
 def test_a_wrong_port_is_refused(monkeypatch):
     monkeypatch.setenv("ML_ASSETS_PORT", "70000")
     with pytest.raises(ValidationError, match="port"):
@@ -67,6 +72,26 @@ def test_secrets_go_to_resources_as_environment_variables(monkeypatch):
         ),
         ("redis://:pass@h:6379/0", "redis://:***@h:6379/0"),
         ("http://h:8000", "http://h:8000"),
+        (
+            "postgresql://postgres@/ml?host=/tmp/x&port=5432",
+            "postgresql://postgres@/ml?host=/tmp/x&port=5432",
+        ),
+        (
+            "postgresql://u:s@h1,h2:5/db?sslpassword=s&a=b",
+            "postgresql://u:***@h1,h2:5/db?sslpassword=***&a=b",
+        ),
+        ("postgresql://u@h/db?password=s3cret", "postgresql://u@h/db?password=***"),
+        ("postgresql://u@h:5432/db?password=s3@cret", "postgresql://u@h:5432/db?password=***"),
+        ("postgresql://h:5432/db?password=s3@cret", "postgresql://h:***"),
+        ("redis://h/0?password=s3cret&db=1", "redis://h/0?password=***&db=1"),
+        ("s3://b/x?aws_secret_access_key=s3cret", "s3://b/x?aws_secret_access_key=***"),
+        ("host=h password=s3cret", "host=h password=***"),
+        # Not encoded, as they should have been.
+        *((f"postgresql://u:s3{c}cret@h/db", "postgresql://u:***@h/db") for c in "/?#@[]: "),
+        ("http://u:s3?token=cret@h", "http://u:***"),
+        ("http://[x", "http://[x"),
+        ("http://[x?password=s3cret", "http://[x?password=***"),
+        ("sqlite:////mail/me@home/m.db", "sqlite:////mail/me@home/m.db"),
     ],
 )
 def test_urls_are_shown_without_passwords(url, shown):
