@@ -1,17 +1,27 @@
 """What `ml-assets status` tells: each store's health, and the rows and content hash of each table.
 
-Asking has no side effects: an embedded server that does not run is reported as down, not started.
+Asking has no side effects: an embedded server that does not run is reported as down, not started, and what was
+never written is not made. The tables of `intake` are left out as the ledgers are: rows are only ever appended to
+them, so no write records a hash of the whole table, and what they lead to is in `raw`.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ml_assets import services
 from ml_assets.build import store_resources
 from ml_assets.contracts import TABLES, Contract
-from ml_assets.resources.base import StoreUnavailable, one_sentence
+from ml_assets.resources.base import (
+    BUSY_TIMEOUT_S,
+    StoreBusy,
+    StoreHealth,
+    StoreUnavailable,
+    one_sentence,
+    without_password,
+)
 from ml_assets.settings import STORES, Settings, redact_url
 
 RESOURCES = {"duckdb": "lake"}
@@ -19,13 +29,13 @@ RESOURCES = {"duckdb": "lake"}
 
 HOLDERS = {
     "postgres": ("postgres",),
-    "duckdb": ("lake",),
+    "duckdb": ("duckdb",),
     "clickhouse": ("clickhouse",),
     "chroma": ("chroma", "postgres"),
     "sqlite": ("sqlite",),
     "redis": ("postgres",),
 }
-"""Resources that tell what a store's tables hold; Chroma and Redis keep their books in PostgreSQL."""
+"""Stores that tell what a store's tables hold; Chroma and Redis keep their books in PostgreSQL."""
 
 WHERE: dict[str, Callable[[Any], object]] = {
     "postgres": lambda resource: resource.connection_url(),
@@ -37,8 +47,6 @@ WHERE: dict[str, Callable[[Any], object]] = {
     "mlflow": lambda resource: resource.tracking_uri(),
 }
 """URL of a store that answers."""
-
-NOT_RUNNING = "The embedded server does not run; `ml-assets refresh` or `make up` starts it."
 
 
 @dataclass(frozen=True)
@@ -68,61 +76,91 @@ def stores_status(settings: Settings, verify: bool = False) -> tuple[dict[str, A
     Returns:
         the status, and with `verify` the tables that differ.
     """
-    resources = store_resources(settings)
-    running = {name: state.state == "running" for name, state in services.describe(settings.home).items()}
+    # As long as the health check waits, and no longer, for a store that was free a moment ago.
+    hasty = settings.model_copy(update={"lock_timeout_s": BUSY_TIMEOUT_S})
+    made = store_resources(hasty)
+    resources = {store: made[RESOURCES.get(store, store)] for store in STORES}
     differences: list[Difference] = []
-    status = {}
-    for store in STORES:
-        status[store] = _one(settings, store, resources[RESOURCES.get(store, store)], running)
-        if status[store]["state"] == "healthy":
-            _add_tables(status[store], store, resources, verify, differences)
+    with services.only_running():
+        health = {store: resource.health() for store, resource in resources.items()}
+        status = {store: _told(settings, store, resources[store], health[store]) for store in STORES}
+        for store in HOLDERS:
+            if health[store].state == "healthy" and not health[store].unwritten:
+                _add_tables(status, store, resources, verify, differences)
+    for answer in status.values():
+        answer["detail"] = _masked(answer["detail"], settings)
     return status, differences
 
 
-def _one(settings: Settings, store: str, resource: Any, running: dict[str, bool]) -> dict[str, Any]:
-    mode = settings.mode(store)
-    server = {"duckdb": "postgres"}.get(store, store)
-    answer: dict[str, Any] = {"url": "", "mode": mode, "version": "", "latency_ms": 0.0, "tables": {}}
-    if mode == "embedded" and server in running and not running[server]:
-        if store == "redis" and not services.available("redis"):
-            detail = "No Redis for this Python is in the registries; PostgreSQL alone serves online features."
-            return {**answer, "state": "healthy", "detail": detail}
-        return {**answer, "state": "down", "detail": NOT_RUNNING}
-    health = resource.health()
-    answer |= {
-        "url": redact_url(str(WHERE[store](resource)))
-        if health.state != "down"
-        else _configured(settings, store),
+def _told(settings: Settings, store: str, resource: Any, health: StoreHealth) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "url": redact_url(_where(settings, store, resource, health)),
+        "mode": settings.mode(store),
         "version": health.version,
         "state": health.state,
         "detail": health.detail,
         "latency_ms": round(health.latency_ms, 1),
+        "tables": {},
     }
     if store == "postgres":
         answer["extensions"] = list(health.extensions)
     return answer
 
 
+def _where(settings: Settings, store: str, resource: Any, health: StoreHealth) -> str:
+    with suppress(StoreUnavailable):  # it may have gone since it was asked
+        if health.state != "down":
+            return str(WHERE[store](resource))
+    return _configured(settings, store)
+
+
 def _configured(settings: Settings, store: str) -> str:
     # The catalog follows PostgreSQL unless it has a URL of its own.
-    url = (
-        settings.lake_url or settings.postgres_url if store == "duckdb" else getattr(settings, f"{store}_url")
+    urls = (
+        (settings.lake_url, settings.postgres_url)
+        if store == "duckdb"
+        else (getattr(settings, f"{store}_url"),)
     )
-    return redact_url(url) if url else ""
+    return next((url for url in urls if url), "")
+
+
+def _masked(text: str, settings: Settings) -> str:
+    for store in STORES:
+        text = without_password(text, _configured(settings, store))
+    return text
 
 
 def _add_tables(
-    answer: dict[str, Any], store: str, resources: dict[str, Any], verify: bool, found: list[Difference]
+    status: dict[str, dict[str, Any]],
+    store: str,
+    resources: Mapping[str, Any],
+    verify: bool,
+    found: list[Difference],
 ) -> None:
-    holders = [resources[name] for name in HOLDERS.get(store, ())]
-    for contract in tables_of(store):
-        module = _io_module(store)
-        table = module.recorded(*holders, contract)
-        answer["tables"][contract.table] = {"rows": table.rows, "content_hash": table.content_hash}
-        if verify:
-            measured = _measured_hash(module, holders, contract)
-            if measured != table.content_hash:
-                found.append(Difference(store, contract.table, table.content_hash, measured))
+    """What the store's tables hold, if everybody who has to be asked for it answers; else why not."""
+    answer = status[store]
+    for holder in HOLDERS[store]:
+        if (state := status[holder]["state"]) != "healthy":
+            why = f"Its tables are not listed: {holder}, which records what they hold, is {state}."
+            answer["detail"] = " ".join(filter(None, (answer["detail"], why)))
+            return
+    tables: dict[str, Any] = {}
+    differences: list[Difference] = []
+    try:
+        for contract in tables_of(store):
+            module, holders = _io_module(store), [resources[holder] for holder in HOLDERS[store]]
+            table = module.recorded(*holders, contract)
+            tables[contract.table] = {"rows": table.rows, "content_hash": table.content_hash}
+            if verify:
+                measured = _measured_hash(module, holders, contract)
+                if measured != table.content_hash:
+                    differences.append(Difference(store, contract.table, table.content_hash, measured))
+    except Exception as fault:  # noqa: BLE001 - as a health check: whatever it is, the other stores are told of
+        answer["state"] = "busy" if isinstance(fault, StoreBusy) else "down"
+        answer["detail"] = f"Its tables cannot be listed: {one_sentence(fault)}"
+        return
+    answer["tables"] = tables
+    found += differences
 
 
 def _measured_hash(module: Any, holders: list[Any], contract: Contract) -> str:
@@ -130,7 +168,7 @@ def _measured_hash(module: Any, holders: list[Any], contract: Contract) -> str:
     try:
         return module.measured(*holders, contract).content_hash
     except StoreUnavailable:
-        raise  # says by itself what to do
+        raise  # not the table's fault, but the store's
     except Exception as fault:  # noqa: BLE001 - what was tampered with fails in as many ways as there are drivers
         return f"nothing that can be read ({one_sentence(fault)})"
 

@@ -41,10 +41,12 @@ from ml_assets.resources.base import (
     StoreUnavailable,
     check_health,
     connecting,
+    could_be_made,
     missing_table,
     plain,
     require_scheme,
     unavailable,
+    unwritten,
 )
 
 if TYPE_CHECKING:
@@ -256,7 +258,7 @@ class ClickHouseResource(dg.ConfigurableResource):
         return {"max_execution_time": self._timeout_s(write), "session_timezone": "UTC"}
 
     def health(self) -> StoreHealth:
-        """Whether the engine or server answers, with its version. Never raises.
+        """Whether the engine or server answers, with its version. Never raises, makes no folder.
 
         `busy` if another process has the embedded engine open for more than five seconds.
         """
@@ -265,6 +267,9 @@ class ClickHouseResource(dg.ConfigurableResource):
     def _probe(self) -> StoreHealth:
         from ml_assets.lib.clickhouse_redo import failed, failed_sentence
 
+        path = self.embedded_path
+        if path is not None and could_be_made(path):
+            return unwritten()
         with self._client(False, "health check", BUSY_TIMEOUT_S) as client:
             version = client.command("SELECT version()")
             names = failed(client)

@@ -243,6 +243,7 @@ class DuckLakeResource(DuckDBResource):
     def _probe(self) -> StoreHealth:
         import duckdb
 
+        self.resolved_catalog_url()  # before any folder is made
         with self.get_connection() as connection, self.limit(connection):
             connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
         return StoreHealth("healthy", duckdb.__version__)

@@ -20,8 +20,10 @@ from ml_assets.resources.base import (
     StoreHealth,
     StoreUnavailable,
     check_health,
+    could_be_made,
     plain,
     require_scheme,
+    unwritten,
 )
 
 _CHECK_EVERY = 20_000
@@ -183,13 +185,12 @@ class SQLiteResource(dg.ConfigurableResource):
         )
 
     def health(self) -> StoreHealth:
-        """Whether the file can be read and written, with the library's version. Never raises.
-
-        A file that was never written yet is created.
-        """
+        """Whether the file can be read and written, with the library's version. Never raises, makes no file."""
         return check_health(self._probe)
 
     def _probe(self) -> StoreHealth:
+        if could_be_made(self.path):
+            return unwritten(sqlite3.sqlite_version)
         with self._transaction(True, BUSY_TIMEOUT_S) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return StoreHealth("healthy", sqlite3.sqlite_version)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_assets.services.chroma import Chroma
 from ml_assets.services.postgres import Postgres
 from ml_assets.services.redis import Redis
-from ml_assets.services.server import Server, ServiceError, ServiceState
+from ml_assets.services.server import Server, ServiceError, ServiceState, only_running
 
 __all__ = [
     "SERVERS",
@@ -20,6 +20,7 @@ __all__ = [
     "available",
     "describe",
     "ensure",
+    "only_running",
     "stop_all",
 ]
 

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -41,8 +42,21 @@ _COMPLAINT = re.compile(r"FATAL|PANIC|ERROR|[Ee]rror|not available|No space left
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
+_may_start: ContextVar[bool] = ContextVar("may_start", default=True)
+
+
 class ServiceError(RuntimeError):
     """An embedded server cannot be had; the message is one sentence that says why and what to do."""
+
+
+@contextmanager
+def only_running() -> Iterator[None]:
+    """Within the block `ensure` finds servers, but neither starts nor restarts any: for those who only ask."""
+    before = _may_start.set(False)
+    try:
+        yield
+    finally:
+        _may_start.reset(before)
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ class Server:
         """URL of the running server, started if need be.
 
         Raises:
-            ServiceError: it cannot be had.
+            ServiceError: it cannot be had, or does not run within `only_running`.
         """
         if url := self._ready_url():
             return url
@@ -133,6 +147,11 @@ class Server:
             raise ServiceError(
                 f"The embedded {self.title} is not installed for this Python: "
                 f"install the project's requirements, or set ML_ASSETS_{self.name.upper()}_URL to a server."
+            )
+        if not _may_start.get():
+            does = "run" if holder(self.lock) is None else "answer"
+            raise ServiceError(
+                f"The embedded {self.title} does not {does}: `ml-assets refresh` or `make up` starts it."
             )
         with self._explained():
             self.folder.mkdir(parents=True, exist_ok=True)

