@@ -78,6 +78,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.nodeid.split("::")[0] not in _DEMO_FILES)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many kills fell inside a write; a test of kills notes it as its property `kills`."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {value}"
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == "kills"
+    ]
+    if lines:
+        terminalreporter.section("killed writers")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers of workers that were interrupted."""
     if not hasattr(config, "workerinput"):
