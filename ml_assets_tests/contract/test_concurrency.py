@@ -1,5 +1,6 @@
 """Several writers of one store at the same time, each with connections of its own, as runs have them."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from ml_assets.contracts import TABLES
 from ml_assets.lib.arrow_types import arrow_schema
 from ml_assets.lib.conflicts import TRIES, WriteBusy
 from ml_assets.lib.staging import Staged, stage
-from ml_assets.lib.validation import Window
+from ml_assets.lib.validation import WHOLE, Window
 
 WRITERS = 4
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +30,8 @@ def write(case: Any, rows: list[dict[str, Any]], day: int = 0, contract: Any = N
     """One run's write of one day, from rows to commit."""
     contract = contract or case.contract
     table = pa.Table.from_pylist(rows, arrow_schema(contract))
-    with stage(table, contract, case.manager.limits, window(day)) as staged:
+    slice_ = window(day) if contract.partition_column else WHOLE
+    with stage(table, contract, case.manager.limits, slice_) as staged:
         return case.manager._write(contract, staged)
 
 
@@ -60,6 +62,40 @@ def test_writers_of_one_partition_take_turns(case, row):
     assert len(found) == 50
     assert len({one["amount"] for one in found}) == 1, "the rows are those of one writer"
     assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("partitioned", [True, False])
+def test_a_reader_sees_the_old_rows_or_the_new_ones(case, row, partitioned):
+    """All of them and no others, at every moment, however often they are overwritten meanwhile."""
+    if not partitioned:
+        case.change(partition_column=None)
+    # Some keys stay and some do not, and the numbers of rows differ.
+    versions = [
+        [row(f"{n}-{version * (n % 2)}", amount=float(version)) for n in range(40 + 10 * version)]
+        for version in range(2)
+    ]
+    whole = [sorted((one["id"], one["amount"]) for one in rows) for rows in versions]
+    seen: list[list[tuple[str, float]]] = []
+    done = threading.Event()
+    write(case, versions[0])
+
+    def read() -> None:
+        while not done.is_set():
+            found = case.manager._read(case.contract, ["id", "amount"], WHOLE).read_all()
+            seen.append(sorted(zip(found["id"].to_pylist(), found["amount"].to_pylist(), strict=True)))
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            for n in itertools.count(1):
+                write(case, versions[n % 2])
+                if n >= 6 and (len(seen) >= 12 or reading.done()):
+                    break
+        finally:
+            done.set()
+    reading.result()
+    assert [found for found in seen if found not in whole] == []
+    assert len(seen) >= 12
 
 
 def test_writers_of_different_tables_do_not_meet(case, row, monkeypatch):
