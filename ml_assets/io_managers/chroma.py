@@ -2,25 +2,27 @@
 
 Chroma has no transactions. An entry's id is `<key>:<hash of its row>`, so a changed row is a new entry and
 the old one stays readable beside it. The manifest (table `ledger.chroma_manifest`) says which id is live for
-each key; it changes in one PostgreSQL transaction, and that is the commit. Readers go by the manifest.
-Entries that it does not name are swept away after the commit, or by the next write after a crash.
+each key; it changes in one PostgreSQL transaction, and that is the commit. Readers go by the manifest, and so
+do searches (`query_similar`). Entries that it does not name are swept away after the commit, or by the next
+write after a crash, but never while somebody reads who began before the last commit: each commit counts the
+collection's version up, and a reader holds a shared lock on the version that it began with.
 
 For cosine distance Chroma keeps a vector at length 1 and gives it back multiplied, which bends its last bit.
 So the manifest also keeps each vector's own bits; a reader gets those, unless Chroma's vector is another one.
 
-What belongs here: encoding of rows as entries, the manifest, sweeping. What does not: how a server is
-reached, and how anybody searches.
+What belongs here: encoding of rows as entries, the manifest, sweeping, which entries a search may find. What
+does not: how a server is reached and asked.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources.chroma import NEXT, ChromaResource, open_collection
+from ml_assets.resources.chroma import NEXT, ChromaResource, Similar, open_collection
 from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
@@ -47,8 +49,16 @@ CREATE TABLE IF NOT EXISTS ledger.chroma_manifest (
     partition text NOT NULL,
     vector bytea NOT NULL,
     PRIMARY KEY (collection, key)
+);
+CREATE TABLE IF NOT EXISTS ledger.chroma_versions (
+    collection text PRIMARY KEY,
+    version integer NOT NULL
 )
 """
+_VERSION = "coalesce((SELECT version FROM ledger.chroma_versions WHERE collection = %s), 0)"
+_READERS = "hashtext('ml-assets readers of ' || %s)"
+"""First half of the key of readers' locks; the second one is the version."""
+
 _ROUNDING = 1e-6
 """Relative error of a vector that comes back from Chroma."""
 
@@ -78,6 +88,19 @@ class ChromaIOManager(TableIOManager):
 
     chroma: ChromaResource
     postgres: PostgresResource
+
+    def query_similar(
+        self, asset: str, vector: Sequence[float], top_k: int = 10, where: Mapping[str, Any] | None = None
+    ) -> list[Similar]:
+        """The rows of an asset whose vectors are nearest to the given one; see `query_similar` of this module.
+
+        Args:
+            asset: its key, parts separated by slashes.
+        """
+        from ml_assets.lib.inference import table_asset
+
+        collection = table_asset(asset.split("/"), self.store).rpartition("/")[2]
+        return query_similar(self.chroma, self.postgres, collection, vector, top_k, where)
 
     def _output_contract(self, context: "OutputContext", rows: Any) -> Contract:
         from ml_assets.lib.arrow_types import ContractViolation
@@ -150,9 +173,60 @@ def measured(chroma: ChromaResource, postgres: PostgresResource, contract: Contr
             return table_state(measure(held, contract))
 
 
-def live_ids(connection: "psycopg.Connection", collection: str) -> list[str]:
-    """Ids of the entries that count, in order of their keys; whoever searches asks for these only."""
-    return list(_manifest(connection, collection).values())
+def query_similar(
+    chroma: ChromaResource,
+    postgres: PostgresResource,
+    collection: str,
+    vector: Sequence[float],
+    top_k: int = 10,
+    where: Mapping[str, Any] | None = None,
+) -> list[Similar]:
+    """The live entries whose vectors are nearest to the given one, nearest first: of one version, as it stood.
+
+    Args:
+        collection: name of the collection, such as `experiment_index`.
+        vector: of the collection's dimension.
+        top_k: how many, at most.
+        where: conditions on the metadata; several stand for 'all of them'.
+
+    Raises:
+        StoreUnavailable: a server does not answer, or the collection was never materialized.
+    """
+    from ml_assets.lib import postgres_table
+    from ml_assets.resources.base import missing_table
+
+    with postgres.connect() as connection:
+        if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
+            raise missing_table(f"chroma/{collection}")
+        while True:
+            version = _hold(connection, collection)
+            found = _nearest_live(chroma, connection, collection, vector, top_k, where)
+            # Another version, whose entries were perhaps not there yet when Chroma was asked: ask again.
+            if _hold(connection, collection) == version:
+                return found
+
+
+def _nearest_live(
+    chroma: ChromaResource,
+    connection: "psycopg.Connection",
+    collection: str,
+    vector: Sequence[float],
+    top_k: int,
+    where: Mapping[str, Any] | None,
+) -> list[Similar]:
+    """Ask Chroma for more and more, until enough of what it finds is live or it has no more."""
+    asked = top_k
+    while True:
+        found = chroma.query_similar(collection, vector, asked, where)
+        named = connection.execute(
+            "SELECT id FROM ledger.chroma_manifest WHERE collection = %s AND key = ANY(%s) AND id = ANY(%s)",
+            [collection, [each.id.rpartition(":")[0] for each in found], [each.id for each in found]],
+        ).fetchall()
+        live = {entry for (entry,) in named}
+        hits = [each for each in found if each.id in live][:top_k]
+        if len(hits) == top_k or len(found) < asked:
+            return hits
+        asked *= 4
 
 
 def write(
@@ -171,7 +245,8 @@ def write(
     collection = ensure_collection(client, contract)
     sweep(client, connection, contract)
     before = postgres_table.recorded_buckets(connection, contract)
-    present = set(_all_ids(collection))
+    # What else is there still serves somebody, or may be half of what a killed writer wanted.
+    present = set(_all_ids(collection)).intersection(_manifest(connection, contract.table).values())
 
     def measured_now(window: Window) -> "Buckets":
         live = _manifest(connection, contract.table)
@@ -211,7 +286,8 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
     from ml_assets.lib.contract_json import refuse_new_identity
 
     postgres_table.ensure_ledger(connection)
-    if not postgres_table.table_exists(connection, "ledger", "chroma_manifest"):
+    if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
+        postgres_table.lock(connection, "ledger")
         connection.execute(_MANIFEST)
     old = postgres_table.remembered(connection, contract.asset)
     if old is not None and _manifest(connection, contract.table):
@@ -252,6 +328,7 @@ def forget(chroma: ChromaResource, postgres: PostgresResource, contract: Contrac
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)
         connection.execute("DELETE FROM ledger.chroma_manifest WHERE collection = %s", [contract.table])
+        _count_up(connection, contract.table)
         connection.execute("DELETE FROM ledger.contracts WHERE asset = %s", [contract.asset])
         postgres_table.record(connection, contract, {}, None, 0)
         with chroma.client(write=True) as client:
@@ -288,8 +365,11 @@ def _make(client: "ClientAPI", name: str) -> "Collection":
     )
 
 
-def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int:
+def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int | None:
     """Copy the live entries into a new collection that takes the old one's name; returns how many.
+
+    Nothing is done, and None returned, while somebody reads who began before the last commit: he has perhaps not
+    opened the collection yet.
 
     Chroma's index never forgets an entry that was deleted; only a new one is free of them. Readers that have
     opened the old collection read on: it stays, with another name, until `drop_replaced`. May be killed at
@@ -300,6 +380,8 @@ def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contra
 
     with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         postgres_table.lock(connection, contract.asset)
+        if _readers_behind(connection, contract.table):
+            return None
         old = ensure_collection(client, contract)
         present = {collection.name for collection in client.list_collections()}
         for name in {f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
@@ -360,10 +442,15 @@ def drop_replaced(chroma: ChromaResource, before: datetime) -> int:
 
 
 def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contract) -> int:
-    """Delete entries that the manifest does not name; returns how many. Safe under the asset's lock only."""
+    """Delete entries that the manifest does not name; returns how many. Safe under the asset's lock only.
+
+    None are deleted while somebody reads who began before the last commit; the next write or maintenance does it.
+    """
     from ml_assets.lib import postgres_table
 
     postgres_table.lock(connection, contract.asset)
+    if _readers_behind(connection, contract.table):
+        return 0
     collection = ensure_collection(client, contract)
     live = set(_manifest(connection, contract.table).values())
     dead = [entry for entry in _all_ids(collection) if entry not in live]
@@ -386,6 +473,41 @@ def sweep_all(chroma: ChromaResource, postgres: PostgresResource) -> dict[str, i
                 with postgres.connect(write=True) as connection:
                     swept[contract.table] = sweep(client, connection, contract)
     return swept
+
+
+def _hold(connection: "psycopg.Connection", collection: str) -> int:
+    """Keep the entries of the collection's version until the transaction ends; returns the version.
+
+    Only what a later statement finds in the manifest is sure to be kept, since that may be a later version, but
+    not an earlier one.
+    """
+    from ml_assets.lib.postgres_table import run
+
+    lock = f"pg_advisory_xact_lock_shared({_READERS}, version)"
+    statement = f"SELECT version, {lock} FROM (SELECT {_VERSION}) AS now (version)"
+    [(version, _)] = run(connection, statement, [collection, collection]).fetchall()
+    return version
+
+
+def _readers_behind(connection: "psycopg.Connection", collection: str) -> bool:
+    """Whether somebody reads who began before the last commit. Whoever begins later needs live entries only."""
+    from ml_assets.lib.postgres_table import run
+
+    statement = (
+        "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        f"AND classid = {_READERS}::oid AND objid <> {_VERSION}::oid LIMIT 1"
+    )
+    return run(connection, statement, [collection, collection]).fetchone() is not None
+
+
+def _count_up(connection: "psycopg.Connection", collection: str) -> None:
+    """Give the collection a new version, since its manifest has changed."""
+    connection.execute(
+        "INSERT INTO ledger.chroma_versions AS old VALUES (%s, 1) "
+        "ON CONFLICT (collection) DO UPDATE SET version = old.version + 1",
+        [collection],
+    )
 
 
 def _all_ids(collection: "Collection") -> list[str]:
@@ -418,6 +540,10 @@ def _add(
             part = batch.slice(start, _BATCH)
             keys, vectors = _keys(part, contract), _vectors(part, contract)
             hashes, buckets = row_hashes(part, contract, staged.bucket_us)
+            names = [bucket_name(bucket, contract, staged.bucket_us) for bucket in buckets]
+            if contract.key_by_day:
+                # A key that is unique within its day only may stand on another one as well.
+                keys = [f"{name[:10]} {key}" for name, key in zip(names, keys, strict=True)]
             ids = [f"{key}:{digest:016x}" for key, digest in zip(keys, hashes, strict=True)]
             new = [n for n, entry in enumerate(ids) if entry not in present]
             if new:
@@ -425,10 +551,8 @@ def _add(
                 collection.upsert(
                     ids=[ids[n] for n in new], embeddings=vectors[new], **_encoded(rows, contract)
                 )
-            for key, entry, bucket, vector in zip(keys, ids, buckets, vectors, strict=True):
-                name = bucket_name(bucket, contract, staged.bucket_us)
-                # A key that is unique within its day only may stand on another one as well.
-                yield f"{name[:10]} {key}" if contract.key_by_day else key, entry, name, vector.tobytes()
+            bits = (vector.tobytes() for vector in vectors)
+            yield from zip(keys, ids, names, bits, strict=True)
 
 
 def _fill_live(connection: "psycopg.Connection", entries: "Iterable[_Entry]") -> None:
@@ -480,7 +604,10 @@ def _flip(connection: "psycopg.Connection", contract: Contract, staged: "Staged"
         [contract.table],
     ).rowcount
     connection.execute("DROP TABLE live")
-    return bool(deleted or inserted)
+    if not (deleted or inserted):
+        return False
+    _count_up(connection, contract.table)
+    return True
 
 
 def _entries(
@@ -506,7 +633,7 @@ def _entries(
 
     if postgres_table.remembered(connection, contract.asset) is None:
         raise never_written(contract.asset)
-    collection = _opened(client, contract)
+    _hold(connection, contract.table)
     chosen = [contract.by_name[name] for name in columns or contract.names]
     first, end = _partition_names(contract, window)
     with connection.cursor(name="live_entries") as cursor:
@@ -515,6 +642,8 @@ def _entries(
             "WHERE collection = %s AND (%s::text IS NULL OR (partition >= %s AND partition < %s)) ORDER BY key",
             [contract.table, first, first, end],
         )
+        # After the manifest: a collection that was rebuilt in between holds what was live then.
+        collection = _opened(client, contract)
         while wanted := cursor.fetchmany(_BATCH):
             yield _fetch(collection, contract, chosen, dict(wanted), missing_ok)
 

@@ -50,7 +50,7 @@ def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> It
         StoreUnavailable: Chroma or PostgreSQL does not answer.
     """
     if swept := sum(sweep_all(chroma, postgres).values()):
-        yield f"Deleted {counted(swept, 'entry', 'entries')} of killed writers."
+        yield f"Deleted {counted(swept, 'entry', 'entries')} of killed writers, or that had been read for longer."
     if dropped := drop_replaced(chroma, datetime.now(UTC) - terms.grace):
         yield f"Deleted {counted(dropped, 'collection')} that was replaced by a rebuilt one."
     folder = _data_folder(chroma)
@@ -61,6 +61,9 @@ def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> It
     for contract in contracts:
         if _is_loose(folder, contract):
             count = rebuild(chroma, postgres, contract)
+            if count is None:
+                yield f"Did not rebuild the index of {contract.table}, whose old entries are being read."
+                continue
             yield f"Rebuilt the index of {contract.table} with {counted(count, 'live entry', 'live entries')}."
     yield from _remove_folders(folder, terms)
     yield from _vacuum(folder)

@@ -114,14 +114,16 @@ class ChromaResource(dg.ConfigurableResource):
         where: Mapping[str, Any] | None = None,
         ids: Sequence[str] | None = None,
     ) -> list[Similar]:
-        """The entries whose vectors are nearest to the given one, nearest first.
+        """The entries whose vectors are nearest to the given one, nearest first, of all that lie in Chroma.
+
+        In a collection of the IO manager's those may be replaced ones, too: ask its `query_similar` instead.
 
         Args:
-            collection: name of the collection, such as `experiment_index`.
+            collection: name of the collection.
             vector: of the collection's dimension.
             top_k: how many, at most.
             where: conditions on the metadata; several stand for 'all of them'.
-            ids: search only among these entries. The IO manager's manifest says which ones are live.
+            ids: search only among these entries.
 
         Raises:
             StoreUnavailable: the server does not answer, or the collection was never materialized.

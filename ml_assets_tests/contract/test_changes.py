@@ -197,7 +197,7 @@ def tamper(case):
                 connection.execute("UPDATE events SET amount = 7 WHERE id = 'one'")
         case "chroma":
             collection = manager.chroma.client().get_collection("events", embedding_function=None)
-            (entry,) = [i for i in collection.get(include=[])["ids"] if i.startswith("one:")]
+            (entry,) = [i for i in collection.get(include=[])["ids"] if " one:" in i]
             collection.update(ids=[entry], metadatas=[{"amount": 7.0}])
 
 

@@ -100,7 +100,10 @@ EXPECTED: dict[str, dict[str, list[dict[str, Any]]]] = {
         "limits": [{"customer_id": "c1", "credit": 100.0}, {"customer_id": "c2", "credit": 250.5}],
     },
 }
-TOLD = {"Chroma": ("pages", {"pages": [7, 8]}), "Redis": ("served", {"rows": 2, "credit": 100.0})}
+TOLD = {
+    "Chroma": ("pages", {"pages": [7, 8], "nearest": "two"}),
+    "Redis": ("served", {"rows": 2, "credit": 100.0}),
+}
 """What the assets tell that return no rows."""
 
 
