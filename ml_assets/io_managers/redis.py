@@ -3,8 +3,10 @@
 A table is written to PostgreSQL in one transaction. Before its commit the rows also go to Redis as one hash
 per version, and a pointer names the version that counts. Around the commit the pointer is taken away, so
 whoever asks in that moment reads PostgreSQL; it comes back under the table's lock, naming the version that
-PostgreSQL has. So a reader sees old or new, and a crash leaves no stale pointer. Without Redis all this is
-PostgreSQL.
+PostgreSQL has. So a reader sees old or new, and a crash of the writer leaves no stale pointer. A server that was
+restarted may have lost the last second, or hours, and with it that a pointer was taken away: a pointer counts only
+in the run of the server in which it was set. After a restart PostgreSQL answers until the next materialization,
+`ml-assets recover` or maintenance has compared versions. Without Redis all this is PostgreSQL.
 
 What belongs here: the IO manager, and `lookup`, the one way to read a row. What does not: features.
 """
@@ -39,8 +41,11 @@ _EMPTY = "0" * 16
 """The version of a table without rows."""
 
 _LOOKUP = """
-local version = redis.call('GET', KEYS[1])
-if not version then return false end
+local pointer = redis.call('GET', KEYS[1])
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+if not pointer or not run then return false end
+local set_in, version = string.match(pointer, '(%w+) (%w+)')
+if set_in ~= run then return false end
 return redis.call('HGET', KEYS[1] .. ':' .. version, ARGV[1])
 """
 
@@ -87,6 +92,12 @@ class RedisIOManager(TableIOManager):
         from ml_assets.lib.arrow_types import ContractViolation
 
         contract = super()._output_contract(context, rows)
+        if contract.partition_column and not contract.unique_across_days:
+            raise ContractViolation(
+                f"{contract.asset}: a key may stand in several partitions, but a row is looked up by its key alone: "
+                "name the metadata 'unique_across_days': True if it stands in one only, or make the asset a table "
+                "without partitions. Nothing was written."
+            )
         if len(contract.key) != 1:
             raise ContractViolation(
                 f"{contract.asset} has {', '.join(contract.key) or 'no column'} as its key, but rows are looked up by "
@@ -98,9 +109,7 @@ class RedisIOManager(TableIOManager):
         from ml_assets.lib import postgres_table
         from ml_assets.lib.conflicts import retried
 
-        cache = self.redis.client()
-
-        def attempt() -> bool:
+        def attempt(cache: "Redis | None") -> bool:
             with self.postgres.connect(write=True) as connection:
                 changed = postgres_table.write(connection, contract, staged)
                 if cache is not None and changed:
@@ -109,10 +118,10 @@ class RedisIOManager(TableIOManager):
                     cache.delete(_pointer(contract))
             return changed
 
-        changed = retried(contract.asset, postgres_table.is_conflict, attempt)
-        if cache is not None:
-            refresh(cache, self.postgres, contract)
-            cache.close()
+        with self.redis.client() or nullcontext() as cache:
+            changed = retried(contract.asset, postgres_table.is_conflict, lambda: attempt(cache))
+            if cache is not None:
+                refresh(cache, self.postgres, contract)
         return changed
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
@@ -166,11 +175,13 @@ def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> b
         name = f"{pointer}:{version}"
         cache.persist(name)  # a write that failed may have left it, and another one have let it expire
         held = version == _EMPTY or cache.exists(name)
-        if held and cache.get(pointer) == version.encode():
+        # Asked for before the rows are looked at: a server that restarts meanwhile does not take it for its own.
+        named = f"{cache.info('server')['run_id']} {version}"
+        if held and cache.get(pointer) == named.encode():
             return False
         if not held:
             _fill(cache, connection, contract)
-        cache.set(pointer, version)
+        cache.set(pointer, named)
         _expire_others(cache, pointer, version)
     return True
 
@@ -271,7 +282,8 @@ def _json_time(value: Any) -> str:
 def _unpacked(packed: bytes, contract: Contract) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(packed)
     for column in contract.columns:
-        value = row[column.name]
+        # A column that is new since then changes no hash where it is null.
+        value = row.setdefault(column.name)
         if value is not None and column.type == "timestamp":
             row[column.name] = datetime.fromisoformat(value)
         elif value is not None and column.type == "date":

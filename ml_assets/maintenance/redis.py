@@ -1,12 +1,13 @@
 """Keeping Redis small: versions of online features that no pointer names and that never expire.
 
 A replaced version is told to expire by the write that replaces it. A writer that is killed while it fills a
-version leaves one that nobody will name.
+version leaves one that nobody will name. A server that was restarted is believed in again once its versions have
+been compared with PostgreSQL's, which is done here, too.
 """
 
 from collections.abc import Iterator
 
-from ml_assets.io_managers.redis import expire_replaced
+from ml_assets.io_managers.redis import expire_replaced, refresh
 from ml_assets.lib.postgres_table import known_contracts
 from ml_assets.maintenance.base import Terms, counted
 from ml_assets.resources.postgres import PostgresResource
@@ -23,7 +24,7 @@ def size(redis: RedisResource) -> int | None:
 
 
 def tidy(redis: RedisResource, postgres: PostgresResource, terms: Terms) -> Iterator[str]:
-    """Let versions expire that no pointer names.
+    """Let versions expire that no pointer names, and let Redis serve again what it does not since its restart.
 
     Raises:
         StoreUnavailable: Redis or PostgreSQL does not answer.
@@ -34,6 +35,9 @@ def tidy(redis: RedisResource, postgres: PostgresResource, terms: Terms) -> Iter
     with postgres.connect() as connection:
         contracts = known_contracts(connection, "serving")
     with client:
+        refreshed = sum(refresh(client, postgres, contract) for contract in contracts)
         expired = sum(expire_replaced(client, postgres, contract) for contract in contracts)
+    if refreshed:
+        yield f"Let Redis serve {counted(refreshed, 'table')} again."
     if expired:
         yield f"Let {counted(expired, 'abandoned version')} expire."

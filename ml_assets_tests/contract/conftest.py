@@ -174,7 +174,14 @@ STORES = ("duckdb", "postgres", "clickhouse", "clickhouse-server", "chroma", "sq
 @pytest.fixture(params=STORES)
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     store, _, place = request.param.partition("-")
-    contract = Contract(f"{store}/events", "an event", COLUMNS, key=("id",), partition_column="happened_at")
+    contract = Contract(
+        f"{store}/events",
+        "an event",
+        COLUMNS,
+        key=("id",),
+        partition_column="happened_at",
+        unique_across_days=store == "serving",  # which refuses anything else
+    )
     monkeypatch.setitem(TABLES, contract.asset, contract)
     with dg.DagsterInstance.ephemeral() as instance:
         yield _case(store, place, request, contract, instance)

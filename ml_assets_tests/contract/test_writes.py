@@ -6,6 +6,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from ml_assets.contracts import Column
 from ml_assets.lib.arrow_types import ContractViolation
 
 FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
@@ -171,6 +172,39 @@ def test_lookup_sees_what_was_overwritten_and_deleted(case, row):
     case.write(case.table(), days=2)
     assert found_in_redis(case, "one") is None
     assert found_in_redis(case, "far") is None
+
+
+@pytest.mark.parametrize("case", ["serving"], indirect=True)
+def test_lookup_after_a_column_was_added(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, Column("added", "string")))
+    case.write(case.table(row("one")))
+    assert found_in_redis(case, "one") == row("one", added=None)
+
+
+@pytest.mark.parametrize("case", ["serving"], indirect=True)
+def test_lookup_by_a_key_that_may_stand_on_two_days_is_refused(case, row):
+    case.change(unique_across_days=False)
+    with pytest.raises(ContractViolation, match="a row is looked up by its key alone: name the metadata"):
+        case.write(case.table(row("one"), row("one", day=1)), days=2)
+    case.change(partition_column=None)
+    case.write(case.table(row("one")), first=None)
+    assert case.ids() == ["one"]
+
+
+@pytest.mark.parametrize("case", ["serving"], indirect=True)
+def test_the_client_of_redis_is_closed_when_a_write_fails(case, row, monkeypatch):
+    from redis import Redis
+
+    closed, original = [], Redis.close
+    monkeypatch.setattr(Redis, "close", lambda self: closed.append(self) or original(self))
+    case.write(case.table(row("one")))
+    assert len(closed) == 1
+    with case.manager.postgres.connect(write=True) as connection:
+        connection.execute("ALTER TABLE events DROP COLUMN kind, ADD COLUMN kind bigint")
+    with pytest.raises(ContractViolation, match="column 'kind' is bigint in the database"):
+        case.write(case.table(row("two")))
+    assert len(closed) == 2
 
 
 def found_in_redis(case, entity):

@@ -1,14 +1,23 @@
-"""`ml-assets recover` after a writer was killed half-way, in the two stores that stage apart."""
+"""After a crash: `ml-assets recover` in the two stores that stage apart, and a Redis that has forgotten."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from ml_assets import services
 from ml_assets.build import store_resources
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.redis import RedisIOManager, lookup, refresh
+from ml_assets.lib.staging import stage
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.resources.redis import RedisResource
 from ml_assets.settings import Settings
 
 WRITER = """
@@ -96,3 +105,39 @@ def test_recover_tells_what_opening_the_embedded_engine_finished(environment, se
     assert any(name.startswith("attacked__ready__") for name in told["dealt_with"])
     with store_resources(settings)["clickhouse"].client() as client:
         assert client.query("SELECT DISTINCT version FROM attacked").result_rows == [(2,)]
+
+
+@pytest.mark.skipif(not services.available("redis"), reason="no Redis for this Python")
+def test_a_redis_that_comes_back_with_an_old_state_is_not_believed(
+    tmp_path: Path, postgres: PostgresResource
+):
+    """As after a power cut, which takes the last second from the file, or with a server that keeps snapshots only."""
+    columns = Column("id", "string", nullable=False), Column("version", "int64")
+    contract = Contract("serving/limits", "", columns, key=("id",))
+    redis = RedisResource(home=str(tmp_path))
+    manager = RedisIOManager(redis=redis, postgres=postgres)
+    nowhere = PostgresResource(url="postgresql://127.0.0.1:9/none")
+    data = services.describe(tmp_path)["redis"].data
+
+    def written(version: int) -> None:
+        rows = pa.table({"id": ["a"], "version": [version]})
+        with stage(rows, contract, manager.limits) as staged:
+            assert manager._write(contract, staged)
+
+    try:
+        written(1)
+        services.stop_all(tmp_path)
+        shutil.copytree(data, tmp_path / "old")
+        written(2)
+        services.stop_all(tmp_path)
+        shutil.rmtree(data)
+        shutil.copytree(tmp_path / "old", data)
+        cache = redis.client()
+        assert cache is not None
+        with cache:
+            assert len(list(cache.scan_iter("ml-assets:*"))) == 2, "the pointer and the rows of version 1"
+            assert lookup(cache, postgres, contract, "a") == {"id": "a", "version": 2}
+            assert refresh(cache, postgres, contract)
+            assert lookup(cache, nowhere, contract, "a") == {"id": "a", "version": 2}
+    finally:
+        services.stop_all(tmp_path)
