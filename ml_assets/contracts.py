@@ -7,6 +7,7 @@ the project spells out a column list. How a type is stored in each store is in d
 What does not: SQL, connections, and anything that imports dagster or a store.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,13 @@ stays (what foreign keys point at survives), `upsert` never deletes."""
 
 EMBEDDING_DIMENSION = 384
 """Dimension of all-MiniLM-L6-v2, the default embedding model."""
+
+_POSTGRES_BYTES = 63
+"""Of a name; PostgreSQL cuts longer ones off without an error."""
+
+_POSTGRES_OWN = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+_COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9](?<!--next)(?<!--old)")
+"""Up to 12 characters less than Chroma takes, since maintenance gives collections names that end in more."""
 
 RUN_STATUSES = ("created", "running", "completed", "failed", "cancelled")
 EVENT_KINDS = ("evaluation", "inference")
@@ -96,6 +104,8 @@ class Contract:
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"contract {self.asset}: a column name stands twice in {names}")
+        if faults := [*_misnamed(self.table, names), *_misnamed_in(self.store, self.table, self.columns)]:
+            raise ValueError(f"contract {self.asset}: {faults[0]}; rename it")
         named = [*self.key, *self.order_by, *(name for name, _ in self.scope)]
         named += [self.partition_column] if self.partition_column else []
         for name in named:
@@ -134,6 +144,46 @@ class Contract:
     def names(self) -> tuple[str, ...]:
         """Column names in storage order."""
         return tuple(column.name for column in self.columns)
+
+
+def is_name(text: str) -> bool:
+    """Whether a table or column can have this name: no NUL, and no backslash, which ClickHouse takes for an escape."""
+    return bool(text) and "\\" not in text and "\0" not in text
+
+
+def _misnamed(table: str, columns: list[str]) -> Iterable[str]:
+    for name in (table, *columns):
+        if not is_name(name):
+            yield f"{name!r} cannot be the name of a table or column, which is not empty and has no backslash and NUL"
+    seen: dict[str, str] = {}
+    for name in columns:
+        # DuckDB, which checks and hashes for all stores, takes such columns for one.
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            yield f"the names of columns {other!r} and {name!r} differ in upper and lower case only"
+
+
+def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterable[str]:
+    """What one store refuses, or worse, changes without a word."""
+    if store in ("postgres", "serving"):
+        for name in (table, *(column.name for column in columns)):
+            if (size := len(name.encode())) > _POSTGRES_BYTES:
+                yield f"the name {name!r} has {size} bytes, and PostgreSQL cuts it off after {_POSTGRES_BYTES}"
+        for column in columns:
+            if column.name in _POSTGRES_OWN:
+                yield f"each table of PostgreSQL has a column {column.name!r} of its own"
+    if store == "chroma":
+        if not _COLLECTION.fullmatch(table):
+            yield (
+                f"a collection of Chroma cannot have the name {table!r}, but one of 3 to 500 characters of "
+                "[a-zA-Z0-9._-] that begins and ends in a letter or digit and not in --next or --old"
+            )
+        whole = [column.name for column in columns if column.type in ("json", "float64")]
+        for column in columns:
+            if column.name.startswith(("#", "$", "chroma:")):
+                yield f"Chroma keeps names such as {column.name!r}, with #, $ or chroma: in front, for itself"
+            for other in whole:
+                if column.name.startswith(f"{other}."):
+                    yield f"column {column.name!r} would be taken for a part of the column {other!r}"
 
 
 def _text(name: str, description: str = "", **kw) -> Column:

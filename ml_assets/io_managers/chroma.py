@@ -739,20 +739,22 @@ def _encoded(batch: "pa.RecordBatch", contract: Contract) -> dict[str, Any]:
     return found
 
 
-def _metadata(cells: Iterable[tuple[Column, Any]]) -> dict[str, Any]:
-    """A flat dictionary: each column, and the scalars of JSON objects so that searches can filter by them."""
-    scalars: dict[str, Any] = {}
-    columns: dict[str, Any] = {}
-    taken: set[str] = set()
+def _metadata(cells: Iterable[tuple[Column, Any]]) -> dict[str, Any] | None:
+    """A flat dictionary: each column, and the scalars of JSON objects so that searches can filter by them.
+
+    None stands for an empty one, which Chroma refuses. That no column has the name of a part of another one is seen to
+    by the contract.
+    """
+    found: dict[str, Any] = {}
     for column, value in cells:
-        taken |= {column.name, f"{column.name}{_EXACT}"}
-        if value is not None:
-            columns[column.name] = value.isoformat() if column.type in ("timestamp", "date") else value
-            if column.type == "float64":
-                columns[f"{column.name}{_EXACT}"] = repr(value)
-            scalars |= _scalars(value) if column.type == "json" else {}
-    # A column that is null has no entry, and must not be given one by a document.
-    return {name: value for name, value in scalars.items() if name not in taken} | columns
+        if value is None:
+            continue
+        found[column.name] = value.isoformat() if column.type in ("timestamp", "date") else value
+        if column.type == "float64":
+            found[f"{column.name}{_EXACT}"] = repr(value)
+        elif column.type == "json":
+            found |= {f"{column.name}.{name}": part for name, part in _scalars(value).items()}
+    return found or None
 
 
 def _scalars(document: str) -> dict[str, Any]:
@@ -763,10 +765,7 @@ def _scalars(document: str) -> dict[str, Any]:
     return {
         name: part
         for name, part in (parts.items() if isinstance(parts, dict) else ())
-        # Names that Chroma refuses are left out; the document itself holds them.
-        if name
-        and not name.startswith(("#", "$", "chroma:"))
-        and (isinstance(part, bool | str | float) or (isinstance(part, int) and -(2**63) <= part < 2**63))
+        if isinstance(part, bool | str | float) or (isinstance(part, int) and -(2**63) <= part < 2**63)
     }
 
 

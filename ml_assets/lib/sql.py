@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import LiteralString, cast
 
+from ml_assets.contracts import is_name
 from ml_assets.settings import SQL_DIR
 
 
@@ -41,7 +42,7 @@ def quote_identifier(name: str) -> str:
     Raises:
         ValueError: the name is empty or holds a backslash or NUL.
     """
-    if not name or "\\" in name or "\0" in name:
+    if not is_name(name):
         raise ValueError(f"{name!r} cannot be the name of a table or column; use letters, digits and _")
     doubled = name.replace('"', '""')
     return f'"{doubled}"'

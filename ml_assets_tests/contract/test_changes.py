@@ -22,6 +22,19 @@ def test_a_new_nullable_column_is_added(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
+def test_a_new_column_has_nothing_of_a_document_that_has_its_name_within(case, row):
+    case.write(case.table(row("old", document='{"accuracy":0.9,"amount":7,"grade":"x"}')))
+    new = Column("accuracy", "float64"), Column("grade", "int64")
+    case.change(columns=(*case.contract.columns, *new))
+    case.write(case.table(row("new", day=1, accuracy=0.5, grade=1)), first=SECOND)
+    found = case.read(columns=["id", "accuracy", "grade", "amount"]).sort_by("id").to_pylist()
+    assert found == [
+        {"id": "new", "accuracy": 0.5, "grade": 1, "amount": 1.5},
+        {"id": "old", "accuracy": None, "grade": None, "amount": 1.5},
+    ]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
 def test_any_other_change_is_refused_with_the_way_out(case, row):
     case.write(case.table(row("one")))
     table, columns = case.table(row("two")), case.contract.columns

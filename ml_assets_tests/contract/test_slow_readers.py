@@ -70,6 +70,7 @@ def test_a_search_finds_live_entries_only(case, row):
     assert len(searched(case, 50)) == 20
     assert [hit.id[:13] for hit in searched(case, 5, {"id": "7", "flag": True})] == ["2026-01-01 7:"]
     assert searched(case, 5, {"count": 1}) == []
+    assert len(searched(case, 5, {"document.a": {"$gte": 1}})) == 5
     assert searched(case, 2)[0].document == "text of 3"
 
 

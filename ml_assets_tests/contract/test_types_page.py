@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from ml_assets.contracts import Column, ColumnType
+from ml_assets.contracts import TABLES, Column, ColumnType, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.lib import postgres_table
 from ml_assets.lib.arrow_types import ARROW_TYPES
@@ -108,7 +108,7 @@ def test_chroma_keeps_values_as_the_page_says(case):
     found = {name: type(metadata[name]).__name__ for name in VALUES if name in metadata}
     assert {**found, "vector": "embedding"} == {name: row["Chroma"] for name, row in KEPT.items()}
     assert (entry["documents"], len(entry["embeddings"][0])) == (["words"], 3)
-    assert (metadata["a"], metadata["date"]) == (1, "2026-01-31")
+    assert (metadata["json.a"], metadata["date"]) == (1, "2026-01-31")
 
 
 @pytest.mark.parametrize("case", ["serving"], indirect=True)
@@ -116,7 +116,7 @@ def test_redis_keeps_values_as_the_page_says(case):
     case.change(columns=EVERY_TYPE, unique_across_days=True)
     case.write(case.table(ROW))
     client = case.manager.redis.client()
-    version = client.get("ml-assets:serving/events").decode()
+    _, version = client.get("ml-assets:serving/events").decode().split()
     kept = json.loads(client.hget(f"ml-assets:serving/events:{version}", "one"))
     assert {name: type(kept[name]).__name__ for name in VALUES} == {
         n: row["Redis"] for n, row in KEPT.items()
@@ -154,3 +154,44 @@ def test_long_vectors_in_postgres(case, dimension, indexes):
     with case.manager.postgres.connect() as connection:
         found = connection.execute("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%hnsw%'").fetchone()
     assert found == (indexes,)
+
+
+@pytest.mark.parametrize(
+    ("asset", "columns", "said"),
+    [
+        ("duckdb/t", ["x", "X"], "columns 'x' and 'X' differ in upper and lower case only"),
+        ("sqlite/t", ["a\\b"], r"'a\\\\b' cannot be the name of a table or column"),
+        ("postgres/t", ["\u00e9" * 32], "has 64 bytes, and PostgreSQL cuts it off after 63"),
+        ("serving/" + "t" * 64, ["x"], "has 64 bytes, and PostgreSQL cuts it off after 63"),
+        ("postgres/t", ["xmin"], "each table of PostgreSQL has a column 'xmin' of its own"),
+        ("chroma/ab", ["x"], "a collection of Chroma cannot have the name 'ab'"),
+        ("chroma/a b c", ["x"], "a collection of Chroma cannot have the name 'a b c'"),
+        ("chroma/abc--old", ["x"], "a collection of Chroma cannot have the name 'abc--old'"),
+        ("chroma/abc", ["$x"], "Chroma keeps names such as '\\$x'"),
+        ("chroma/abc", ["x", "x.y"], "column 'x.y' would be taken for a part of the column 'x'"),
+    ],
+)
+def test_names_that_the_page_refuses(asset, columns, said):
+    with pytest.raises(ValueError, match=f"contract {asset}: .*{said}.*; rename it"):
+        Contract(asset, "", tuple(Column(name, "json") for name in columns), key=())
+
+
+@pytest.mark.parametrize(
+    ("case", "table", "column"),
+    [
+        ("chroma", "a.0", "!"),
+        ("chroma", "a" * 500, "sepal.length"),
+        ("postgres", "t" * 63, 'a "b"; c'),
+        ("serving", "t" * 63, "\u00e9" * 31 + "t"),
+    ],
+    indirect=["case"],
+)
+def test_names_that_the_page_allows(case, row, table, column, monkeypatch):
+    monkeypatch.setitem(TABLES, f"{case.name}/{table}", case.contract)
+    case.change(
+        asset=f"{case.name}/{table}",
+        columns=(*case.contract.columns, Column(column, "float64")),
+        unique_across_days=True,
+    )
+    case.write(case.table(row("one", **{column: 2.5})))
+    assert case.read(columns=[column])[column].to_pylist() == [2.5]
