@@ -160,7 +160,8 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
     """Create the table, or add what the contract has gained: nullable columns.
 
     Raises:
-        ContractViolation: the table differs in another way; says which statement would mend it.
+        ContractViolation: the table differs in another way, or is another asset's; says which statement would
+            mend it.
     """
     existing = _existing_columns(connection, contract)
     if any(column.type == "vector" for column in contract.columns):
@@ -170,8 +171,14 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
             run(connection, statement)
         remember(connection, contract)
         record(connection, contract, {}, None, contract.partition_us)  # what a table held that was dropped
+        run(connection, "DELETE FROM ledger.contracts WHERE asset = %s", [_namesake(contract)])
         return
     old = remembered(connection, contract.asset)
+    if old is None and remembered(connection, _namesake(contract)) is not None:
+        raise ContractViolation(
+            f"{contract.asset}: the table {_name(contract)} is that of {_namesake(contract)}; give one of the two "
+            f"assets another name, or run DROP TABLE {_name(contract)} if the other one is no more. Nothing was written."
+        )
     if old is not None:
         refuse_new_identity(old, contract, f"DROP TABLE {_name(contract)}")
     for column in contract.columns:
@@ -188,6 +195,11 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
                 "Nothing was written."
             )
     remember(connection, contract)
+
+
+def _namesake(contract: Contract) -> str:
+    """The asset of the other store whose tables lie here, which would be the same table."""
+    return f"{'serving' if contract.store == 'postgres' else 'postgres'}/{contract.table}"
 
 
 def _ensure_vectors(connection: "psycopg.Connection", contract: Contract) -> None:

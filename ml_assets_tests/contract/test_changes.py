@@ -6,7 +6,7 @@ from datetime import date, datetime
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import Column
+from ml_assets.contracts import TABLES, Column
 from ml_assets.lib.arrow_types import ContractViolation
 
 SECOND = date(2026, 1, 2)
@@ -77,6 +77,25 @@ def test_a_null_in_a_column_that_may_not_be_null_any_more(case, row):
     execute(case, printed.replace("= ...", "= 0.5"))
     case.write(new, first=SECOND)
     assert sorted(case.read(columns=["amount"])["amount"].to_pylist()) == [0.5, 1.5]
+
+
+@pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)
+def test_two_assets_never_share_a_table(case, row, monkeypatch):
+    case.change(unique_across_days=True)
+    data, first = case.table(row("one")), case.contract.asset
+    second = {"postgres/events": "serving/events", "serving/events": "postgres/events"}[first]
+    monkeypatch.setitem(TABLES, second, case.contract)
+    case.write(data)
+    case.change(asset=second)
+    with pytest.raises(
+        ContractViolation, match=f'{second}: the table "public"."events" is that of {first}; '
+    ):
+        case.write(data)
+    execute(case, 'DROP TABLE "public"."events"')
+    case.write(data)
+    case.change(asset=first)
+    with pytest.raises(ContractViolation, match=f"is that of {second}; "):
+        case.write(data)
 
 
 def _replaced(columns, new):
