@@ -141,7 +141,9 @@ class Bench:
 
     def _contract(self, name: str) -> Contract:
         table = f"bench_{self.manager.store}_{name}"
-        key, day = self.columns[0].name, "timestamp" if self.columns is PERFORMANCE_COLUMNS else None
+        # Rows that are looked up by their key alone lie in a table without days.
+        daily = self.columns is PERFORMANCE_COLUMNS and self.manager.store != "serving"
+        key, day = self.columns[0].name, "timestamp" if daily else None
         order = ("model_name", "timestamp") if day else ()
         return Contract(f"{self.manager.store}/{table}", "", self.columns, (key,), day, order)
 

@@ -11,6 +11,10 @@ SECOND = date(2026, 1, 2)
 MICROSECOND = timedelta(microseconds=1)
 
 
+BY_DAY = ("duckdb", "postgres", "clickhouse", "clickhouse-server", "chroma", "sqlite")
+"""Stores in which a key may stand on two days; where rows are looked up by the key alone it may not."""
+
+
 def hour(n: int) -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=n)
 
@@ -82,6 +86,7 @@ def test_partitions_that_begin_within_a_minute_are_refused(case, row):
         case.write(case.table(row("one")))
 
 
+@pytest.mark.parametrize("case", BY_DAY, indirect=True)
 def test_a_key_may_stand_on_two_days(case, row):
     case.write(case.table(row("one"), row("one", day=1, amount=2.0)), days=2)
     case.write(case.table(row("one", day=1, amount=3.0)), first=SECOND)
@@ -97,6 +102,7 @@ def test_a_key_that_is_unique_across_days_is_refused_twice(case, row):
     assert case.ids() == ["old"]
 
 
+@pytest.mark.parametrize("case", BY_DAY, indirect=True)
 def test_an_upsert_within_a_day_leaves_the_same_key_on_another_day(case, row):
     case.change(mode="upsert")
     case.write(case.table(row("one"), row("two"), row("one", day=1)), days=2)
@@ -114,6 +120,7 @@ def test_an_upsert_within_a_day_leaves_the_same_key_on_another_day(case, row):
 MODES = ("overwrite", "upsert_delete", "upsert")
 
 
+@pytest.mark.parametrize("case", BY_DAY, indirect=True)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_key_in_two_hours_of_a_day_is_refused(case, row, mode):
     case.hourly()
@@ -140,6 +147,7 @@ def test_a_key_moves_between_the_hours_that_are_written(case, row, mode):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
+@pytest.mark.parametrize("case", BY_DAY, indirect=True)
 def test_a_day_of_new_york_holds_two_days_of_a_key(case, row):
     """It is stored in hours, and a key is unique within a day of UTC none the less, in all stores alike."""
     case.partitions = dg.DailyPartitionsDefinition("2026-01-01", timezone="America/New_York")

@@ -287,7 +287,10 @@ def _note(store: Store, message: tuple[str, Any, float], killed: Killed) -> None
 def store(request: pytest.FixtureRequest) -> Store:
     get = request.getfixturevalue
     name = request.param.partition("_")[0]
-    contract = Contract(f"{name}/attacked", "", COLUMNS, key=("id",), partition_column="happened_at")
+    looked_up = name == "serving"  # by the key alone
+    contract = Contract(
+        f"{name}/attacked", "", COLUMNS, ("id",), partition_column="happened_at", unique_across_days=looked_up
+    )
     match request.param:
         case "duckdb":
             return Store(DuckLakeIOManager(lake=get("lake")), contract, 2_000)
