@@ -25,6 +25,7 @@ from ml_assets.lib.validation import WHOLE, Limits, Window, micros
 from ml_assets.resources.base import plain
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from ml_assets.lib.staging import Staged
@@ -183,11 +184,24 @@ def as_type(reader: "pa.RecordBatchReader", wanted: Any) -> Any:
     if wanted is pa.Table or wanted is Any or wanted is object:
         return reader.read_all()
     if name.startswith("pandas.") and name.endswith("DataFrame"):
-        return reader.read_all().to_pandas()
+        return _frame(reader.read_all())
     raise TypeError(
         f"an input annotated with {name} cannot be loaded: annotate it with pandas.DataFrame, pyarrow.Table or "
         "pyarrow.RecordBatchReader."
     )
+
+
+def _frame(table: "pa.Table") -> "pd.DataFrame":
+    """A DataFrame; integers with nulls among them as pandas' own Int64, since a float bends those beyond 2^53."""
+    import pandas as pd
+    import pyarrow as pa
+
+    frame = table.to_pandas()
+    for field in table.schema:
+        if field.type == pa.int64() and table[field.name].null_count:
+            exact = {field.type: pd.Int64Dtype()}
+            frame[field.name] = table[field.name].to_pandas(types_mapper=exact.get)
+    return frame
 
 
 def output_window(context: dg.OutputContext, contract: Contract) -> tuple[Window, int]:

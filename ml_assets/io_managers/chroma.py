@@ -65,6 +65,9 @@ _READERS = "hashtext('ml-assets readers of ' || %s)"
 _ROUNDING = 1e-6
 """Relative error of a vector that comes back from Chroma."""
 
+_NOTHING = 1e-18
+"""Length of a vector whose square is nothing in float32: Chroma, which scales by it, may return zeros."""
+
 _EXACT = ".exact"
 """What the name of a float's text ends in: Chroma reads numbers from JSON and may miss the last bit."""
 
@@ -816,7 +819,7 @@ def _own_bits(given: Sequence[Any], bits: Sequence[bytes]) -> "pa.Array":
     own = np.stack([np.frombuffer(vector, dtype=np.float32) for vector in bits])
     chroma = np.asarray(given, dtype=np.float32)
     length = np.linalg.norm(own.astype(np.float64), axis=1, keepdims=True)
-    same = (np.abs(chroma - own) <= _ROUNDING * length).all(axis=1, keepdims=True)
+    same = (np.abs(chroma - own) <= _ROUNDING * length + _NOTHING).all(axis=1, keepdims=True)
     flat = pa.array(np.where(same, own, chroma).reshape(-1))
     offsets = pa.array(np.arange(len(bits) + 1, dtype=np.int32) * own.shape[1])
     return pa.ListArray.from_arrays(offsets, flat)

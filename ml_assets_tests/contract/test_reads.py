@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column
+from ml_assets.io_managers.base import as_type
 from ml_assets.lib.query import Query
 from ml_assets.lib.validation import WHOLE
 
@@ -32,6 +33,13 @@ def test_the_annotation_decides_about_the_type(written):
     assert str(frame["happened_at"].dtype) == "datetime64[us, UTC]"
     with pytest.raises(TypeError, match="annotate it with"):
         written.read(dict)
+
+
+def test_integers_are_exact_in_a_frame_whatever_is_null():
+    table = pa.table({"some": [2**53 + 1, None], "none": pa.array([None, None], pa.int64()), "all": [1, 2]})
+    frame = as_type(table.to_reader(), pd.DataFrame)
+    assert [str(kind) for kind in frame.dtypes] == ["Int64", "Int64", "int64"]
+    assert frame["some"].dropna().tolist() == [2**53 + 1]
 
 
 def test_only_the_columns_and_the_days_that_are_asked_for(written):
