@@ -3,8 +3,8 @@
 The first transaction of a process has a connection of its own, so that a server that does not answer is
 told at once and with its reason, and a command that asks one question starts no threads. From the second
 on they come out of a pool, one a server and database, and each is tried before it is lent. Nothing is left
-over between two transactions on one connection: time-outs and time zone hold for the transaction only, and
-a connection whose transaction failed is closed.
+over between two transactions on one connection: time-outs, time zone and forms of values hold for the transaction
+only, and a connection whose transaction failed is closed.
 """
 
 import atexit
@@ -58,8 +58,13 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_idle": 30,
 }
 
+_FORMS = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
+"""How values are written as text, which a server, database or role may have set otherwise."""
+
 # Not by set_config, which as a query would already fix the transaction's snapshot.
-_SET_LOCAL = b"SET LOCAL statement_timeout = %d; SET LOCAL TimeZone = 'UTC'"
+_SET_LOCAL = "; ".join(
+    ["SET LOCAL statement_timeout = %d", *(f"SET LOCAL {name} = '{value}'" for name, value in _FORMS.items())]
+).encode()
 
 _pools: "dict[tuple[int, str], ConnectionPool]" = {}
 """By process, since a fork must not share connections, and URL."""

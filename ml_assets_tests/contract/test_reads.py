@@ -101,6 +101,27 @@ def test_a_server_that_gives_no_rows_in_time_is_a_sentence(written):
     assert read().read_all().num_rows == 3
 
 
+@pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)
+def test_another_way_of_writing_values_that_the_database_prefers(case, row):
+    odd = {
+        "DateStyle": "German",
+        "IntervalStyle": "sql_standard",
+        "extra_float_digits": "-5",
+        "bytea_output": "escape",
+        "TimeZone": "America/New_York",
+    }
+    postgres = case.manager.postgres
+    with postgres.connect(write=True) as connection:
+        (name,) = connection.execute("SELECT quote_ident(current_database())").fetchone()
+        for setting, value in odd.items():
+            connection.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'".encode())
+    postgres.close()  # what is set holds for new connections
+    rows = [row("one", amount=0.1 + 0.2, vector=[0.1, 1 / 3, 1.0]), row("two", due=None)]
+    case.write(case.table(*rows))
+    assert case.read().sort_by("id").equals(case.table(*rows))
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
 def hurried(manager: Any, limits: dict[str, float]) -> Any:
     """The same manager, whose stores allow less time."""
     resources = {name: getattr(manager, name) for name in type(manager).model_fields}
