@@ -111,6 +111,12 @@ class Contract:
         for name in named:
             if name not in names:
                 raise ValueError(f"contract {self.asset}: no column {name!r} among {names}")
+        partition = next((column for column in self.columns if column.name == self.partition_column), None)
+        if partition is not None and partition.type not in ("timestamp", "date"):
+            raise ValueError(
+                f"contract {self.asset}: the partition column {partition.name!r} is {partition.type}; a timestamp "
+                "with a time zone or a date is needed"
+            )
 
     @property
     def store(self) -> str:

@@ -220,6 +220,12 @@ def input_window(context: dg.InputContext, contract: Contract) -> Window:
 
 
 def _time_window(context: dg.OutputContext | dg.InputContext, contract: Contract) -> Window:
+    if not isinstance(context.asset_partitions_def, dg.TimeWindowPartitionsDefinition):
+        raise TypeError(
+            f"{contract.asset} has partitions of {type(context.asset_partitions_def).__name__}, and only those of time "
+            "can be written and read: partition by time (dg.DailyPartitionsDefinition), or take the partitions away "
+            "and keep what they tell apart in a column."
+        )
     if contract.partition_column is None:
         raise ValueError(
             f"{contract.asset} is partitioned, but its contract names no partition_column: name the timestamp or "
@@ -229,12 +235,11 @@ def _time_window(context: dg.OutputContext | dg.InputContext, contract: Contract
     return Window(window.start, window.end)
 
 
-def _bucket_us(partitions: dg.PartitionsDefinition, window: Window) -> int:
-    """The same for every run of a definition, whose windows may begin at other hours of UTC in summer."""
-    if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
-        raise TypeError(
-            f"{type(partitions).__name__} is not supported: partition by time, or keep all categories in one table."
-        )
+def _bucket_us(partitions: Any, window: Window) -> int:
+    """Length of a stored partition of a table that is partitioned by time.
+
+    The same for every run of a definition, whose windows may begin at other hours of UTC in summer.
+    """
     local = [micros(edge.replace(tzinfo=UTC)) for edge in _first_edges(partitions)]
     written = [micros(edge) for edge in (window.start, window.end) if edge is not None]
     grain = gcd(_DAY_US, *local, *_utc_offsets_us(partitions), *written)

@@ -8,6 +8,7 @@ UTC], date32, json as string in canonical form, vector as list<float32>.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.lib.canonical_json import JSONError, canonical_all
+from ml_assets.lib.validation import SHOWN_VALUES, shown_value
 
 BATCH_ROWS = 65_536
 """Rows of a batch: large enough for bulk paths, small enough to keep memory flat."""
@@ -181,21 +183,31 @@ def _fit(array: pa.Array, column: Column, contract: Contract) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     target = ARROW_TYPES[column.type]
-    if array.type != target:
+    nested = column.type == "json" and pa.types.is_nested(array.type)
+    if array.type != target and not nested:
         if not pa.types.is_null(array.type) and not _lossless(array.type, column.type):
-            raise _wrong_type(contract, column, array.type, "")
+            raise _wrong_type(contract, column, array.type, "", array.drop_null())
         try:
             array = _cast(array, target)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as fault:
-            raise _wrong_type(contract, column, array.type, str(fault)) from fault
+            raise _wrong_type(contract, column, array.type, str(fault), _unfit(array, target)) from fault
     if column.type == "json":
         try:
-            return pa.array(canonical_all(array.to_pylist()), pa.string())
-        except JSONError as fault:
+            return pa.array(canonical_all(array.to_pylist(maps_as_pydicts="strict")), pa.string())
+        except (JSONError, KeyError) as fault:
             raise ContractViolation(
                 f"{contract.asset}: column {column.name!r}: {fault}; mend or quarantine the rows. Nothing was written."
             ) from fault
     return array
+
+
+def _unfit(array: pa.Array, target: pa.DataType) -> Iterator[pa.Scalar]:
+    """Those values that cannot be cast."""
+    for n, value in enumerate(array):
+        try:
+            _cast(array.slice(n, 1), target)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            yield value
 
 
 def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:
@@ -229,13 +241,17 @@ def _is_list(given: pa.DataType) -> bool:
     return pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given)
 
 
-def _wrong_type(contract: Contract, column: Column, given: Any, detail: str) -> ContractViolation:
+def _wrong_type(
+    contract: Contract, column: Column, given: Any, detail: str, values: Iterable[pa.Scalar] = ()
+) -> ContractViolation:
+    """The refusal, with the first of the values unless the detail shows one."""
     naive = isinstance(given, pa.DataType) and pa.types.is_timestamp(given) and given.tz is None
     remedy = "state the time zone of the values, UTC for instance" if naive else "convert it upstream"
     reason = f" ({detail.splitlines()[0]})" if detail else ""
+    shown = ", ".join(shown_value(value.as_py()) for value in islice(values, SHOWN_VALUES))
     return ContractViolation(
-        f"{contract.asset}: column {column.name!r} is {given} and does not fit {column.type}{reason}: "
-        f"{remedy}. Nothing was written."
+        f"{contract.asset}: column {column.name!r} is {given} and does not fit {column.type}{reason}"
+        f"{f'; it holds {shown}' if shown else ''}: {remedy}. Nothing was written."
     )
 
 

@@ -40,7 +40,8 @@ def inferred_contract(
             an integer column is one where pandas has made floats of it because of nulls.
 
     Raises:
-        ContractViolation: a column's type has no place in a table, or the metadata names no column.
+        ContractViolation: a column's type has no place in a table or, for want of values, is not known, or the
+            metadata names no column.
     """
     given = {name: _plain(metadata[name]) for name in _KNOWN if name in metadata}
     key = _names(given.get("key"))
@@ -118,8 +119,10 @@ def _fields(asset: str, data: Any) -> list[pa.Field]:
 
 def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
     """A DataFrame's column as Arrow sees it; dictionaries need not look alike, they are JSON."""
-    if values.dtype == object and isinstance(next(iter(values.dropna()), None), dict):
-        return pa.field(name, pa.struct([]))
+    if values.dtype == object:
+        first = next(iter(values.dropna()), None)
+        if isinstance(next(iter(first), None) if isinstance(first, list) else first, dict):
+            return pa.field(name, pa.struct([]))
     try:
         return pa.field(name, pa.array(values, from_pandas=True).type)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as fault:
@@ -131,8 +134,13 @@ def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
 
 def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nullable: bool) -> Column:
     before = last.by_name.get(field.name) if last else None
-    kind = _logical(asset, field)
     without_values = pa.types.is_null(field.type)
+    if without_values and not before:
+        raise ContractViolation(
+            f"{asset}: column {field.name!r} has no values and no type, so it cannot be known what the table is to "
+            f"hold: give it a type (a dtype in pandas), or name it in the metadata '{_SCHEMA}'. Nothing was written."
+        )
+    kind = before.type if before and without_values else _logical(asset, field)
     made_float = kind == "float64" and hasattr(data, "dtypes")
     if before and (without_values or (made_float and before.type == "int64")):
         return Column(field.name, before.type, nullable, dimension=before.dimension)
@@ -160,7 +168,7 @@ def _logical(asset: str, field: pa.Field) -> ColumnType:
         "bool": pa.types.is_boolean,
         "timestamp": pa.types.is_timestamp,
         "date": pa.types.is_date,
-        "json": pa.types.is_struct,
+        "json": _is_document,
         "vector": lambda t: (
             (pa.types.is_list(t) or pa.types.is_fixed_size_list(t) or pa.types.is_large_list(t))
             and pa.types.is_floating(t.value_type)
@@ -169,12 +177,17 @@ def _logical(asset: str, field: pa.Field) -> ColumnType:
     for logical, fits in checks.items():
         if fits(kind):
             return logical
-    if pa.types.is_null(kind):
-        return "string"
     raise ContractViolation(
         f"{asset}: column {field.name!r} is {field.type}, which no store can hold; convert it to text, number, bool, "
         "timestamp, date, JSON text or a list of floats."
     )
+
+
+def _is_document(kind: pa.DataType) -> bool:
+    """Structs, maps, and lists of them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_document(kind.value_type)
+    return pa.types.is_struct(kind) or pa.types.is_map(kind)
 
 
 def _dimension(field: pa.Field, data: Any) -> int | None:

@@ -366,7 +366,8 @@ class _Checker:
         for bucket, rows, size, total, *broken in self._connection.execute(self._statement).fetchall():
             for check, count in zip(self._checks, broken, strict=True):
                 if count:
-                    self._refuse(check)
+                    # A full chunk need not be the last one; those before it kept every demand.
+                    self._refuse(check, more=len(chunk) == _CHUNK_BATCHES)
             held = self.buckets.get(bucket, EMPTY)
             both = add_hashes([held.content_hash, hash_text(int(total))])
             self.buckets[bucket] = PartitionState(held.rows + rows, held.bytes + int(size), both)
@@ -485,14 +486,14 @@ class _Checker:
                 fixed += {"bool": 1, "date": 4}.get(column.type, 8)
         return " + ".join([f"count(*) * {fixed}", *sizes])
 
-    def _refuse(self, check: Any) -> None:
+    def _refuse(self, check: Any, more: bool) -> None:
         """Raise for the first check that fails, with its first values."""
         name = quote_identifier(check.column)
         count = self._connection.execute(f"SELECT count(*) FROM chunk WHERE {check.broken}").fetchall()[0][0]
         values = self._connection.execute(
             f"SELECT DISTINCT {name} FROM chunk WHERE {check.broken} ORDER BY 1 LIMIT 3"
         ).fetchall()
-        raise ContractViolation(refusal(self.contract, check, count, [value for (value,) in values]))
+        raise ContractViolation(refusal(self.contract, check, count, [value for (value,) in values], more))
 
 
 def _doubled(hashes: "np.ndarray") -> "np.ndarray":

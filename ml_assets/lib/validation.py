@@ -15,7 +15,8 @@ from ml_assets.lib.sql import quote_identifier, quote_literal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
-_SHOWN_VALUES = 3
+SHOWN_VALUES = 3
+"""Offending values that a sentence shows."""
 
 
 def micros(moment: datetime) -> int:
@@ -163,16 +164,19 @@ def _column_checks(contract: Contract, column: Column, limits: Limits) -> Iterat
             yield Check(column.name, f"{squares} > {limits.vector_length**2!r}", told)
 
 
-def refusal(contract: Contract, check: Check, count: int, values: Sequence[object]) -> str:
-    """The sentence for rows that break a demand."""
-    shown = ", ".join(_shown(value) for value in values[:_SHOWN_VALUES])
-    rows = "1 row" if count == 1 else f"{count:,} rows"
+def refusal(
+    contract: Contract, check: Check, count: int, values: Sequence[object], more: bool = False
+) -> str:
+    """The sentence for rows that break a demand; `more` if rows that were not looked at may break it, too."""
+    shown = ", ".join(shown_value(value) for value in values[:SHOWN_VALUES])
+    rows = f"{'at least ' if more else ''}{count:,} {'row' if count == 1 else 'rows'}"
     return (
         f"{contract.asset}: column {check.column!r} holds {shown} in {rows}, {check.sentence}: "
         "mend or quarantine them upstream, or change the contract. Nothing was written."
     )
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
+    """A value as sentences show it."""
     text = value.isoformat() if isinstance(value, datetime) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

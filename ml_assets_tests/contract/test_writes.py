@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import dagster as dg
 import psutil
 import pyarrow as pa
 import pytest
@@ -49,7 +50,10 @@ def test_an_empty_result_empties_the_partition(case, row):
     [
         (lambda table: table.drop_columns(["amount"]), "misses 'amount'"),
         (lambda table: table.append_column("odd", pa.array([1] * table.num_rows)), "does not know 'odd'"),
-        (lambda table: table.set_column(4, "amount", pa.array(["x"] * table.num_rows)), "'amount' is string"),
+        (
+            lambda table: table.set_column(4, "amount", pa.array(["x"] * table.num_rows)),
+            "'amount' is string and does not fit float64; it holds 'x'",
+        ),
     ],
 )
 def test_wrong_columns_are_refused_and_old_rows_stay(case, row, change, words):
@@ -58,6 +62,21 @@ def test_wrong_columns_are_refused_and_old_rows_stay(case, row, change, words):
         case.write(change(case.table(row("new"))))
     assert words in str(caught.value)
     assert case.ids() == ["old"]
+
+
+@pytest.mark.parametrize("case", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("partition_column", [None, "happened_at"])
+def test_partitions_that_are_not_of_time_are_refused(case, row, partition_column):
+    case.change(partition_column=partition_column)
+
+    @dg.asset(key=case.key, io_manager_key="io", partitions_def=dg.StaticPartitionsDefinition(["eu", "us"]))
+    def table():
+        return case.table(row("one"))
+
+    with pytest.raises(
+        TypeError, match="sqlite/events has partitions of StaticPartitionsDefinition, and only"
+    ):
+        dg.materialize([table], resources={"io": case.manager}, partition_key="eu", instance=case.instance)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Rows beyond what is kept in memory are checked and given back like the others."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +24,8 @@ def kept(request, monkeypatch):
         monkeypatch.setattr(staging, "_CHUNK_BATCHES", 1)
 
 
-def batches(ids: list[str]) -> pa.RecordBatchReader:
-    rows = pa.table({"id": ids, "n": list(range(len(ids)))})
+def batches(ids: list[str], n: int | None = None) -> pa.RecordBatchReader:
+    rows = pa.table({"id": ids, "n": list(range(len(ids))) if n is None else [n] * len(ids)})
     return pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches(max_chunksize=300))
 
 
@@ -53,6 +54,39 @@ def test_large_batches_are_checked_by_themselves():
     rows = pa.record_batch({"id": ["x" * 2**20] * 40, "n": [1] * 40})
     chunks = list(staging._chunks(iter([rows] * 4)))
     assert [len(chunk) for chunk in chunks] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (pa.array(["x", None, "y", "z", "w"]), "is string and does not fit int64; it holds 'x', 'y', 'z': "),
+        (
+            pa.array([1.0, 2.5, None, 3.5]),
+            "is double and does not fit int64 (.*); it holds 2.5, 3.5: convert",
+        ),
+        (pa.array([True]), "is bool and does not fit int64; it holds True: convert it upstream"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_the_first_values_that_do_not_fit(given, told):
+    rows = pa.table({"id": [str(n) for n in range(len(given))], "n": given})
+    with pytest.raises(ContractViolation) as caught:
+        stage(rows, CONTRACT, Limits(""))
+    assert re.search(re.escape(told).replace(r"\.\*", ".*"), str(caught.value))
+
+
+def test_a_count_of_a_part_of_the_rows_says_so(monkeypatch):
+    monkeypatch.setattr(staging, "_CHUNK_BATCHES", 1)
+    for ids, told in ((["a"] * 300 + ["b"] * 300, "at least 300 rows"), (["a"], "at least 1 row,")):
+        with pytest.raises(ContractViolation, match=f"column 'n' holds 7 in {told}"):
+            stage(batches(ids, n=7), small(), Limits(""))
+    monkeypatch.setattr(staging, "_CHUNK_BATCHES", 4)
+    with pytest.raises(ContractViolation, match="column 'n' holds 7 in 600 rows,"):
+        stage(batches(["a"] * 300 + ["b"] * 300, n=7), small(), Limits(""))
+
+
+def small() -> Contract:
+    """Numbers up to 6 and no key."""
+    return Contract("duckdb/t", "", (Column("id", "string"), Column("n", "int64", maximum=6)), ())
 
 
 @pytest.mark.parametrize("distance", [1, 700, 4_000])
