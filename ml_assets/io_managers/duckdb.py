@@ -72,7 +72,11 @@ class DuckLakeIOManager(TableIOManager):
             obj.committed()
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
-        with self.lake.get_connection(write=True) as connection, writing(self.lake, contract):
+        with (
+            self.lake.get_connection(write=True) as connection,
+            writing(self.lake, contract),
+            self.lake.limit(connection, write=True, what=f"writing {contract.asset}"),
+        ):
             return write(connection, contract, staged)
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
@@ -168,8 +172,12 @@ def write(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "
 def _is_conflict(fault: BaseException) -> bool:
     import duckdb
 
-    # A full disk ends a commit by the same exception.
-    return isinstance(fault, duckdb.TransactionException) and "conflict" in str(fault).lower()
+    # A full disk ends a commit by the same exception. DuckLake tries a commit again itself when others commit to
+    # other tables meanwhile, and says so, and not that it was a conflict, when it gives up.
+    marks = ("conflict", "exceeded the maximum retry count")
+    return isinstance(fault, duckdb.TransactionException) and any(
+        mark in str(fault).lower() for mark in marks
+    )
 
 
 def _write_once(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:

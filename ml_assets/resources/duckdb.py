@@ -44,6 +44,7 @@ CATALOG_DATABASE = "lake"
 METADATA = "__ducklake_metadata_lake"
 """Name under which DuckLake attaches the catalog's own tables."""
 
+_INTERRUPT_EVERY_S = 0.02
 SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
 
@@ -136,27 +137,33 @@ class DuckLakeResource(DuckDBResource):
         return connection
 
     @contextmanager
-    def limit(self, connection: "duckdb.DuckDBPyConnection", write: bool = False) -> Iterator[None]:
+    def limit(
+        self, connection: "duckdb.DuckDBPyConnection", write: bool = False, what: str = "a DuckDB statement"
+    ) -> Iterator[None]:
         """Interrupt what runs on the connection if the block takes longer than the time-out.
 
         DuckDB has no statement time-out of its own; put each long statement into such a block.
 
         Args:
             write: use the time-out of bulk writes instead of that of queries.
+            what: what the block does, for the sentence.
 
         Raises:
             TimeoutError: the block was interrupted.
         """
         seconds = self.write_timeout_s if write else self.query_timeout_s
-        expired = threading.Event()
+        expired, done = threading.Event(), threading.Event()
 
-        def interrupt() -> None:
+        def watch() -> None:
+            if done.wait(seconds):
+                return
             expired.set()
-            connection.interrupt()
+            # Again and again, since between two statements nobody hears it.
+            while not done.wait(_INTERRUPT_EVERY_S):
+                connection.interrupt()
 
-        timer = threading.Timer(seconds, interrupt)
-        timer.daemon = True
-        timer.start()
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             yield
         except Exception as fault:
@@ -165,11 +172,11 @@ class DuckLakeResource(DuckDBResource):
                 raise
             name = "WRITE" if write else "QUERY"
             raise TimeoutError(
-                f"a DuckDB statement took longer than {seconds:g} s: "
-                f"narrow it, or raise ML_ASSETS_{name}_TIMEOUT_S."
+                f"{what} took longer than {seconds:g} s: narrow it, or raise ML_ASSETS_{name}_TIMEOUT_S."
             ) from fault
         finally:
-            timer.cancel()
+            done.set()
+            watcher.join()
 
     def reader(
         self,

@@ -9,10 +9,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import TABLES, Column
+from ml_assets.io_managers import duckdb as duckdb_io
 from ml_assets.lib.arrow_types import arrow_schema
 from ml_assets.lib.conflicts import TRIES, WriteBusy
 from ml_assets.lib.staging import Staged, stage
@@ -203,6 +206,37 @@ def test_conflicts_in_the_lake_are_tried_again_and_then_reported(case, row, dist
             {"id": "gone", "count": 3},
             {"id": "old", "count": 5},
         ]
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_a_commit_that_ducklake_gives_up_is_a_conflict(case):
+    """It says that it tried too often, since others committed to other tables meanwhile, and names no conflict."""
+    lake = case.manager.lake
+    with lake.get_connection(write=True) as one, lake.get_connection(write=True) as two:
+        one.execute("CREATE TABLE features.a (x INT); CREATE TABLE features.b (x INT)")
+        two.execute("SET ducklake_max_retry_count = 1")
+        one.execute("BEGIN; INSERT INTO features.a VALUES (1)")
+        two.execute("BEGIN; INSERT INTO features.b VALUES (1)")
+        one.execute("COMMIT")
+        with pytest.raises(duckdb.TransactionException, match="Exceeded the maximum retry count") as caught:
+            two.execute("COMMIT")
+    assert duckdb_io._is_conflict(caught.value)
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_a_write_that_takes_too_long_ends_and_leaves_the_old_rows(case):
+    case.change(columns=(Column("amount", "float64"),), key=(), partition_column=None)
+    case.write(pa.table({"amount": [-1.0]}), first=None)
+    hasty = duckdb_io.DuckLakeIOManager(lake=case.manager.lake.model_copy(update={"write_timeout_s": 0.1}))
+    amounts = pa.array(np.random.default_rng(0).random(12_000_000))
+    with (
+        stage(pa.table({"amount": amounts}), case.contract, hasty.limits) as staged,
+        pytest.raises(
+            TimeoutError, match=r"writing duckdb/events took longer than 0\.1 s.*ML_ASSETS_WRITE_TIMEOUT"
+        ),
+    ):
+        hasty._write(case.contract, staged)
+    assert case.read()["amount"].to_pylist() == [-1.0]
 
 
 @pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)
