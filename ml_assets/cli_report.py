@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,9 @@ from ml_assets.pipeline import Progress as Told
 from ml_assets.pipeline import Report
 from ml_assets.recovery import Recovery
 from ml_assets.settings import Settings
+
+_SHOWN = 10
+"""Files left alone that are shown, at most."""
 
 STATE_STYLE = {"healthy": "green", "busy": "yellow", "down": "bold red"}
 
@@ -95,6 +99,12 @@ def print_refresh(report: Report) -> None:
     console.print(table)
     days = f"{_count(report.days, 'day')} rebuilt" if report.days else "no day touched"
     console.print(f"{days}, {_count(report.runs, 'run')}, {report.seconds:.1f} s")
+    if report.left_alone:
+        console.print(f"{_count(report.left_alone, 'file')} left alone:")
+    for path, why in islice(report.left_alone.items(), _SHOWN):
+        console.print(Text(f"  {path}: {why}"))
+    if len(report.left_alone) > _SHOWN:
+        console.print("  ... `ml-assets refresh --json` names all")
 
 
 def _count(things: Sized, name: str) -> str:

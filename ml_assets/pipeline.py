@@ -25,12 +25,14 @@ class Report:
         streams: per stream, rows read = loaded + superseded + quarantined.
         days: days that were rebuilt, ISO dates.
         runs: Dagster run ids.
+        left_alone: reason by path for files that were not read.
         phases: wall time in seconds by phase.
     """
 
     streams: dict[str, dict[str, int]] = field(default_factory=dict)
     days: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    left_alone: dict[str, str] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -40,7 +42,13 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The form of `ml-assets refresh --json`."""
-        return {"streams": self.streams, "days": self.days, "runs": self.runs, "seconds": self.seconds}
+        return {
+            "streams": self.streams,
+            "days": self.days,
+            "runs": self.runs,
+            "left_alone": self.left_alone,
+            "seconds": self.seconds,
+        }
 
 
 def run_demo(settings: Settings, progress: Progress) -> Report:
@@ -87,6 +95,7 @@ def refresh_graph(settings: Settings, progress: Progress, report: Report | None 
     report.streams = refresher.account(ingests)
     report.days = [day.isoformat() for day in sorted(refresher.days)]
     report.runs = refresher.runs
+    report.left_alone = dict(sorted(refresher.left_alone.items()))
     return report
 
 

@@ -16,7 +16,7 @@ from ml_assets.defs.options import key
 from ml_assets.defs.raw.sensors import REQUESTED_BY
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.files import pending_files
-from ml_assets.lib.intake.sources import stream_listings
+from ml_assets.lib.intake.sources import left_alone, stream_listings
 from ml_assets.lib.intake.tracking import pending_runs
 from ml_assets.partitions import DayRange, bridge
 from ml_assets.resources.mlflow import MLflowResource
@@ -53,6 +53,7 @@ class Refresher:
         self._progress = progress
         self.days: set[date] = set()
         self.runs: list[str] = []
+        self.left_alone: dict[str, str] = {}
         built = [k for k in self._graph.toposorted_asset_keys if self._graph.get(k).is_executable]
         self.daily = [k for k in built if self._graph.get(k).partitions_def is not None]
         self.intake = [key(f"duckdb/intake_{stream}") for stream in STREAMS]
@@ -67,16 +68,19 @@ class Refresher:
         result = self.run("intake", chosen, {})
         found: list[str] = []
         for event in result.get_asset_materialization_events():
-            told = event.materialization.metadata.get("ingest_ids")
-            if isinstance(told, dg.JsonMetadataValue) and isinstance(told.value, list):
-                found += map(str, told.value)
+            told = {name: value.value for name, value in event.materialization.metadata.items()}
+            ids, skipped = told.get("ingest_ids"), told.get("left_alone")
+            found += map(str, ids) if isinstance(ids, list) else ()
+            if isinstance(skipped, dict):
+                self.left_alone |= {path: str(why) for path, why in skipped.items()}
         return found
 
     def pending(self) -> dict[str, int]:
-        """New or changed files and runs by stream, for the streams that have any."""
+        """New or changed files and runs by stream, for the streams that have any; notes what is left alone."""
         found = {}
         for stream in STREAMS:
             listings = stream_listings(stream, self._settings.landing, self._settings.sources)
+            self.left_alone |= left_alone(stream, {root: each.skipped for root, each in listings.items()})
             files = [pending_files(stream, each, self._postgres, root) for root, each in listings.items()]
             found[stream] = sum(map(len, files))
         if self._mlflow.database is None or self._mlflow.database.exists():

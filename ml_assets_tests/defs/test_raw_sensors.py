@@ -105,6 +105,27 @@ def test_landing(tick):
     assert tables == {"intake_runs"}
 
 
+def test_what_is_left_alone_is_told(tick):
+    tick.put("runs", "notes.txt", RUN)
+    why = "its name ends in none of .jsonl, .csv, .parquet (or these with .gz or .zst); rename it"
+    assert (
+        tick("landing_sensor") == f"no new files in the landing folders; 1 left alone: runs/notes.txt: {why}"
+    )
+
+
+def test_what_a_run_could_not_read_is_not_asked_for_before_it_changes(tick):
+    tick.put("runs", "a.jsonl", RUN)
+    assert isinstance(tick("landing_sensor"), list)
+    tick.run("landing_sensor", dg.DagsterRunStatus.SUCCESS)  # and the file is still new
+    why = "runs/a.jsonl: the last run could not read it; its intake tells why"
+    assert tick("landing_sensor") == f"no new files in the landing folders; 1 left alone: {why}"
+    assert tick("landing_sensor") == f"no new files in the landing folders; 1 left alone: {why}"
+    tick.put("runs", "a.jsonl", RUN, age_s=50)
+    assert isinstance(tick("landing_sensor"), list)
+    tick.run("landing_sensor", dg.DagsterRunStatus.CANCELED)
+    assert isinstance(tick("landing_sensor"), list)
+
+
 def test_a_retry_is_seen_though_no_file_has_changed(tick):
     tick.put("runs", "a.jsonl", {**RUN, "status": "done"})
     tick.take_in("runs")

@@ -55,3 +55,16 @@ def test_a_table_built_by_other_logic_is_rebuilt_on_its_days(refresher):
     built(refresher, FEATURES, "2026-03-01", version="before")
     assert refresher.outdated() == {FEATURES}
     assert refresher.stale_days() == {date(2026, 3, 1)}
+
+
+def test_files_that_are_left_alone_are_noted(settings):
+    (settings.landing / "runs").mkdir(parents=True)
+    (settings.landing / "runs" / "a.jsonl.partial").write_text("")
+    (settings.landing / "runs" / "closed").symlink_to(settings.landing)
+    with dg.DagsterInstance.ephemeral() as instance:
+        refresher = Refresher(settings, build_defs(settings), instance, lambda phase, done, total: None)
+        assert refresher.pending() == {}
+    assert refresher.left_alone == {
+        "runs/a.jsonl.partial": "unfinished by its name; rename it when it is complete",
+        "runs/closed": "a linked folder is not followed; put the files themselves here",
+    }

@@ -89,6 +89,7 @@ def land(home: Path) -> None:
 
     files = {
         "runs/r1.jsonl": README_RUN,
+        "runs/b.jsonl.tmp": "half a fi",
         "runs/more.jsonl": lines([*MORE_RUNS, BAD_RUN]),
         # The same run once more, as it was before it ended.
         "runs/early.jsonl": lines([{**MORE_RUNS[0], "status": "running", "completed_at": None}]),
@@ -153,12 +154,13 @@ def test_a_fresh_empty_home_refreshes(empty_refresh, home):
     seconds = empty_refresh.pop("seconds")
     assert seconds > 0
     streams = dict.fromkeys(("runs", "metrics", "performance", "predictions", "documents"), NOTHING)
-    assert empty_refresh == {"streams": streams, "days": [], "runs": []}
+    assert empty_refresh == {"streams": streams, "days": [], "runs": [], "left_alone": {}}
     assert (home / "dagster" / "dagster.yaml").exists()
 
 
 def test_refresh_counts_every_row(small):
-    assert set(small) == {"streams", "days", "runs", "seconds"}
+    assert set(small) == {"streams", "days", "runs", "left_alone", "seconds"}
+    assert small["left_alone"] == {"runs/b.jsonl.tmp": "unfinished by its name; rename it when it is complete"}
     assert small["streams"] == {
         "runs": {"read": 6, "loaded": 4, "superseded": 1, "quarantined": 1},
         "metrics": {"read": 5, "loaded": 5, "superseded": 0, "quarantined": 0},

@@ -591,7 +591,7 @@ def test_a_small_packed_file_is_unpacked_piece_by_piece(tmp_path):
     path = tmp_path / "a.gz"
     content = os.urandom(1_000) + b"\n" * (5 << 20) + b"end"
     path.write_bytes(gzip.compress(content) + gzip.compress(b"more") + gzip.compress(b"\n" * (3 << 20)))
-    pieces = list(splitter.unpacked(path, "gzip"))
+    pieces = [piece for piece in splitter.unpacked(path, "gzip") if isinstance(piece, bytes)]
     assert b"".join(pieces) == content + b"more" + b"\n" * (3 << 20)
     assert max(map(len, pieces)) <= 1 << 20
 

@@ -2,9 +2,13 @@
 
 import gzip
 import json
+import multiprocessing
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -145,6 +149,56 @@ def test_unfinished_and_foreign_names_are_left_alone(room):
     assert report.rows_read == 0
     assert sorted(report.skipped) == ["a.jsonl.tmp", "b.csv.partial", "notes.txt"]
     assert "rename it" in report.skipped["notes.txt"]
+
+
+def test_what_is_no_file_is_left_alone(room):
+    room.put("runs", "a.jsonl", lines(RUN))
+    folder = room.landing("runs")
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "self.jsonl").symlink_to("self.jsonl")
+    report = room.take_in("runs")
+    assert report.rows_read == 1
+    assert report.skipped == {
+        "pipe.jsonl": "a pipe, socket or device is not read; write a file here",
+        "self.jsonl": "cannot be read (Too many levels of symbolic links); check its permissions",
+    }
+
+
+def test_what_may_not_be_read_is_told_and_asks_for_nothing():
+    with TemporaryDirectory() as name:  # that of pytest is closed to others
+        folder = Path(name)
+        (folder / "closed").mkdir()
+        for path in (folder / "a.jsonl", folder / "closed" / "b.jsonl"):
+            path.write_text(lines(RUN))
+        folder.chmod(0o755)
+        (folder / "a.jsonl").chmod(0)
+        (folder / "closed").chmod(0)
+        told = as_nobody(list_files, folder)
+        (folder / "closed").chmod(0o755)
+    why = "cannot be read (Permission denied); check its permissions"
+    assert (told.files, told.skipped) == ([], {"a.jsonl": why, "closed": why})
+
+
+def as_nobody(function, *arguments):
+    """Call it without root's rights, if the tests have them."""
+    if os.geteuid():
+        return function(*arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _become_nobody) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _become_nobody() -> None:
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def test_a_time_in_the_future_tells_nothing_so_growth_is_waited_for(room):
+    path = room.put("runs", "a.jsonl", lines(RUN))
+    soon = time.time() + 3_600
+    os.utime(path, (soon, soon))
+    before = time.time()
+    assert room.take_in("runs").rows_read == 1
+    assert time.time() - before >= 1.0
 
 
 def test_a_file_that_grows_while_it_is_read_is_left_for_the_next_time(room):

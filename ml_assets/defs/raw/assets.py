@@ -1,5 +1,6 @@
 """The assets of the raw room: landing folders and MLflow (external), intake, raw."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +12,8 @@ from ml_assets.io_managers.duckdb import make_tables
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
 from ml_assets.lib.intake.raw import following_days, raw_inputs, raw_query, settle, touch
-from ml_assets.lib.intake.sources import list_source, sources
+from ml_assets.lib.intake.sources import left_alone, stream_inputs
 from ml_assets.lib.intake.tracking import take_in_mlflow
 from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
 from ml_assets.lib.query import Query
@@ -35,7 +35,7 @@ LESSONS = {
 LAKE_TABLES = [c for c in TABLES.values() if c.store == "duckdb" and c.schema != "intake"]
 """A team without metrics or predictions has these tables too, empty: queries join them."""
 
-_SHOWN = 10
+_SHOWN = 100
 
 
 def external_assets(settings: Settings) -> list[dg.AssetSpec]:
@@ -93,21 +93,20 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         make_tables(lake, LAKE_TABLES)
         bounds = Bounds(settings.partitions_start, datetime.now(UTC))
-        listing = list_files(settings.landing / stream.name)
-        reports = [take_in_files(stream.name, listing, lake, postgres, bounds)]
-        for source in sources(stream.name, settings.sources):
-            listing = list_source(source, settings.landing)
-            reports.append(take_in_files(stream.name, listing, lake, postgres, bounds, source))
+        reports = {
+            root: take_in_files(stream.name, listing, lake, postgres, bounds, source)
+            for root, source, listing in stream_inputs(stream.name, settings.landing, settings.sources)
+        }
         if stream.from_mlflow and (mlflow.database is None or mlflow.database.exists()):
             root = redact_url(mlflow.tracking_uri())
-            reports.append(take_in_mlflow(stream.name, mlflow.client(), root, lake, postgres, bounds))
-        return dg.MaterializeResult(metadata=_told(reports))
+            reports[root] = take_in_mlflow(stream.name, mlflow.client(), root, lake, postgres, bounds)
+        skipped = left_alone(stream.name, {root: report.skipped for root, report in reports.items()})
+        return dg.MaterializeResult(metadata=_told(list(reports.values()), skipped))
 
     return intake
 
 
-def _told(reports: list[IntakeReport]) -> dict[str, Any]:
-    skipped = {place: why for report in reports for place, why in report.skipped.items()}
+def _told(reports: list[IntakeReport], skipped: Mapping[str, str]) -> dict[str, Any]:
     days = sorted({day for report in reports for day in report.days} - {ledger.WHOLE})
     told: dict[str, Any] = {
         "rows_read": sum(report.rows_read for report in reports),
@@ -121,8 +120,7 @@ def _told(reports: list[IntakeReport]) -> dict[str, Any]:
     if days:
         told |= {"first_day": days[0].isoformat(), "last_day": days[-1].isoformat()}
     if skipped:
-        lines = [f"- `{place}`: {why}" for place, why in sorted(skipped.items())[:_SHOWN]]
-        told["left_alone"] = dg.MetadataValue.md("\n".join([f"{len(skipped)} in all", *lines]))
+        told |= {"files_left_alone": len(skipped), "left_alone": dict(sorted(skipped.items())[:_SHOWN])}
     return told
 
 

@@ -17,7 +17,7 @@ from ml_assets.contracts import STREAMS
 from ml_assets.defs.options import key
 from ml_assets.lib.intake import landing, ledger
 from ml_assets.lib.intake.files import pending_files
-from ml_assets.lib.intake.sources import stream_listings
+from ml_assets.lib.intake.sources import left_alone, stream_listings
 from ml_assets.lib.intake.tracking import pending_runs
 from ml_assets.partitions import bridge
 from ml_assets.resources.mlflow import MLflowResource
@@ -42,6 +42,7 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _REMEMBERED = 10
+_SHOWN = 5
 
 
 def landing_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -59,13 +60,17 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
         seen = json.loads(context.cursor or "{}")
         again = _to_be_read_again(postgres)
+        done = _last_succeeded(context.instance, "landing_sensor")
         clean: dict[str, str] = {}
+        asked: dict[str, str] = {}
         fresh: dict[str, int] = {}
+        skipped: dict[str, str] = {}
         writing = 0
         for name in STREAMS:
             listings = stream_listings(name, settings.landing, settings.sources)
-            state = _state(listings.values())
-            if seen.get(name) == state and name not in again:
+            skipped |= left_alone(name, {root: each.skipped for root, each in listings.items()})
+            state = _state(file for each in listings.values() for file in each.files)
+            if seen.get("clean", {}).get(name) == state and name not in again:
                 clean[name] = state
                 continue
             pending = [
@@ -74,22 +79,36 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
             quiet = [file for file in pending if landing.quiet(file, time.time())]
             writing += len(pending) - len(quiet)
             if quiet:
-                fresh[name] = len(quiet)
+                asked[name] = _state(quiet)
+                if done and seen.get("asked", {}).get(name) == asked[name] and name not in again:
+                    # It would not fare better before something changes.
+                    why = "the last run could not read it; its intake tells why"
+                    skipped |= {f"{name}/{file.unit}": why for file in quiet}
+                else:
+                    fresh[name] = len(quiet)
             elif not pending:
                 clean[name] = state
+        cursor = json.dumps({"clean": clean, "asked": asked})
         if not fresh:
             told = f"; {writing} still being written" if writing else ""
-            return dg.SensorResult(
-                skip_reason=f"no new files in the landing folders{told}", cursor=json.dumps(clean)
-            )
-        return dg.SensorResult([_intake_request("landing_sensor", fresh)], cursor=json.dumps(clean))
+            if skipped:
+                shown = [f"{path}: {why}" for path, why in sorted(skipped.items())[:_SHOWN]]
+                told += f"; {len(skipped)} left alone: {'. '.join(shown)}"
+            return dg.SensorResult(skip_reason=f"no new files in the landing folders{told}", cursor=cursor)
+        return dg.SensorResult([_intake_request("landing_sensor", fresh)], cursor=cursor)
 
     return sensor
 
 
-def _state(listings: Iterable[landing.Listing]) -> str:
+def _last_succeeded(instance: dg.DagsterInstance, sensor: str) -> bool:
+    """Whether the last run that the sensor asked for did what it was to do."""
+    records = instance.get_run_records(dg.RunsFilter(tags={REQUESTED_BY: sensor}), limit=1)
+    return bool(records) and records[0].dagster_run.status == dg.DagsterRunStatus.SUCCESS
+
+
+def _state(files: Iterable[landing.LandingFile]) -> str:
     """A hash that changes when a file comes, goes or changes."""
-    lines = "\n".join(f"{file.path}\t{file.fingerprint}" for listing in listings for file in listing.files)
+    lines = "\n".join(f"{file.path}\t{file.fingerprint}" for file in files)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -199,7 +199,7 @@ class _Files:
 
     def _content_hash(self, file: LandingFile, sha256: str) -> str:
         if self._source:
-            return self._source.content_hash(sha256)
+            return self._source.content_hash(sha256, file.unit)
         self._misread |= landing.misread_hashes(sha256, file.format, file.compression)
         return landing.content_hash(sha256, file.format, file.compression)
 

@@ -3,12 +3,14 @@
 What belongs here: names, sizes, times and hashes of files. What is in them is splitter.py's business.
 """
 
+import errno
 import hashlib
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal
 
 FileFormat = Literal["jsonl", "csv", "parquet", "foreign"]
@@ -88,39 +90,52 @@ def unreadable(fault: OSError) -> str:
     return f"cannot be read ({fault.strerror or fault}); check its permissions"
 
 
-def unit_name(path: Path, folder: Path) -> str:
-    """The path below the folder as text that every store can hold, whatever bytes the name consists of."""
-    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+def unit_name(path: Path) -> str:
+    """The path as text that every store can hold, whatever bytes the name consists of."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def list_files(folder: Path) -> Listing:
     """Every file below a stream's folder, in order of path. A folder that is not there is empty."""
     listing = Listing()
     inside = folder.resolve()
-    for root, folders, names in os.walk(folder):
+
+    def not_looked_into(fault: OSError) -> None:
+        if not isinstance(fault, FileNotFoundError):
+            listing.skipped[unit_name(Path(fault.filename).relative_to(folder))] = unreadable(fault)
+
+    for root, folders, names in os.walk(folder, onerror=not_looked_into):
         for name in [n for n in folders if n.startswith(".") or (Path(root) / n).is_symlink()]:
             folders.remove(name)
             if not name.startswith("."):
-                unit = unit_name(Path(root) / name, folder)
+                unit = unit_name((Path(root) / name).relative_to(folder))
                 listing.skipped[unit] = "a linked folder is not followed; put the files themselves here"
         folders.sort()
         for name in sorted(names):
             if not name.startswith("."):
-                _look_at(Path(root) / name, folder, inside, listing)
+                path = Path(root) / name
+                unit = unit_name(path.relative_to(folder))
+                look_at(path, unit, listing, inside if path.is_symlink() else None)
     return listing
 
 
-def _look_at(path: Path, folder: Path, inside: Path, listing: Listing) -> None:
-    unit = unit_name(path, folder)
+def look_at(path: Path, unit: str, listing: Listing, inside: Path | None, version: str = "") -> None:
+    """Put a file on the list, or the reason why it is left alone.
+
+    Args:
+        inside: folder that the file has to lie in; None if that is known.
+        version: of the query that reads it; "" for a landing file.
+    """
     if path.name.endswith(UNFINISHED):
         listing.skipped[unit] = "unfinished by its name; rename it when it is complete"
         return
-    known = file_format(path.name)
+    known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path.name)
     if known is None:
         endings = ", ".join(FORMATS)
         listing.skipped[unit] = f"its name ends in none of {endings} (or these with .gz or .zst); rename it"
         return
-    if path.is_symlink() and not path.resolve().is_relative_to(inside):
+    # Path.resolve raises for a link that leads to itself.
+    if inside is not None and not Path(os.path.realpath(path)).is_relative_to(inside):
         listing.skipped[unit] = "a link that leads out of the landing folder is refused; copy the file here"
         return
     try:
@@ -128,7 +143,17 @@ def _look_at(path: Path, folder: Path, inside: Path, listing: Listing) -> None:
     except FileNotFoundError:  # removed since the folder was read, or a link to nothing
         listing.skipped[unit] = "gone before it could be read"
         return
-    listing.files.append(LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, *known))
+    except OSError as fault:
+        listing.skipped[unit] = unreadable(fault)
+        return
+    if not S_ISREG(stat.st_mode):
+        # Opening a pipe would wait for a writer.
+        listing.skipped[unit] = "a pipe, socket or device is not read; write a file here"
+    elif not os.access(path, os.R_OK):
+        listing.skipped[unit] = unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    else:
+        file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, *known, version=version)
+        listing.files.append(file)
 
 
 def quiet(file: LandingFile, now: float) -> bool:
@@ -138,11 +163,14 @@ def quiet(file: LandingFile, now: float) -> bool:
 
 
 def wait_until_quiet(files: list[LandingFile]) -> None:
-    """Wait, at most `QUIET_S`, until the youngest file would be quiet if nobody writes to it."""
+    """Wait, at most `QUIET_S`, until the youngest file would be quiet if nobody writes to it.
+
+    A time in the future tells nothing: whether such a file grows is seen after `QUIET_S`.
+    """
     now = time.time()
-    ages = [now - file.mtime_ns / 1e9 for file in files if not quiet(file, now)]
-    if ages:
-        time.sleep(QUIET_S - min(ages))
+    youngest = min((max(0.0, now - file.mtime_ns / 1e9) for file in files), default=QUIET_S)
+    if youngest < QUIET_S:
+        time.sleep(QUIET_S - youngest)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

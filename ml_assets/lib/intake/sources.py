@@ -12,15 +12,15 @@ and text of the query, so a changed query reads its files again.
 
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from stat import S_ISREG
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
-from ml_assets.lib.intake.landing import LandingFile, Listing, list_files, unit_name
+from ml_assets.lib.intake.landing import Listing, list_files, look_at, unit_name
 from ml_assets.settings import SQL_DIR
 
 FOLDER = SQL_DIR / "duckdb" / "sources"
@@ -28,8 +28,20 @@ FOLDER = SQL_DIR / "duckdb" / "sources"
 _HEADER = re.compile(r"^--\s*(stream|glob)\s*:\s*(\S.*?)\s*$", re.MULTILINE)
 
 
+REFUSED = "sql/duckdb/sources"
+"""Stands for the root of files that are no sources."""
+
+
 class SourceError(Refusal):
-    """A source's file is not one. One sentence: which file, what is wrong, the way out."""
+    """A source's file is not one. One sentence: which file, what is wrong, the way out.
+
+    Args:
+        stream: that the file names.
+    """
+
+    def __init__(self, told: str, stream: str | None = None) -> None:
+        super().__init__(told)
+        self.stream = stream
 
 
 @dataclass(frozen=True)
@@ -58,9 +70,10 @@ class Source:
         """Changes with the query."""
         return hashlib.sha256(self.sql.encode()).hexdigest()[:12]
 
-    def content_hash(self, file_hash: str) -> str:
-        """Hash of a file as this query reads it."""
-        return hashlib.sha256(f"{self.name}\0{self.version}\0{file_hash}".encode()).hexdigest()
+    def content_hash(self, file_hash: str, unit: str) -> str:
+        """Hash of a file as this query reads it; its name belongs to it where the query looks at it."""
+        name = unit if "filename" in self.sql.lower() else ""
+        return hashlib.sha256(f"{self.name}\0{self.version}\0{name}\0{file_hash}".encode()).hexdigest()
 
 
 def read_source(path: Path) -> Source:
@@ -69,67 +82,108 @@ def read_source(path: Path) -> Source:
     Raises:
         SourceError: the header names no stream or no glob, or the query does not use $file.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise SourceError(f"{path.name} cannot be read ({fault}); save it as UTF-8") from None
     header = dict(_HEADER.findall(text))
     missing = [name for name in ("stream", "glob") if name not in header]
+    stream = header.get("stream", "")
     if missing:
-        raise SourceError(
-            f"{path.name} names no {missing[0]}; begin it with the comment '-- {missing[0]}: ...'"
-        )
-    if header["stream"] not in STREAMS:
-        streams = ", ".join(STREAMS)
-        raise SourceError(f"{path.name} names the stream {header['stream']!r}; name one of {streams}")
+        told = f"{path.name} names no {missing[0]}; begin it with the comment '-- {missing[0]}: ...'"
+        raise SourceError(told, stream)
+    if stream not in STREAMS:
+        raise SourceError(f"{path.name} names the stream {stream!r}; name one of {', '.join(STREAMS)}")
     if "$file" not in text:
-        raise SourceError(f"{path.name} does not use $file; read the file by read_csv($file) or the like")
-    return Source(path.stem, header["stream"], header["glob"], text.strip().rstrip(";"))
+        told = f"{path.name} does not use $file; read the file by read_csv($file) or the like"
+        raise SourceError(told, stream)
+    return Source(path.stem, stream, header["glob"], text.strip().rstrip(";"))
 
 
-def sources(stream: str, globs: Mapping[str, str], folder: Path = FOLDER) -> list[Source]:
-    """The sources of a stream, by name.
+def sources(
+    stream: str, globs: Mapping[str, str], folder: Path = FOLDER
+) -> tuple[list[Source], dict[str, str]]:
+    """The sources of a stream, by name; and by file why others are none, so that they stop nobody.
+
+    A file that names no stream is told of in every one.
 
     Args:
         globs: globs by source that take the place of those in the headers.
 
     Raises:
-        SourceError: as `read_source`.
+        SourceError: a glob is given for a source that is not there.
     """
-    found = [read_source(path) for path in sorted(folder.glob("*.sql"))]
-    return [Source(s.name, s.stream, globs.get(s.name, s.glob), s.sql) for s in found if s.stream == stream]
+    paths = {path.stem: path for path in sorted(folder.glob("*.sql"))}
+    for name in globs:
+        if name not in paths:
+            raise SourceError(
+                f"ML_ASSETS_SOURCES names {name!r}, but there is no {name}.sql in {REFUSED}; "
+                f"name one of {', '.join(paths)}"
+            )
+    found, refused = [], {}
+    for path in paths.values():
+        try:
+            source = read_source(path)
+        except SourceError as fault:
+            if fault.stream in (None, "", stream):
+                refused[path.name] = str(fault)
+            continue
+        if source.stream == stream:
+            found.append(replace(source, glob=globs.get(source.name, source.glob)))
+    return found, refused
 
 
 def list_source(source: Source, landing_folder: Path) -> Listing:
-    """The files under a source's glob, in order of path."""
+    """The files under a source's glob, in order of path.
+
+    A unit is the path below the landing folder, or the whole one of a file that lies elsewhere: were it shorter,
+    a file under another glob could take the place of this one.
+    """
     listing = Listing()
-    pattern = str(landing_folder / source.glob)  # an absolute glob takes the place of the folder
+    below = not Path(source.glob).is_absolute()
+    pattern = os.path.join(glob.escape(str(landing_folder)), source.glob) if below else source.glob  # noqa: PTH118
     for found in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute one
         path = Path(found)
-        unit = unit_name(path, fixed_part(pattern))
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            listing.skipped[unit] = "gone before it could be read"
+        if path.is_dir():
             continue
-        if S_ISREG(stat.st_mode):
-            file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, "foreign", version=source.version)
-            listing.files.append(file)
+        unit = unit_name(path.relative_to(landing_folder) if below else path)
+        look_at(path, unit, listing, landing_folder.resolve() if below else None, source.version)
     return listing
 
 
-def stream_listings(stream: str, landing_folder: Path, globs: Mapping[str, str]) -> dict[str, Listing]:
-    """All files that a stream is taken in from, by root: "" is its landing folder, others are sources.
+def stream_inputs(
+    stream: str, landing_folder: Path, globs: Mapping[str, str]
+) -> list[tuple[str, Source | None, Listing]]:
+    """All files that a stream is taken in from: root, query and files of its landing folder ("") and its sources.
 
     Args:
         landing_folder: the folder above the streams' own.
         globs: as in `sources`.
+
+    Raises:
+        SourceError: as `sources`.
     """
-    found = {"": list_files(landing_folder / stream)}
-    for source in sources(stream, globs):
-        found[source.root] = list_source(source, landing_folder)
-    return found
+    found, refused = sources(stream, globs)
+    return [
+        ("", None, list_files(landing_folder / stream)),
+        *((source.root, source, list_source(source, landing_folder)) for source in found),
+        (REFUSED, None, Listing(skipped=refused)),
+    ]
 
 
-def fixed_part(pattern: str) -> Path:
-    """The folder above the first part of a glob that is a pattern; a file's own folder if none is."""
-    parts = Path(pattern).parts[:-1]
-    fixed = next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return Path(*parts[:fixed])
+def stream_listings(stream: str, landing_folder: Path, globs: Mapping[str, str]) -> dict[str, Listing]:
+    """The listings of `stream_inputs` by root."""
+    return {root: listing for root, _, listing in stream_inputs(stream, landing_folder, globs)}
+
+
+def left_alone(stream: str, skipped: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Reason by path for what is left alone, of all roots of a stream.
+
+    Args:
+        skipped: by root.
+    """
+    return {
+        f"{root or stream}/{unit.removeprefix('/')}": why
+        for root, each in skipped.items()
+        for unit, why in each.items()
+    }
