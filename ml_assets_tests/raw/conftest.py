@@ -26,6 +26,7 @@ from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
 from ml_assets.lib.intake.landing import list_files
 from ml_assets.lib.intake.visit import IntakeReport
+from ml_assets.partitions import bridge
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 
@@ -103,6 +104,34 @@ class Room:
         with self.postgres.connect() as connection:
             return [day.isoformat() for day in ledger.due_days(connection, stream)]
 
+    def rebuild(self, stream: str) -> None:
+        """Rebuild the raw table on the days that are due and on no other, as its asset does."""
+        days = [date.fromisoformat(day) for day in self.due(stream)]
+        column = STREAMS[stream].day_column
+        day = f'"{column}"::DATE' if column else "DATE '1970-01-01'"
+        for span in bridge(days, max_gap=0):
+            inputs = raw.raw_inputs(self.postgres, stream, span.first, span.last)
+            query = raw.raw_query(inputs)
+            with self.lake.get_connection(write=True) as connection:
+                connection.register("live", query.tables["live"])
+                connection.execute("BEGIN")
+                connection.execute("CREATE SCHEMA IF NOT EXISTS lake.raw")
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS lake.raw.raw_{stream} AS FROM ({query.sql}) LIMIT 0",
+                    dict(query.parameters),
+                )
+                connection.execute(
+                    f"DELETE FROM lake.raw.raw_{stream} WHERE {day} BETWEEN ? AND ?", [span.first, span.last]
+                )
+                connection.execute(f"INSERT INTO lake.raw.raw_{stream} {query.sql}", dict(query.parameters))
+                connection.execute("COMMIT")
+            raw.settle(self.postgres, self.lake, inputs)
+
+    def table(self, stream: str) -> list[Any]:
+        """Rows of the raw table as `rebuild` has left it, sorted."""
+        with self.lake.get_connection() as connection:
+            return connection.execute(f"FROM lake.raw.raw_{stream} ORDER BY ALL").fetchall()
+
     def settle(self, stream: str) -> None:
         """Note the days that are due as rebuilt."""
         days = [date.fromisoformat(day) for day in self.due(stream)]
@@ -114,6 +143,7 @@ class Room:
         with self.lake.get_connection(write=True) as connection:
             for stream in STREAMS:
                 connection.execute(f"DROP TABLE IF EXISTS intake.intake_{stream}")
+                connection.execute(f"DROP TABLE IF EXISTS raw.raw_{stream}")
         with self.postgres.connect(write=True) as connection:
             connection.execute("DROP SCHEMA IF EXISTS ledger CASCADE")
         shutil.rmtree(self.folder / "landing", ignore_errors=True)
