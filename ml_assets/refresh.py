@@ -5,7 +5,7 @@ from Dagster's own history (tables older than the ones they read), so whatever a
 or a click in the UI left behind is finished by the next one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from uuid import uuid4
 
@@ -134,18 +134,19 @@ class Refresher:
     def run_due_days(self) -> None:
         """Rebuild every daily table on the days that are due, in few runs."""
         days = self.touched_days() | self.stale_days()
-        if len(bridge(days)) > 1:
+        first: list[dg.AssetKey] = []
+        if len(bridge(days)) > 1 and self.due_days("metrics"):
             # A run's features show metrics of later days: with several ranges, those are rebuilt first.
-            for span in bridge(self.due_days("metrics")):
-                self.run(_purpose(span), [key("duckdb/raw_metrics")], span.tags)
-        self.run_days(days)
+            first = [key("duckdb/raw_metrics")]
+            self.run_days(days, first)
+        self.run_days(days, [k for k in self.daily if k not in first])
         # Those whose rows look back on, or join, what has just been rebuilt; nobody does on them anew.
-        self.run_days(self.touched_days())
+        self.run_days(self.touched_days(), self.daily)
 
-    def run_days(self, days: Iterable[date]) -> None:
-        """Rebuild every daily table on these days, earlier ones first."""
+    def run_days(self, days: Iterable[date], tables: Sequence[dg.AssetKey]) -> None:
+        """Rebuild daily tables on these days, earlier ones first."""
         for span in bridge(days):
-            self.run(_purpose(span), self.daily, span.tags)
+            self.run(_purpose(span), tables, span.tags)
             self.days |= set(span.days())
 
     def run_whole(self) -> None:
