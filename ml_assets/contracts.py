@@ -230,6 +230,21 @@ def _vector(name: str) -> Column:
 
 
 @dataclass(frozen=True)
+class Version:
+    """What tells which of two rows of a key is the later state. A row that tells nothing is the earlier one.
+
+    Args:
+        columns: the first of them that has a value counts; the greater value is later.
+        stages: values from early to late, those of one tuple equally late, in place of greater and smaller.
+        known: whether there is a value is all that counts.
+    """
+
+    columns: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...] = ()
+    known: bool = False
+
+
+@dataclass(frozen=True)
 class Stream:
     """One kind of input row: landing/<name>/*.{jsonl,csv,parquet}, and for some of them MLflow.
 
@@ -239,8 +254,8 @@ class Stream:
         columns: the columns a row may have; whatever is not nullable must be there.
         key: natural key; the latest update of a key wins.
         day_column: timestamp whose UTC day is the row's partition; None if the stream has no event time.
-        version_columns: compared in this order, greatest wins, to find the latest update of a key; ties
-            are broken by content hash, so the result does not depend on the order of arrival.
+        versions: compared in this order to find the latest update of a key. Of equally late rows the one with
+            more values wins, then the greater content hash, so the result does not depend on the order of arrival.
         extras_column: JSON column that keeps unknown columns.
         from_mlflow: whether MLflow has such rows too.
     """
@@ -250,7 +265,7 @@ class Stream:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     day_column: str | None
-    version_columns: tuple[str, ...]
+    versions: tuple[Version, ...]
     extras_column: str
     from_mlflow: bool = False
 
@@ -337,7 +352,13 @@ STREAMS: dict[str, Stream] = {
             RUN_COLUMNS,
             ("run_id",),
             "created_at",
-            ("completed_at", "created_at"),
+            (
+                Version(("completed_at", "created_at")),
+                Version(
+                    ("status",), stages=(("created",), ("running",), ("completed", "failed", "cancelled"))
+                ),
+                Version(("created_at",)),
+            ),
             "tags",
             from_mlflow=True,
         ),
@@ -357,7 +378,7 @@ STREAMS: dict[str, Stream] = {
             (*PERFORMANCE_COLUMNS, EXTRAS),
             ("event_id",),
             "timestamp",
-            ("timestamp",),
+            (Version(("timestamp",)),),
             "extras",
         ),
         Stream(
@@ -366,7 +387,7 @@ STREAMS: dict[str, Stream] = {
             (*PREDICTION_COLUMNS, EXTRAS),
             ("prediction_id",),
             "created_at",
-            ("created_at",),
+            (Version(("created_at",)), Version(("label",), known=True)),
             "extras",
         ),
         Stream(
@@ -375,7 +396,7 @@ STREAMS: dict[str, Stream] = {
             DOCUMENT_COLUMNS,
             ("document_id",),
             None,
-            ("updated_at",),
+            (Version(("updated_at",)),),
             "metadata",
         ),
     )

@@ -12,12 +12,11 @@ from ml_assets.io_managers.duckdb import make_tables
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.raw import following_days, raw_inputs, raw_query, settle, touch
+from ml_assets.lib.intake.raw import following_days, raw_inputs, raw_query, raw_sql, settle, touch
 from ml_assets.lib.intake.sources import left_alone, stream_inputs
 from ml_assets.lib.intake.tracking import take_in_mlflow
 from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
 from ml_assets.lib.query import Query
-from ml_assets.lib.sql import read_sql
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.mlflow import MLflowResource
@@ -126,7 +125,6 @@ def _told(reports: list[IntakeReport], skipped: Mapping[str, str]) -> dict[str, 
 
 def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
     """`duckdb/raw_<stream>`: rebuild days, or the whole table, from intake."""
-    template = read_sql(f"duckdb/raw/{'unique' if stream.unique_across_days else 'daily'}.sql")
 
     @table_asset(
         settings,
@@ -135,9 +133,9 @@ def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
         description=(
             f"{LESSONS[stream.name]} It is rebuilt from intake alone, so a late, doubled, changed or "
             "withdrawn file ends in the same table, whatever the order in which files came. Of the rows "
-            "of a key the latest update wins, ties by content hash."
+            "of a key the latest update wins; of equally late ones the fuller, then the greater content hash."
         ),
-        logic=[template],
+        logic=[raw_sql(stream)],
         kinds=["sql"],
         automated=False,
         deps=[key(f"duckdb/intake_{stream.name}")],

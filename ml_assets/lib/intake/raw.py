@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ml_assets.contracts import STREAMS, Stream
+from ml_assets.contracts import STREAMS, Stream, Version
 from ml_assets.lib.hashing import row_hash_sql
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.ledger import Postgres
 from ml_assets.lib.intake.visit import Lake
 from ml_assets.lib.query import Query
-from ml_assets.lib.sql import quote_identifier, read_sql
+from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
 
 LOOKED_BACK_ON = ("runs", "metrics")
 """Streams that the features of later runs are made from."""
@@ -64,21 +64,40 @@ def raw_query(inputs: RawInputs, committed: Callable[[], None] | None = None) ->
     Args:
         committed: called once the rows are in place.
     """
-    stream = STREAMS[inputs.stream]
-    columns = ", ".join(quote_identifier(column.name) for column in stream.columns)
     parameters = {"first": inputs.first, "last": inputs.last}
-    return Query(_statement(stream, columns), parameters, {"live": inputs.table}, committed)
+    return Query(raw_sql(STREAMS[inputs.stream]), parameters, {"live": inputs.table}, committed)
 
 
-def _statement(stream: Stream, columns: str) -> str:
+def raw_sql(stream: Stream, columns: str = "") -> str:
+    """The query of a raw table. Parameters: $first, $last, and the relation `live`.
+
+    Args:
+        columns: what is selected; the stream's columns if empty.
+    """
+    columns = columns or ", ".join(quote_identifier(column.name) for column in stream.columns)
     template = read_sql(f"duckdb/raw/{'unique' if stream.unique_across_days else 'daily'}.sql")
     return template.format(
         stream=stream.name,
         columns=columns,
         key=", ".join(map(quote_identifier, stream.key)),
-        version="".join(f"{quote_identifier(name)} DESC NULLS LAST, " for name in stream.version_columns),
+        version="".join(f"{_version_sql(version)} DESC NULLS LAST, " for version in stream.versions),
+        filled=" + ".join(f"({quote_identifier(c.name)} IS NOT NULL)::TINYINT" for c in stream.columns),
         hash=row_hash_sql(stream.columns),
     )
+
+
+def _version_sql(version: Version) -> str:
+    value = f"coalesce({', '.join(map(quote_identifier, version.columns))})"
+    if version.known:
+        return f"({value} IS NOT NULL)"
+    if not version.stages:
+        return value
+    ranks = (
+        f"WHEN {quote_literal(each)} THEN {rank}"
+        for rank, stage in enumerate(version.stages)
+        for each in stage
+    )
+    return f"CASE {value} {' '.join(ranks)} END"
 
 
 def following_days(lake: Lake, inputs: RawInputs) -> set[date]:
@@ -97,10 +116,9 @@ def following_days(lake: Lake, inputs: RawInputs) -> set[date]:
         window = {"first": inputs.first, "last": inputs.last}
         if connection.execute(others, window).fetchone() != (True,):
             return set()
-        columns = ", ".join(quote_identifier(column.name) for column in stream.columns)
         statement = read_sql(f"duckdb/raw/followers_of_{stream.name}.sql")
         connection.register("live", inputs.table)
-        rows = connection.execute(statement.replace("{arriving}", _statement(stream, columns)), window)
+        rows = connection.execute(statement.replace("{arriving}", raw_sql(stream)), window)
         return {day for (day,) in rows.fetchall()}
 
 
@@ -142,7 +160,7 @@ def settle(postgres: Postgres, lake: Lake, inputs: RawInputs, following: Set[dat
             found may have looked back on the rows of before.
     """
     touch(postgres, "runs", following)
-    statement = _statement(STREAMS[inputs.stream], "unit_hash, coalesce(day, DATE '1970-01-01') AS day")
+    statement = raw_sql(STREAMS[inputs.stream], "unit_hash, coalesce(day, DATE '1970-01-01') AS day")
     with lake.get_connection() as connection:
         connection.register("live", inputs.table)
         rows = connection.execute(

@@ -10,7 +10,7 @@ latest AS (
     SELECT *
     FROM arrived
     WHERE ({key}) IN (SELECT {key} FROM arrived WHERE coalesce(day, DATE '1970-01-01') BETWEEN $first AND $last)
-    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {version}{hash} DESC, unit_hash, line) = 1
+    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {version}{filled} DESC, {hash} DESC, unit_hash, line) = 1
 )
 SELECT {columns}
 FROM latest
