@@ -175,12 +175,20 @@ def down() -> None:
 
 @_command
 def retire(
-    stream: Stream, file: Annotated[str, typer.Argument(help="path below the stream's landing folder")]
+    file: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STREAM] FILE",
+            help="as it lies below the landing folder (runs/my.csv), below its stream's (runs my.csv), or a whole path",
+        ),
+    ],
 ) -> None:
-    """Withdraw the rows of a landing file. It is not taken in again before it changes."""
+    """Withdraw the rows of a file. It is not taken in again before it changes."""
     from ml_assets import cli_quarantine
 
-    print(cli_quarantine.retire(_settings(), stream, file))
+    if len(file) > 2:
+        raise Refusal(f"One file at a time: {len(file)} words were given. Quote a name with spaces.")
+    print(cli_quarantine.retire(_settings(), *([""] * (2 - len(file))), *file))
 
 
 @partial(_command, group=quarantine, name="list")

@@ -54,14 +54,26 @@ def retry(settings: Settings, stream: str) -> str:
 
 
 def retire(settings: Settings, stream: str, file: str) -> str:
-    """Withdraw a landing file."""
+    """Withdraw a file."""
     stores = store_resources(settings)
-    (name,) = _streams(stream)
     bounds = Bounds(settings.partitions_start, datetime.now(UTC))
-    report = quarantine.retire_file(name, file, stores["lake"], stores["postgres"], bounds)
-    if not report.retired:
-        return f"{file} was withdrawn before."
-    return f"{file} is withdrawn; `ml-assets refresh` rebuilds the days that it touched."
+    told = []
+    found = quarantine.find_file(
+        file, stores["postgres"], settings.landing, settings.sources, _streams(stream)
+    )
+    for known in found:
+        counted, elsewhere = quarantine.retire_file(known, stores["lake"], stores["postgres"], bounds)
+        what = f"{known.unit} ({known.stream})"
+        if not counted:
+            told.append(f"{what} was withdrawn before.")
+        elif elsewhere:
+            told.append(
+                f"{what} is withdrawn, but its rows stay: the same content lies at {', '.join(elsewhere)}, too; "
+                "retire that as well."
+            )
+        else:
+            told.append(f"{what} is withdrawn; `ml-assets refresh` rebuilds the days that it touched.")
+    return "\n".join(told)
 
 
 def _streams(stream: str) -> list[str]:

@@ -60,6 +60,16 @@ EVENTS = [
         "batch_size": 1,
     }
     for n in range(3)
+] + [
+    # Its run comes late: nothing else happens on this day, then or later.
+    {
+        "event_id": "early",
+        "kind": "inference",
+        "timestamp": "2026-02-28T11:00:00Z",
+        "model_name": "dogs",
+        "run_id": "s0",
+        "inference_time_ms": 1.5,
+    }
 ]
 PREDICTIONS = [
     {
@@ -164,11 +174,11 @@ def test_refresh_counts_every_row(small):
     assert small["streams"] == {
         "runs": {"read": 6, "loaded": 4, "superseded": 1, "quarantined": 1},
         "metrics": {"read": 5, "loaded": 5, "superseded": 0, "quarantined": 0},
-        "performance": {"read": 3, "loaded": 3, "superseded": 0, "quarantined": 0},
+        "performance": {"read": 4, "loaded": 4, "superseded": 0, "quarantined": 0},
         "predictions": {"read": 1, "loaded": 1, "superseded": 0, "quarantined": 0},
         "documents": {"read": 1, "loaded": 1, "superseded": 0, "quarantined": 0},
     }
-    assert small["days"] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert small["days"] == ["2026-02-28", "2026-03-01", "2026-03-02", "2026-03-03"]
     assert len(small["runs"]) == 3
 
 
@@ -184,8 +194,8 @@ def test_the_rows_are_in_every_store(cli, home, small):
         ("chroma", "experiment_index"),
     ):
         assert held[place] == 4, place
-    assert held["clickhouse", "ml_model_performance"] == 3
-    assert held["clickhouse", "performance_hourly"] == 1
+    assert held["clickhouse", "ml_model_performance"] == 4
+    assert held["clickhouse", "performance_hourly"] == 2
     assert held["duckdb", "ml_predictions"] == 1
     assert held["chroma", "document_index"] == 1
     assert held["postgres", "online_features"] == 2  # cats and dogs
@@ -201,6 +211,27 @@ def test_the_bad_row_is_kept_with_its_reason(home, small):
         )
     assert "status" in reason
     assert json.loads(text) == BAD_RUN
+
+
+def test_a_rebuild_tells_where_the_rows_of_each_file_went(home, small):
+    settings = Settings(home=home)
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        (record,) = instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey(["duckdb", "raw_runs"]), asset_partitions=["2026-03-03"]),
+            limit=1,
+        ).records
+    assert record.asset_materialization is not None
+    told = record.asset_materialization.metadata
+    assert isinstance(told["newest_files"], dg.TableMetadataValue)
+    assert (told["rows_loaded"].value, told["rows_superseded"].value) == (4, 1)
+    accounts = {each.data["unit"]: each.data for each in told["newest_files"].records}
+    assert accounts["more.jsonl"] == {
+        "unit": "more.jsonl",
+        "read": 4,
+        "loaded": 3,
+        "superseded": 0,
+        "quarantined": 1,
+    }
 
 
 def test_a_prediction_keeps_its_version_and_is_judged(home, small):
@@ -337,7 +368,7 @@ def rebuild(home: Path) -> None:
     job, graph = defs.resolve_implicit_global_asset_job_def(), defs.resolve_asset_graph()
     keys = [dg.AssetKey.from_user_string(asset) for asset in TAMPERED]
     days = {
-        "dagster/asset_partition_range_start": "2026-03-01",
+        "dagster/asset_partition_range_start": "2026-02-28",
         "dagster/asset_partition_range_end": "2026-03-03",
     }
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
@@ -357,26 +388,13 @@ LATE_RUNS = [
         "metrics": {"accuracy": 0.5},
     }
 ]
-EARLY_EVENT = {
-    # Before anything is known of its run, on a day on which nothing else happens.
-    "event_id": "early",
-    "kind": "inference",
-    "timestamp": "2026-04-20T11:00:00Z",
-    "model_name": "dogs",
-    "run_id": "s0",
-    "inference_time_ms": 1.5,
-}
 LATE_METRICS = [
     # Known when s1 ended, and not: only the first is what later runs look back on.
     {"run_id": "s1", "key": "accuracy", "step": 0, "value": 0.7, "timestamp": "2026-03-01T08:20:00Z"},
     {"run_id": "s1", "key": "accuracy", "step": 1, "value": 0.8, "timestamp": "2026-03-01T09:00:00Z"},
     # So late that its day is rebuilt by another run than its run's.
-    {"run_id": "s1", "key": "accuracy", "step": 2, "value": 0.9, "timestamp": "2026-06-01T09:00:00Z"},
+    {"run_id": "s1", "key": "accuracy", "step": 2, "value": 0.9, "timestamp": "2026-03-19T09:00:00Z"},
 ]
-
-
-def land_early(home: Path) -> None:
-    (home / "landing" / "performance" / "early.jsonl").write_text(json.dumps(EARLY_EVENT))
 
 
 def land_late(home: Path) -> None:
@@ -405,13 +423,11 @@ def looked_back(home: Path) -> list[tuple[Any, ...]]:
 
 def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, small):
     """Last in this file: it adds rows to the home."""
-    land_early(home)
-    refreshed(cli, home)
     assert joined(home) == [("e0", None, 95_400.0), ("early", None, None)]
     land_late(home)
-    days = ["2026-02-01", "2026-03-01", "2026-03-02", "2026-03-03", "2026-04-20", "2026-06-01"]
+    days = ["2026-02-01", "2026-02-28", "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-19"]
     assert refreshed(cli, home)["days"] == days
-    assert joined(home) == [("e0", 0.9, 95_400.0), ("early", 0.5, 6_748_200.0)]
+    assert joined(home) == [("e0", 0.9, 95_400.0), ("early", 0.5, 2_341_800.0)]
     assert looked_back(home) == [
         ("s0", 0, None, None),
         ("s1", 1, 0.5, 0.5),
@@ -422,7 +438,6 @@ def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, s
     other = new_home()
     try:
         land(other)
-        land_early(other)
         land_late(other)
         refreshed(cli, other)
         assert tables(cli, other) == tables(cli, home)

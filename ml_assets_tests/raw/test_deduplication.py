@@ -112,7 +112,8 @@ def test_any_split_order_and_repetition_gives_the_same_tables(room, stream, data
                 live[name] = (content, rows)
         room.take_in(stream)
         if retired in live:
-            quarantine.retire_file(stream, retired, room.lake, room.postgres, room.bounds)
+            known = quarantine.Known(stream, quarantine.LANDING_ROOT, retired)
+            quarantine.retire_file(known, room.lake, room.postgres, room.bounds)
             live[retired] = (live[retired][0], [])
         room.rebuild(stream)
     assert room.quarantine(stream) == []

@@ -6,8 +6,12 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from ml_assets.build import store_resources
+from ml_assets.contracts import STREAMS
 from ml_assets.lib.intake import files, ledger, quarantine, raw
 from ml_assets.lib.intake.judge import Bounds
+from ml_assets.lib.intake.landing import list_files
+from ml_assets.lib.intake.sources import list_source, sources
 
 RUN = {"run_id": "r1", "experiment": "e", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
 TOMORROW = {**RUN, "run_id": "r2", "created_at": "2026-07-01T10:00:00Z"}
@@ -42,6 +46,11 @@ def test_a_mended_file_needs_no_retry(room):
 
 def reopen(room, stream="runs", tracking_root=None):
     return quarantine.reopen(room.postgres, room.lake, stream, room.folder / "landing", {}, tracking_root)
+
+
+def retire(room, file):
+    (known,) = quarantine.find_file(file, room.postgres, room.folder / "landing", {}, STREAMS)
+    return quarantine.retire_file(known, room.lake, room.postgres, room.bounds)
 
 
 @pytest.fixture
@@ -156,8 +165,8 @@ def test_a_retired_file_stays_out_until_it_changes(room):
     room.take_in("runs")
     room.settle("runs")
 
-    report = quarantine.retire_file("runs", "a.jsonl", room.lake, room.postgres, room.bounds)
-    assert report.retired == 1
+    assert retire(room, "a.jsonl") == (True, [])
+    assert retire(room, "runs/a.jsonl") == (False, [])
     assert room.due("runs") == ["2026-05-01"]
     room.put("runs", "a.jsonl", lines(RUN))  # touched, not changed
     assert room.take_in("runs").contents == 0
@@ -169,5 +178,96 @@ def test_a_retired_file_stays_out_until_it_changes(room):
 
 
 def test_a_file_that_was_never_taken_in_cannot_be_retired(room):
-    with pytest.raises(quarantine.NotTakenIn, match=r"no file 'x\.csv' was taken in for runs: name it as"):
-        quarantine.retire_file("runs", "x.csv", room.lake, room.postgres, room.bounds)
+    with pytest.raises(
+        quarantine.NotTakenIn, match=r"no file 'x\.csv' was taken in: name it as it lies below"
+    ):
+        retire(room, "x.csv")
+    room.put("metrics", "x.csv", "run_id,key\n")
+    room.take_in("metrics")
+    with pytest.raises(quarantine.NotTakenIn):
+        retire(room, "runs/x.csv")
+    room.put("runs", "x.csv", "run_id\n")
+    room.take_in("runs")
+    with pytest.raises(
+        quarantine.NotTakenIn, match=r"may be a file of runs or metrics: name the stream as well"
+    ):
+        retire(room, "x.csv")
+
+
+def test_what_lies_elsewhere_too_is_named(room):
+    for name in ("a.jsonl", "sub/b.jsonl"):
+        room.put("runs", name, lines(RUN))
+    room.take_in("runs")
+    assert retire(room, "a.jsonl") == (True, ["sub/b.jsonl"])
+    assert room.raw("runs", "run_id") == ["r1"]
+    assert retire(room, str(room.landing("runs") / "sub" / "b.jsonl")) == (True, [])
+    assert room.raw("runs", "run_id") == []
+
+
+def test_a_sources_file_is_retired_by_either_path(room):
+    (source,) = [each for each in sources("performance", {}) if each.name == "nab"]
+    for number, name in enumerate(("nab/a.csv", "nab/b.csv")):
+        path = room.folder / "landing" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"timestamp,value\n2014-04-01 00:00:00,{number}\n")
+        room.age(path)
+    listing = list_source(source, room.folder / "landing")
+    files.take_in_files("performance", listing, room.lake, room.postgres, room.bounds, source)
+    assert retire(room, "nab/a.csv") == (True, [])
+    assert retire(room, str(room.folder / "landing" / "nab" / "b.csv"))[0]
+
+
+@pytest.fixture
+def told(cli, settings, environment, room):
+    """What `ml-assets ARGS` prints on a home with files of good and bad runs, as text; refusals as well."""
+    stores = store_resources(settings)
+    for name, rows in {
+        "a.jsonl": [RUN, {**RUN, "status": "done"}],
+        "b.jsonl": [RUN],
+        "c.jsonl": [RUN],
+    }.items():
+        path = settings.landing / "runs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(lines(*rows))
+        room.age(path)
+    listing = list_files(settings.landing / "runs")
+    files.take_in_files("runs", listing, stores["lake"], stores["postgres"], room.bounds)
+    given = {name: value for name, value in environment.items() if name != "ML_ASSETS_HOME"}
+
+    def run(*arguments: str, status: int = 0) -> str:
+        done = cli(settings.home, *arguments, **given)
+        assert done.returncode == status, done.stderr
+        return (done.stderr if status else done.stdout).strip()
+
+    return run
+
+
+def test_the_command_line(told, settings, tmp_path):
+    reason = "a.jsonl line 2: status is 'done'; write one of"
+    (row,) = json.loads(told("quarantine", "list", "runs", "--json"))
+    assert (row["stream"], row["unit"], row["line"]) == ("runs", "a.jsonl", 2)
+    assert row["reason"].startswith(reason)
+    assert "a.jsonl line 2" in told("quarantine", "list")
+    assert told("quarantine", "list", "metrics") == "Nothing is in quarantine."
+    assert told("quarantine", "list", "cats", status=1).startswith(
+        "There is no stream 'cats': name one of runs,"
+    )
+
+    out = tmp_path / "bad.jsonl"
+    assert told("quarantine", "export", "runs", str(out)) == f"1 rows written to {out}."
+    assert json.loads(out.read_text())["text"] == lines({**RUN, "status": "done"}).strip()
+    assert (
+        told("quarantine", "retry", "runs")
+        == "1 files or runs are read again by the next `ml-assets refresh`."
+    )
+
+    withdrawn = "is withdrawn; `ml-assets refresh` rebuilds the days that it touched."
+    assert told("retire", "runs/a.jsonl") == f"a.jsonl (runs) {withdrawn}"
+    assert told("retire", "runs", "a.jsonl") == "a.jsonl (runs) was withdrawn before."
+    assert told("retire", str(settings.landing / "runs" / "b.jsonl")) == (
+        "b.jsonl (runs) is withdrawn, but its rows stay: the same content lies at c.jsonl, too; retire that as well."
+    )
+    assert told("retire", "c.jsonl") == f"c.jsonl (runs) {withdrawn}"
+    assert told("retire", "runs/d.jsonl", status=1).startswith(
+        "no file 'runs/d.jsonl' was taken in: name it as"
+    )

@@ -12,7 +12,7 @@ from ml_assets.io_managers.duckdb import make_tables
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.raw import following_days, raw_inputs, raw_query, raw_sql, settle, touch
+from ml_assets.lib.intake.raw import RawInputs, following_days, raw_inputs, raw_query, raw_sql, settle, touch
 from ml_assets.lib.intake.sources import left_alone, stream_inputs
 from ml_assets.lib.intake.tracking import take_in_mlflow
 from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
@@ -148,6 +148,24 @@ def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
         following = following_days(lake, inputs)
         # Before the write: were this run killed after it, nobody would see a difference any more.
         touch(postgres, "runs", following)
-        return raw_query(inputs, committed=lambda: settle(postgres, lake, inputs, following))
+
+        def committed() -> None:
+            settle(postgres, lake, inputs, following)
+            # At the last day alone: what is added to the output would be stored again for every day.
+            day = {"partition_key": last.isoformat()} if days else {}
+            context.add_asset_metadata(_accounts(postgres, inputs), **day)
+
+        return raw_query(inputs, committed)
 
     return raw
+
+
+def _accounts(postgres: PostgresResource, inputs: RawInputs) -> dict[str, Any]:
+    """Where the rows of these days went, and those of the newest files and runs among them."""
+    with postgres.connect() as connection:
+        loaded, superseded = ledger.day_counts(connection, inputs.stream, inputs.first, inputs.last)
+        newest = ledger.newest_accounts(connection, inputs.stream, inputs.first, inputs.last, _SHOWN)
+    told: dict[str, Any] = {"rows_loaded": loaded, "rows_superseded": superseded}
+    if newest:
+        told["newest_files"] = dg.MetadataValue.table([dg.TableRecord(vars(each)) for each in newest])
+    return told

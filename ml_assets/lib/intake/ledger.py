@@ -239,6 +239,17 @@ def _follow_places(connection: "psycopg.Connection", stream: str, hashes: Sequen
     return [unit_hash for (unit_hash,) in changed]
 
 
+def lies_elsewhere(connection: "psycopg.Connection", stream: str, root: str, unit: str) -> list[str]:
+    """Other places at which what lies at this one counts still."""
+    rows = connection.execute(
+        "SELECT other.unit FROM ledger.places p JOIN ledger.places other USING (stream, unit_hash) "
+        "WHERE stream = %s AND p.root = %s AND p.unit = %s AND NOT other.retired "
+        "AND (other.root, other.unit) <> (p.root, p.unit) ORDER BY other.unit",
+        (stream, root, unit),
+    )
+    return [unit for (unit,) in rows]
+
+
 def retire_places(
     connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]
 ) -> tuple[int, list[str]]:
@@ -365,6 +376,51 @@ def counts(connection: "psycopg.Connection", ingest_ids: Sequence[str]) -> dict[
     )
     names = ("read", "loaded", "superseded", "quarantined")
     return {stream: dict(zip(names, numbers, strict=True)) for stream, *numbers in rows}
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of a content's rows: read = loaded + superseded + quarantined."""
+
+    unit: str
+    read: int
+    loaded: int
+    superseded: int
+    quarantined: int
+
+
+def newest_accounts(
+    connection: "psycopg.Connection", stream: str, first: date, last: date, limit: int
+) -> list[Account]:
+    """Accounts of the live contents that have rows between these days, the newest first.
+
+    Superseded is as in `counts`; a content is counted whole, its rows of other days included.
+    """
+    rows = connection.execute(
+        """
+        SELECT unit, rows_read, coalesce(sum(rows_loaded), 0)::bigint,
+               sum(rows_good - coalesce(rows_loaded, 0))::bigint, rows_quarantined
+        FROM ledger.units JOIN ledger.unit_days USING (stream, unit_hash)
+        WHERE stream = %s AND state = 'live'
+        GROUP BY unit_hash, unit, rows_read, rows_quarantined, loaded_at
+        HAVING bool_or(day BETWEEN %s AND %s)
+        ORDER BY loaded_at DESC, unit LIMIT %s
+        """,
+        (stream, first, last, limit),
+    )
+    return [Account(*row) for row in rows]
+
+
+def day_counts(connection: "psycopg.Connection", stream: str, first: date, last: date) -> tuple[int, int]:
+    """Good rows of live contents between these days: (in the raw table, superseded)."""
+    row = connection.execute(
+        "SELECT coalesce(sum(rows_loaded), 0)::bigint, "
+        "coalesce(sum(rows_good - coalesce(rows_loaded, 0)), 0)::bigint "
+        "FROM ledger.unit_days JOIN ledger.units USING (stream, unit_hash) "
+        "WHERE stream = %s AND state = 'live' AND day BETWEEN %s AND %s",
+        (stream, first, last),
+    ).fetchone()
+    return row or (0, 0)
 
 
 def unit_counts(connection: "psycopg.Connection", stream: str) -> dict[str, tuple[str, int, int, int]]:

@@ -5,7 +5,8 @@ file is delivered again without the fault; nobody has to retry that. A retry is 
 and whose judgement is not: a day that was in the future, a setting that was changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.intake.judge import Bounds
+from ml_assets.lib.intake.landing import unit_name
 from ml_assets.lib.intake.ledger import Postgres
 from ml_assets.lib.intake.raw import unbalanced_contents
-from ml_assets.lib.intake.sources import stream_listings
+from ml_assets.lib.intake.sources import fixed_part, sources, stream_listings
 from ml_assets.lib.intake.visit import IntakeReport, Lake, ensure_tables, visiting
 from ml_assets.lib.sql import quote_identifier, read_sql
 
@@ -86,26 +88,73 @@ def reopen(
             return len(set(chosen.values())) + ledger.abandon_retired(connection, stream, unbalanced)
 
 
-def retire_file(stream: str, unit: str, lake: Lake, postgres: Postgres, bounds: Bounds) -> IntakeReport:
-    """Withdraw a landing file's rows; it is not taken in again before it changes.
+@dataclass(frozen=True)
+class Known:
+    """A file as the ledger knows it.
 
     Args:
-        unit: path below the stream's landing folder; the file itself may be gone.
+        root, unit: as in `ledger.Place`.
+    """
+
+    stream: str
+    root: str
+    unit: str
+
+
+def find_file(
+    file: str, postgres: Postgres, landing_folder: Path, globs: Mapping[str, str], streams: Iterable[str]
+) -> list[Known]:
+    """What a file is in the ledger: once for each stream that takes something from it.
+
+    Args:
+        file: path below the landing folder, with or without the stream's folder, or below the working folder, or
+            absolute; also of a file that a source reads. The file itself may be gone.
+        landing_folder, globs: as in `reopen`.
 
     Raises:
         NotTakenIn: no such file was taken in.
     """
     ledger.ensure_schema(postgres)
-    with postgres.connect() as connection:
-        known = ledger.known_places(connection, stream, LANDING_ROOT)
-    if unit not in known:
+    named: list[Known] = []
+    below: list[Known] = []
+    landing_folder = landing_folder.absolute()
+    for stream in streams:
+        folders = {LANDING_ROOT: landing_folder / stream}
+        for source in sources(stream, globs):
+            folders[source.root] = fixed_part(str(landing_folder / source.glob))
+        for root, folder in folders.items():
+            with postgres.connect() as connection:
+                places = ledger.known_places(connection, stream, root)
+            for found, paths in (
+                (named, (landing_folder / file, Path(file).absolute())),
+                (below, (folder / file,)),
+            ):
+                units = [unit_name(path, folder) for path in paths if path.is_relative_to(folder)]
+                found += [Known(stream, root, unit) for unit in dict.fromkeys(units) if unit in places]
+    if not named and not below:
         raise NotTakenIn(
-            f"no file {unit!r} was taken in for {stream}: name it as it lies below landing/{stream}."
+            f"no file {file!r} was taken in: name it as it lies below {landing_folder}, such as runs/my.csv, or by "
+            "its whole path."
         )
+    if not named and len(below) > 1:
+        raise NotTakenIn(
+            f"{file!r} may be a file of {' or '.join(known.stream for known in below)}: "
+            f"name the stream as well, such as {below[0].stream}/{file}."
+        )
+    return named or below
+
+
+def retire_file(known: Known, lake: Lake, postgres: Postgres, bounds: Bounds) -> tuple[bool, list[str]]:
+    """Withdraw a file's rows; it is not taken in again before it changes.
+
+    Returns:
+        Whether it counted until now, and other places where the same content lies, so that its rows stay.
+    """
     report = IntakeReport()
-    with visiting(STREAMS[stream], lake, postgres, bounds, report) as visit:
-        visit.withdraw(LANDING_ROOT, [unit])
-    return report
+    with visiting(STREAMS[known.stream], lake, postgres, bounds, report) as visit:
+        visit.withdraw(known.root, [known.unit])
+    with postgres.connect() as connection:
+        return report.retired > 0, ledger.lies_elsewhere(connection, known.stream, known.root, known.unit)
 
 
 def export_rows(table: pa.Table, path: Path) -> int:
