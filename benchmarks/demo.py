@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.limits import finish, verdict
+
 LIMITS_S = {"first": 240.0, "second": 40.0}
 
 
@@ -25,8 +27,8 @@ def main() -> None:
             start = time.perf_counter()
             subprocess.run([*command, "demo"], env=environment, check=True, stdout=subprocess.DEVNULL)
             taken[name] = time.perf_counter() - start
-            verdict = "within" if taken[name] <= limit else "ABOVE"
-            print(f"{name:<7}{taken[name]:7.1f} s  ({verdict} the limit of {limit:.0f} s)")
+            told = verdict(f"{name} demo", taken[name], limit)
+            print(f"{name:<7}{taken[name]:7.1f} s  ({told} the limit of {limit:.0f} s)")
         print(f"second / first: {taken['second'] / taken['first']:.3f}")
     finally:
         subprocess.run([*command, "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -35,3 +37,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    finish()

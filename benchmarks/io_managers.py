@@ -43,6 +43,7 @@ from dagster_duckdb import DuckDBIOManager
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.limits import finish, within
 from ml_assets import services
 from ml_assets.contracts import PERFORMANCE_COLUMNS, TABLES, Column, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
@@ -63,15 +64,12 @@ STREAM_ROWS = int(os.environ.get("ML_ASSETS_BENCH_STREAM", "10000000"))
 DAYS = 10
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 REPEATS = 3
+MEMORY_MB = 600.0
 BY_ROW = 100
 
 
-_MISSED: list[str] = []
-"""Goals that were not reached."""
-
-
-def main() -> list[str]:
-    """Run everything and print one table; returns the goals that were missed."""
+def main() -> None:
+    """Run everything and print one table."""
     report = Table("store", "what", "rows/s", "against", "rows/s", "ratio", "goal")
     with tempfile.TemporaryDirectory(prefix="mla-bench-") as home:
         try:
@@ -82,13 +80,6 @@ def main() -> list[str]:
         finally:
             services.stop_all(Path(home))
     Console(width=120).print(report)
-    return _MISSED
-
-
-def _verdict(what: str, goal: str, reached: bool) -> str:
-    if not reached:
-        _MISSED.append(f"{what} {goal}")
-    return goal if reached else f"[red]{goal} missed"
 
 
 @dataclass
@@ -164,7 +155,8 @@ def _speed(rows: int, work: Callable[[], Any]) -> float:
 
 def _line(report: Table, store: str, what: str, ours: float, peer: str, theirs: float, goal: float) -> None:
     ratio = ours / theirs
-    verdict = _verdict(f"{store} {what} against {peer}", f">= {goal:g}", ratio >= goal)
+    reached = within(f"{store} {what} against {peer}", ratio, goal, at_least=True)
+    verdict = f">= {goal:g}" if reached else f"[red]>= {goal:g} missed"
     report.add_row(store, what, f"{ours:,.0f}", peer, f"{theirs:,.0f}", f"{ratio:.2f}", verdict)
 
 
@@ -551,7 +543,7 @@ def _failures(managers: dict[str, Any], day: Any, report: Table) -> None:
             outcome = f"{count:,} rows, {'run fails' if not success else 'run passes'}"
             who = "ours" if name == "ours" else "dagster-duckdb"
             if name == "ours":
-                _verdict(f"duckdb after {label}", "right", good)
+                within(f"duckdb after {label}: right", float(good), 1, at_least=True)
             report.add_row("duckdb", label, "", who, outcome, "", "right" if good else "[red]wrong")
 
 
@@ -586,7 +578,8 @@ def _streams(home: str, report: Table) -> None:
         theirs.close()
         peak, seconds = ours.recv()
         process.join()
-        verdict = _verdict(f"{store} memory of a stream of {rows:,}", "<= 600", peak <= 600)
+        kept = within(f"{store} memory of a stream of {rows:,}, MB", peak, MEMORY_MB)
+        verdict = f"<= {MEMORY_MB:g}" if kept else f"[red]<= {MEMORY_MB:g} missed"
         report.add_row(
             store,
             f"stream of {rows:,}",
@@ -647,5 +640,5 @@ def _stream(few: pa.Table, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 if __name__ == "__main__":
-    if missed := main():
-        raise SystemExit(f"Missed: {'; '.join(missed)}.")
+    main()
+    finish()

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.limits import finish, verdict
 from ml_assets import services
 from ml_assets.build import store_resources
 from ml_assets.lib.intake.judge import Bounds
@@ -84,9 +85,10 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _told(logging: float, taken: float, limit: float) -> tuple[str, str, str, str]:
-    verdict = "within" if taken <= limit else "[red]ABOVE"
-    return f"{logging:.1f} s", f"{taken:.2f} s", f"{limit:.0f} s", verdict
+    told = verdict("intake from MLflow", taken, limit)
+    return f"{logging:.1f} s", f"{taken:.2f} s", f"{limit:.0f} s", told
 
 
 if __name__ == "__main__":
     main()
+    finish()
