@@ -2,17 +2,20 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 import orjson
 from pydantic import Field, PrivateAttr
 
 from ml_assets.lib.artifacts import RunDataset, RunFile, local_files, local_folder
+from ml_assets.lib.intake.mlflow_reader import LOGGED_MODELS
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     StoreHealth,
@@ -26,7 +29,9 @@ from ml_assets.resources.base import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
+
+T = TypeVar("T")
 
 _SCHEMES = ("http", "https", "sqlite")
 
@@ -77,7 +82,9 @@ class MLflowResource(dg.ConfigurableResource):
         return MlflowClient(tracking_uri=self.tracking_uri(), registry_uri=self.tracking_uri())
 
     def run_files(self, run: Mapping[str, Any]) -> Iterator[RunFile]:
-        """Files of a run of `id` and `artifact_uri`: read where they lie, else as MLflow lists them.
+        """Files of a run of `id`, `artifact_uri` and `tags`: read where they lie, else as MLflow lists them.
+
+        Those of its logged models are among them, as `models/<id>/...`.
 
         Raises:
             StoreUnavailable: as `client`.
@@ -86,14 +93,31 @@ class MLflowResource(dg.ConfigurableResource):
         if folder is not None:
             yield from local_files(folder)
         elif run["artifact_uri"] and self.run(run["id"]) is not None:
-            yield from self._listed_files(run["id"], run["artifact_uri"], "")
+            yield from _listed_files(
+                partial(self._client_once().list_artifacts, run["id"]), run["artifact_uri"]
+            )
+        for model in self._logged_models(run["tags"]):
+            uri = model.artifact_location
+            folder = local_folder(uri)
+            files = (
+                local_files(folder)
+                if folder is not None
+                else _listed_files(
+                    partial(self._client_once().list_logged_model_artifacts, model.model_id), uri
+                )
+            )
+            for file in files:
+                yield replace(
+                    file, path=f"models/{model.model_id}/{file.path}", metadata={"model": model.name}
+                )
 
-    def _listed_files(self, run_id: str, uri: str, path: str) -> Iterator[RunFile]:
-        for info in self._client_once().list_artifacts(run_id, path or None):
-            if info.is_dir:
-                yield from self._listed_files(run_id, uri, info.path)
-            else:
-                yield RunFile(info.path, f"{uri.rstrip('/')}/{info.path}", info.file_size)
+    def _logged_models(self, tags: str | None) -> "Iterator[LoggedModel]":
+        """The models that a run's tags name, as far as this store has them."""
+        named = _json(tags).get(LOGGED_MODELS)
+        for model_id in named if isinstance(named, list) else []:
+            model = self._ask(lambda client, model_id=model_id: client.get_logged_model(str(model_id)))
+            if model is not None:
+                yield model
 
     def run_datasets(self, run: Mapping[str, Any]) -> Iterator[RunDataset]:
         """Datasets of a run of `id` and `dataset`: MLflow's dataset inputs, else the name that the run has.
@@ -115,13 +139,17 @@ class MLflowResource(dg.ConfigurableResource):
         Raises:
             StoreUnavailable: as `client`.
         """
+        return self._ask(lambda client: client.get_run(run_id))
+
+    def _ask(self, question: "Callable[[MlflowClient], T]") -> "T | None":
+        """An answer of MLflow; None if this store does not have what is asked for."""
         if self.database is not None and not self.database.exists():
             return None
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
         try:
-            return self._client_once().get_run(run_id)
+            return question(self._client_once())
         except MlflowException as fault:
             # An id that MLflow could not have made is refused instead of not found.
             unknown = (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)
@@ -175,6 +203,19 @@ class MLflowResource(dg.ConfigurableResource):
                 "check that it runs and that ML_ASSETS_MLFLOW_URL is right",
             ) from None
         return StoreHealth("healthy", answer.text.strip())
+
+
+def _listed_files(ask: Callable[[str | None], Any], uri: str, path: str | None = None) -> Iterator[RunFile]:
+    """Files below a path as MLflow lists them.
+
+    Args:
+        ask: lists what lies at a path.
+    """
+    for info in ask(path):
+        if info.is_dir:
+            yield from _listed_files(ask, uri, info.path)
+        else:
+            yield RunFile(info.path, f"{uri.rstrip('/')}/{info.path}", info.file_size)
 
 
 def _dataset(dataset: Any, context: str | None) -> RunDataset:

@@ -233,6 +233,25 @@ def test_times_in_nanoseconds_are_quarantined_and_stop_no_other_run(room, store,
         assert json.loads(text)[column] == START * 1_000_000  # as it was logged
 
 
+def test_a_run_that_begins_while_others_are_listed_stops_nothing(room, store, take_in, monkeypatch):
+    client, experiment = store
+    monkeypatch.setattr(mlflow_reader, "PAGE", 2)
+    monkeypatch.setattr(mlflow_reader, "_FEW_RUNS", 1)
+    ids = [log_run(client, experiment, f"run {n}") for n in range(3)]
+    search = client.search_runs
+
+    def search_runs(*given, **named):
+        page = search(*given, **named)
+        if named["page_token"] is None:
+            client.create_run(experiment, start_time=START + 1_000)  # newest, so it moves all others back
+        return page
+
+    monkeypatch.setattr(client, "search_runs", search_runs)
+    runs, _ = take_in(client)
+    assert runs.rows_read == 3
+    assert sorted(room.raw("runs", "run_id")) == sorted(ids)
+
+
 def test_a_retry_reads_runs_of_this_store_only_again(room, store, take_in):
     client, experiment = store
     run_id = log_run(client, experiment, "run")

@@ -79,8 +79,8 @@ def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
             "changed file is noticed."
         ),
         kinds=["file"],
-        logic=["artifacts 1"],
-        ins={"runs": _runs_input("id", "artifact_uri", "created_at")},
+        logic=["artifacts 2"],
+        ins={"runs": _runs_input("id", "artifact_uri", "tags", "created_at")},
         deps=[key(SQLITE)],
     )
     def ml_model_artifacts(runs: pa.RecordBatchReader, mlflow: MLflowResource) -> pa.RecordBatchReader:

@@ -30,6 +30,9 @@ STATUSES = {
     "KILLED": "cancelled",
 }
 
+LOGGED_MODELS = "mlflow.logged_models"
+"""Tag of a run's row with the ids of the models that it logged."""
+
 PAGE = 1_000
 """Runs in one answer of a listing."""
 
@@ -52,6 +55,7 @@ _ROWS_OF_RUNS = (
     "SELECT run_uuid, * FROM latest_metrics",
     "SELECT destination_id, inputs.*, datasets.* FROM inputs JOIN datasets ON source_id = dataset_uuid",
     "SELECT destination_id, input_tags.* FROM inputs JOIN input_tags USING (input_uuid)",
+    "SELECT source_id, destination_id FROM inputs WHERE destination_type = 'MODEL_OUTPUT'",
     "SELECT run_id, name, version FROM model_versions WHERE run_id IS NOT NULL",
     "SELECT v.run_id, a.* FROM model_versions v "
     "JOIN registered_model_aliases a ON a.name = v.name AND a.version = v.version WHERE v.run_id IS NOT NULL",
@@ -211,13 +215,18 @@ def _experiments(client: "MlflowClient") -> dict[str, str]:
 def _search_runs(client: "MlflowClient", experiments: list[str]) -> Iterator["Run"]:
     from mlflow.entities import ViewType
 
+    seen: set[str] = set()
     for start in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
         some = experiments[start : start + _EXPERIMENTS_A_SEARCH]
-        yield from _pages(
+        for run in _pages(
             lambda token, some=some: client.search_runs(
                 some, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
             )
-        )
+        ):
+            # Pages are counted from the newest run: one that begins meanwhile moves the last of a page to the next.
+            if run.info.run_id not in seen:
+                seen.add(run.info.run_id)
+                yield run
 
 
 def _registrations(client: "MlflowClient") -> dict[str, list[Registration]]:
@@ -264,6 +273,9 @@ def _as_run(run: "Run", experiment: str, registrations: Sequence[Registration]) 
     kept: dict[str, Any] = dict(tags)
     if datasets:
         kept["mlflow.datasets"] = datasets
+    if run.outputs and run.outputs.model_outputs:
+        # Their files lie beside those of the run.
+        kept[LOGGED_MODELS] = sorted({output.model_id for output in run.outputs.model_outputs})
     if registrations:
         kept["mlflow.registered_models"] = [
             {"name": r.model, "version": r.version, "aliases": list(r.aliases)} for r in registrations
