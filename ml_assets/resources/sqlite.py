@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,6 +148,8 @@ class SQLiteResource(dg.ConfigurableResource):
         except (sqlite3.Error, OSError) as fault:
             if connection is not None:
                 connection.close()
+            if getattr(fault, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise self._busy(lock_timeout_s) from fault
             raise self._explain(fault) from fault
         return connection
 
@@ -174,7 +176,7 @@ class SQLiteResource(dg.ConfigurableResource):
 
     def _busy(self, lock_timeout_s: float) -> StoreBusy:
         return StoreBusy(
-            f"SQLite file {self.path} is being written by another process for more than "
+            f"SQLite file {self.path} is being written by {_writer(self.path)} for more than "
             f"{lock_timeout_s:g} s: wait for it to end, or raise ML_ASSETS_LOCK_TIMEOUT_S."
         )
 
@@ -200,3 +202,28 @@ def _allow(connection: sqlite3.Connection, seconds: float) -> None:
     """Interrupt whatever still runs on the connection this long after now."""
     deadline = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_EVERY)
+
+
+def _writer(path: Path) -> str:
+    """Who holds the lock of a SQLite file's writer, as far as this system tells."""
+    import psutil
+
+    inodes = set()
+    for file in (path, path.with_name(f"{path.name}-shm")):
+        with suppress(OSError):
+            inodes.add(str(file.stat().st_ino))
+    try:
+        locks = Path("/proc/locks").read_text()
+    except OSError:  # not on Linux
+        return "another process"
+    for line in locks.splitlines():
+        # 1: POSIX  ADVISORY  WRITE 4711 08:01:131090 120 120; with -> after the number, of one who waits for it
+        words = line.split()
+        if words[1] == "->" or words[3] != "WRITE" or words[5].rpartition(":")[2] not in inodes:
+            continue
+        try:
+            pid = int(words[4])
+            return f"process {pid} ({' '.join(psutil.Process(pid).cmdline()[:4])})"
+        except (psutil.Error, ValueError):  # it has just ended, or is not to be seen from here
+            continue
+    return "another process"

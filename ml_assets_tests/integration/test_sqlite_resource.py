@@ -1,6 +1,8 @@
 """SQLiteResource on a real file."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,49 @@ def test_a_second_writer_waits_and_then_says_whom_to_wait_for(sqlite: SQLiteReso
         pass
 
 
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute(sys.argv[2])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not tell who holds a lock")
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("new", [False, True])
+def test_another_process_that_writes_is_named(sqlite: SQLiteResource, lock: str, new: bool) -> None:
+    """In a file of ours, and in one that has no write-ahead log yet."""
+    if new:
+        sqlite.path.parent.mkdir(parents=True)
+        sqlite3.connect(sqlite.path).close()
+    else:
+        make_table(sqlite)
+    command = [sys.executable, "-c", HOLD, str(sqlite.path), lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        hasty = sqlite.model_copy(update={"lock_timeout_s": 0.2})
+        with (
+            pytest.raises(StoreBusy, match=rf"written by process {holder.pid} \(.*python"),
+            hasty.connect(True),
+        ):
+            pass
+        health = sqlite.health() if (lock, new) == ("BEGIN IMMEDIATE", False) else None
+        holder.stdin.close()
+    if health is not None:
+        assert (health.state, f"process {holder.pid} " in health.detail) == ("busy", True)
+        assert 5000 <= health.latency_ms < 10_000
+
+
+def test_asking_for_health_makes_no_file(sqlite: SQLiteResource) -> None:
+    health = sqlite.health()
+    assert (health.state, health.unwritten, sqlite.path.parent.exists()) == ("healthy", True, False)
+    make_table(sqlite)
+    assert not sqlite.health().unwritten
+
+
 @pytest.mark.parametrize(("write", "limit"), [(False, "query_timeout_s"), (True, "write_timeout_s")])
 def test_a_transaction_that_takes_too_long_is_interrupted_and_rolled_back(
     sqlite: SQLiteResource, write: bool, limit: str
@@ -104,5 +149,6 @@ def test_a_file_that_is_no_database_is_down_and_says_so(sqlite: SQLiteResource) 
 
 
 def test_healthy(sqlite: SQLiteResource) -> None:
+    make_table(sqlite)
     health = sqlite.health()
     assert (health.state, health.version) == ("healthy", sqlite3.sqlite_version)
