@@ -47,8 +47,7 @@ def _command(
         except BaseException as error:
             if interrupted(error):
                 _fail("Stopped; the next run goes on where this one ended.", status=130)
-            told = sentence(error, _home())
-            if told is None:
+            if (told := _told(error)) is None:
                 raise
             _fail(told)
 
@@ -60,12 +59,14 @@ def _fail(message: str, status: int = 1) -> None:
     raise typer.Exit(status)
 
 
-def _home() -> Path:
-    """The home, for whoever explains a fault; settings that cannot be read are a fault of their own."""
+def _told(error: BaseException) -> str | None:
+    """The sentence for a fault, if there is one, without any password."""
     try:
-        return Settings().home
-    except (ValidationError, SettingsError):
-        return Path()
+        settings = Settings()
+    except (ValidationError, SettingsError):  # a fault of their own, which is being told
+        return sentence(error, Path())
+    told = sentence(error, settings.home)
+    return settings.masked(told) if told else None
 
 
 def _settings() -> Settings:

@@ -6,6 +6,7 @@ embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
 
 import os
 import re
+from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -41,15 +42,18 @@ def redact_url(url: str) -> str:
         # Either a password that looks like a parameter, or a parameter with an @ in it: neither is shown.
         scheme, _, rest = head.partition("://")
         return f"{scheme}://{rest.partition(':')[0]}:***"
-    return _USERINFO.sub(r"\1***@", head) + mask_parameters(tail)
+    return _USERINFO.sub(r"\1***@", head) + _PARAMETER.sub(r"\1***", tail)
 
 
-def mask_parameters(text: str) -> str:
-    """Text with the values of `password=...` and the like masked."""
+def without_passwords(text: str, urls: Iterable[str]) -> str:
+    """Text, such as a driver's message, with the passwords of the URLs masked."""
+    secrets = {secret for url in urls for secret in _passwords(url)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
     return _PARAMETER.sub(r"\1***", text)
 
 
-def passwords(url: str) -> set[str]:
+def _passwords(url: str) -> set[str]:
     """The secrets in a URL, as they stand there and decoded."""
     userinfo = _USERINFO.match(url)
     found = [userinfo[2]] if userinfo else []
@@ -160,6 +164,11 @@ class Settings(BaseSettings):
         url = self.lake_url or self.postgres_url if store == "duckdb" else getattr(self, f"{store}_url")
         # A folder for the engine in this process is a place to keep the data, and no server.
         return "server" if url and not url.startswith("chdb:") else "embedded"
+
+    def masked(self, text: str) -> str:
+        """Text with the passwords of all configured URLs masked."""
+        fields = (name for name in type(self).model_fields if name.endswith("_url"))
+        return without_passwords(text, [url for name in fields if (url := getattr(self, name))])
 
     def secret(self, field: str) -> Any:
         """A store's URL for a resource's configuration, "" if embedded.

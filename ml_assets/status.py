@@ -20,7 +20,6 @@ from ml_assets.resources.base import (
     StoreHealth,
     StoreUnavailable,
     one_sentence,
-    without_password,
 )
 from ml_assets.settings import STORES, Settings, redact_url
 
@@ -88,7 +87,7 @@ def stores_status(settings: Settings, verify: bool = False) -> tuple[dict[str, A
             if health[store].state == "healthy" and not health[store].unwritten:
                 _add_tables(status, store, resources, verify, differences)
     for answer in status.values():
-        answer["detail"] = _masked(answer["detail"], settings)
+        answer["detail"] = settings.masked(answer["detail"])
     return status, differences
 
 
@@ -122,12 +121,6 @@ def _configured(settings: Settings, store: str) -> str:
         else (getattr(settings, f"{store}_url"),)
     )
     return next((url for url in urls if url), "")
-
-
-def _masked(text: str, settings: Settings) -> str:
-    for store in STORES:
-        text = without_password(text, _configured(settings, store))
-    return text
 
 
 def _add_tables(

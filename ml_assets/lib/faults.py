@@ -1,4 +1,4 @@
-"""Which faults lie outside: a full disk, a server that went away, a server that failed. They need a person.
+"""Which faults lie outside: a full disk, a server that went away or failed, a time-out. They need a person.
 
 What belongs here: how the drivers of all stores tell of these. They are told apart by the driver's own codes
 and types where it has some, and by the words of the engine where it has none. What does not: what is said of
@@ -27,6 +27,9 @@ _LOST = (
     ("clickhouse_connect.driver.exceptions", "OperationalError"),
     ("clickhouse_connect.driver.exceptions", "StreamFailureError"),
     ("urllib3.exceptions", "HTTPError"),
+    ("requests.exceptions", "ConnectionError"),
+    ("requests.exceptions", "Timeout"),
+    ("requests.exceptions", "RetryError"),
     ("builtins", "ConnectionError"),
 )
 """Types by which a driver says that the other side is gone, or does not answer."""
@@ -45,12 +48,21 @@ _FAILED = (("chromadb.errors", "InternalError"),)
 _FAILED_WORDS = ("failed to execute query", "failed to prepare", "current transaction is aborted")
 """How DuckDB tells of a catalog that did not answer a statement of its own, with or without the reason."""
 
+_CANCELED = "57014"
+"""PostgreSQL's code for a statement that ran into its time-out."""
+
+_CLICKHOUSE_TIMEOUT = 159
+
 _FULL_SQLSTATES = ("53100",)
 _LOST_SQLSTATES = ("08", "57P")
 """Beginnings of PostgreSQL's codes for a broken connection and for a server that is shut down or has crashed."""
 
 _FAILED_SQLSTATES = ("58", "XX")
 """The same for files that it cannot use, and for data that it finds damaged."""
+
+
+class StatementTimeout(TimeoutError):
+    """A statement was interrupted by us, where the engine has no time-out of its own."""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -76,6 +88,21 @@ def lost_server(error: BaseException) -> BaseException | None:
 def failed_server(error: BaseException) -> BaseException | None:
     """The fault that tells of a server that could not go on, if there is one among the error and its causes."""
     return next((cause for cause in chain(error) if _is_failed(cause)), None)
+
+
+def timed_out(error: BaseException) -> BaseException | None:
+    """The fault that tells of a statement that took too long, if there is one among the error and its causes."""
+    return next((cause for cause in chain(error) if _is_timeout(cause)), None)
+
+
+def _is_timeout(cause: BaseException) -> bool:
+    if isinstance(cause, StatementTimeout):
+        return True
+    if _is_of(cause, "sqlite3", "OperationalError"):
+        return str(cause) == "interrupted"
+    if _is_of(cause, "clickhouse_connect.driver.exceptions", "DatabaseError"):
+        return getattr(cause, "code", None) == _CLICKHOUSE_TIMEOUT
+    return getattr(cause, "sqlstate", None) == _CANCELED
 
 
 def _is_full(cause: BaseException) -> bool:

@@ -24,7 +24,7 @@ from tenacity import (
     wait_random,
 )
 
-from ml_assets.settings import mask_parameters, passwords, redact_url
+from ml_assets.settings import redact_url, without_passwords
 
 CONNECT_TIMEOUT_S = 5
 """How long one attempt to connect may take."""
@@ -141,9 +141,7 @@ def missing_table(asset: str) -> StoreUnavailable:
 
 def without_password(text: str, url: str) -> str:
     """Text with the URL's passwords masked, for messages that a driver made."""
-    for secret in sorted(passwords(url), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return mask_parameters(text)
+    return without_passwords(text, [url])
 
 
 def require_scheme(store: str, url: str, schemes: tuple[str, ...], variable: str) -> str:

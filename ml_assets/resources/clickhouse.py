@@ -12,7 +12,8 @@ Facts about chDB that shape this module (measured, chdb 4.4):
 
 And about clickhouse-connect (1.12, on a server): where the server hangs up before it has answered,
 `client.insert` sends its rows a second time, which doubles them if the first ones had arrived.
-`client.insert_arrow` and `client.command` do not; insert with those.
+`client.insert_arrow` and `client.command` do not; insert with those. A question that changes nothing it asks a
+second time, on a new connection, which cannot be turned off: one of our three tries is two connections then.
 """
 
 import json

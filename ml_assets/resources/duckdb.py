@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
+from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
@@ -149,7 +150,7 @@ class DuckLakeResource(DuckDBResource):
             what: what the block does, for the sentence.
 
         Raises:
-            TimeoutError: the block was interrupted.
+            StatementTimeout: the block was interrupted.
         """
         seconds = self.write_timeout_s if write else self.query_timeout_s
         expired, done = threading.Event(), threading.Event()
@@ -171,7 +172,7 @@ class DuckLakeResource(DuckDBResource):
             if not expired.is_set() or "INTERRUPT" not in str(fault):
                 raise
             name = "WRITE" if write else "QUERY"
-            raise TimeoutError(
+            raise StatementTimeout(
                 f"{what} took longer than {seconds:g} s: narrow it, or raise ML_ASSETS_{name}_TIMEOUT_S."
             ) from fault
         finally:

@@ -1,14 +1,16 @@
 """MLflow: the tracking store that runs are read from. `MLFLOW_TRACKING_URI` is not looked at."""
 
+import math
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import dagster as dg
 import orjson
@@ -18,6 +20,7 @@ from ml_assets.lib.artifacts import RunDataset, RunFile, local_files, local_fold
 from ml_assets.lib.intake.mlflow_reader import LOGGED_MODELS
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
+    CONNECT_TRIES,
     StoreHealth,
     StoreUnavailable,
     check_health,
@@ -64,11 +67,21 @@ class MLflowResource(dg.ConfigurableResource):
 
     @property
     def database(self) -> Path | None:
-        """The tracking store's SQLite file, None for a server."""
+        """The tracking store's SQLite file, None for a server.
+
+        Raises:
+            StoreUnavailable: the configured file does not exist. The embedded one is made by the first run.
+        """
         uri = self.tracking_uri()
         if not uri.startswith("sqlite:"):
             return None
-        return Path(os.path.abspath(uri.removeprefix("sqlite:///")))
+        path = Path(os.path.abspath(uri.removeprefix("sqlite:///")))
+        if plain(self.url) and not path.exists():
+            raise StoreUnavailable(
+                f"MLflow's file {path} does not exist: set ML_ASSETS_MLFLOW_URL to the tracking store that your "
+                "runs are logged to, or unset it to use the embedded one."
+            )
+        return path
 
     def client(self) -> "MlflowClient":
         """MLflow's client on this store, whatever `MLFLOW_TRACKING_URI` says.
@@ -79,7 +92,8 @@ class MLflowResource(dg.ConfigurableResource):
         self._probe()
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self.tracking_uri(), registry_uri=self.tracking_uri())
+        client = MlflowClient(tracking_uri=self.tracking_uri(), registry_uri=self.tracking_uri())
+        return client if self.database else cast("MlflowClient", _Limited(client, self.query_timeout_s))
 
     def run_files(self, run: Mapping[str, Any]) -> Iterator[RunFile]:
         """Files of a run of `id`, `artifact_uri` and `tags`: read where they lie, else as MLflow lists them.
@@ -216,6 +230,37 @@ def _listed_files(ask: Callable[[str | None], Any], uri: str, path: str | None =
             yield from _listed_files(ask, uri, info.path)
         else:
             yield RunFile(info.path, f"{uri.rstrip('/')}/{info.path}", info.file_size)
+
+
+class _Limited:
+    """MLflow's client with our time-out and number of tries, unless the environment says others.
+
+    MLflow reads both from the environment at each request and nowhere else. They stand there for the time of a
+    call, so that what else this process does with MLflow, and the processes that it starts, keep their own.
+    """
+
+    _turn: ClassVar[threading.RLock] = threading.RLock()
+
+    def __init__(self, client: "MlflowClient", timeout_s: float) -> None:
+        self._client = client
+        self._limits = {
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, math.ceil(timeout_s))),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(CONNECT_TRIES - 1),
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._turn:
+            ours = self._limits.keys() - os.environ.keys()
+            os.environ.update({name: self._limits[name] for name in ours})
+            try:
+                return method(*args, **kwargs)
+            finally:
+                for name in ours:
+                    del os.environ[name]
 
 
 def _dataset(dataset: Any, context: str | None) -> RunDataset:

@@ -1,19 +1,23 @@
 """What every resource does when its server does not answer: three tries, one sentence, no password."""
 
+import os
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from dagster import EnvVar
 
 from ml_assets import services
-from ml_assets.resources.base import StoreUnavailable, connecting
+from ml_assets.errors import sentence
+from ml_assets.resources.base import CONNECT_TRIES, StoreUnavailable, connecting
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -279,6 +283,51 @@ def test_a_chroma_server_that_falls_silent_runs_into_the_time_out(target: tuple[
                 client.list_collections()
             assert time.monotonic() - start < 5
         relay.flowing.set()
+
+
+class Silent(BaseHTTPRequestHandler):
+    """An MLflow server that tells its version, and then nothing any more."""
+
+    asked: ClassVar[list[str]] = []
+    done = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path != "/version":
+            self.asked.append(self.path)
+            self.done.wait(60)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"3.0.0")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_an_mlflow_server_that_falls_silent_is_given_up_after_three_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        resource = MLflowResource(home="unused", url=f"http://127.0.0.1:{server.server_port}")
+        client = resource.model_copy(update={"query_timeout_s": 1.0}).client()
+        environment = dict(os.environ)
+        start = time.monotonic()
+        with pytest.raises(MlflowException) as caught:
+            client.get_run("r")
+        assert time.monotonic() - start < 30
+        Silent.done.set()
+        server.shutdown()
+        thread.join()
+    assert len(Silent.asked) == CONNECT_TRIES
+    assert dict(os.environ) == environment
+    told = sentence(caught.value, Path.cwd())
+    assert told is not None and "'ml-assets status'" in told
 
 
 def test_sqlite_in_a_folder_that_cannot_be_made_is_down_and_says_so(tmp_path: Any) -> None:

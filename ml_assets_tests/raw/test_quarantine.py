@@ -205,7 +205,7 @@ def test_what_lies_elsewhere_too_is_named(room):
 
 
 def test_a_sources_file_is_retired_by_either_path(room):
-    (source,) = [each for each in sources("performance", {}) if each.name == "nab"]
+    (source,) = [each for each in sources("performance", {})[0] if each.name == "nab"]
     for number, name in enumerate(("nab/a.csv", "nab/b.csv")):
         path = room.folder / "landing" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from ml_assets.lib.intake.judge import Bounds
 from ml_assets.lib.intake.landing import unit_name
 from ml_assets.lib.intake.ledger import Postgres
 from ml_assets.lib.intake.raw import unbalanced_contents
-from ml_assets.lib.intake.sources import fixed_part, sources, stream_listings
+from ml_assets.lib.intake.sources import sources, stream_listings
 from ml_assets.lib.intake.visit import IntakeReport, Lake, ensure_tables, visiting
 from ml_assets.lib.sql import quote_identifier, read_sql
 
@@ -119,17 +119,22 @@ def find_file(
     below: list[Known] = []
     landing_folder = landing_folder.absolute()
     for stream in streams:
-        folders = {LANDING_ROOT: landing_folder / stream}
-        for source in sources(stream, globs):
-            folders[source.root] = fixed_part(str(landing_folder / source.glob))
+        folders: dict[str, Path | None] = {LANDING_ROOT: landing_folder / stream}
+        for source in sources(stream, globs)[0]:
+            # The units of files that lie elsewhere are whole paths.
+            folders[source.root] = None if Path(source.glob).is_absolute() else landing_folder
         for root, folder in folders.items():
             with postgres.connect() as connection:
                 places = ledger.known_places(connection, stream, root)
             for found, paths in (
                 (named, (landing_folder / file, Path(file).absolute())),
-                (below, (folder / file,)),
+                (below, (folder / file,) if folder else ()),
             ):
-                units = [unit_name(path, folder) for path in paths if path.is_relative_to(folder)]
+                units = [
+                    unit_name(path.relative_to(folder) if folder else path)
+                    for path in paths
+                    if folder is None or path.is_relative_to(folder)
+                ]
                 found += [Known(stream, root, unit) for unit in dict.fromkeys(units) if unit in places]
     if not named and not below:
         raise NotTakenIn(
