@@ -37,6 +37,9 @@ def serve(settings: Settings) -> int:
     command += ["-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", settings.host, "-p", str(settings.port)]
 
     def stop(signum: int, frame: object) -> None:
+        # A second Ctrl-C must not keep the first one from stopping the servers.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     # Before the child starts: a handled signal is reset to its default there, while an ignored one, as a
