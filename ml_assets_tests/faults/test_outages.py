@@ -4,19 +4,23 @@ The old rows are there afterwards, the error is a sentence that names the table 
 the fault is gone the next write simply succeeds.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
+import psycopg
 import pyarrow as pa
 import pytest
 
 from ml_assets import services
 from ml_assets.contracts import TABLES, Column, Contract
+from ml_assets.errors import sentence
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.io_managers.chroma import ChromaIOManager
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager
@@ -25,7 +29,9 @@ from ml_assets.io_managers.outages import TableUnavailable
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
-from ml_assets.lib.arrow_types import arrow_schema
+from ml_assets.lib.arrow_types import ContractViolation, arrow_schema
+from ml_assets.lib.conflicts import waited_too_long
+from ml_assets.lib.faults import StatementTimeout
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -248,3 +254,63 @@ def test_a_server_that_goes_away_during_a_read_is_told_of(store, wired, stored):
     assert_no_secret(said)
     between.mend()
     assert table.read().equals(rows(1))
+
+
+RUN = {"experiment": "e", "model_name": "m", "status": "completed", "created_at": "2026-03-01T10:00:00Z"}
+
+
+@pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
+def test_a_command_during_which_postgresql_goes_away_ends_in_a_sentence(cli, environment, wire, _database):
+    """While it looks for what is new, and while it takes it in."""
+    between = wire(f"{parse_qs(urlsplit(_database).query)['host'][0]}/.s.PGSQL.5432")
+    far = f"postgresql://postgres:tell%2Fnobody@127.0.0.1:{between.port}{urlsplit(_database).path}"
+    environment = {**environment, "ML_ASSETS_POSTGRES_URL": far}
+    home = Path(environment.pop("ML_ASSETS_HOME"))
+    done = cli(home, "refresh", **environment)
+    assert done.returncode == 0, done.stderr
+    looked = between.carried
+
+    landing = home / "landing" / "runs"
+    landing.mkdir(parents=True, exist_ok=True)
+    (landing / "a.jsonl").write_text(json.dumps({"run_id": "a", **RUN}))
+    for part in (0.5, 1.2):
+        between.cut_after(int(part * looked))
+        done = cli(home, "refresh", **environment)
+        assert between.is_cut, part
+        lines = done.stderr.splitlines()
+        assert (done.returncode, len(lines)) == (1, 1), (part, done.stderr)
+        assert lines[0].endswith("."), lines[0]
+        assert_no_secret(done.stderr)
+        between.mend()
+    done = cli(home, "refresh", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    with PostgresResource(url=_database).connect() as connection:
+        assert connection.execute("SELECT count(*) FROM ml_experiments").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
+            "ML_ASSETS_QUERY_TIMEOUT_S",
+        ),
+        (StatementTimeout("a DuckDB statement took longer than 1 s"), "ML_ASSETS_QUERY_TIMEOUT_S"),
+        (psycopg.OperationalError("server closed the connection unexpectedly"), "'ml-assets status'"),
+        (waited_too_long("duckdb/raw_runs"), "duckdb/raw_runs"),
+        (ContractViolation("duckdb/raw_runs: no."), "duckdb/raw_runs: no."),
+        (KeyError("a bug"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_lies_outside_is_told_and_bugs_are_not(raised, said, tmp_path):
+    """Whatever Dagster has wrapped around it."""
+    try:
+        try:
+            raise raised
+        except Exception as fault:
+            raise RuntimeError("a step failed") from fault
+    except RuntimeError as fault:
+        told = sentence(fault, tmp_path)
+    assert (told is None) == (said is None)
+    assert said is None or said in str(told)

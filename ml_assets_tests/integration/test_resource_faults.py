@@ -300,7 +300,7 @@ class Silent(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"3.0.0")
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
 
 
