@@ -142,7 +142,7 @@ def status(
     for difference in differences:
         print(
             f"{difference.store}/{difference.table} holds {difference.measured}, but {difference.recorded} "
-            "was written: rows were changed by hand; rebuild the table from the UI.",
+            f"was written: rows were changed by hand; {difference.remedy}.",
             file=sys.stderr,
         )
     if differences or any(store["state"] == "down" for store in stores.values()):

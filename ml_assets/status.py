@@ -57,6 +57,13 @@ class Difference:
     recorded: str
     measured: str
 
+    @property
+    def remedy(self) -> str:
+        """What mends it. A copy whose version is the right one is believed, so it has to go first."""
+        if self.store == "redis":
+            return "delete its keys in Redis (FLUSHDB) and run 'ml-assets recover'"
+        return "rebuild the table from the UI"
+
 
 def tables_of(store: str) -> list[Contract]:
     """Contracts of the tables that a store holds; the online features lie in PostgreSQL and in Redis."""
@@ -139,27 +146,34 @@ def _add_tables(
             return
     tables: dict[str, Any] = {}
     differences: list[Difference] = []
+    remarks = [answer["detail"]]
     try:
         for contract in tables_of(store):
             module, holders = _io_module(store), [resources[holder] for holder in HOLDERS[store]]
             table = module.recorded(*holders, contract)
             tables[contract.table] = {"rows": table.rows, "content_hash": table.content_hash}
             if verify:
-                measured = _measured_hash(module, holders, contract)
-                if measured != table.content_hash:
+                measured = _measured_hash(store, module, resources, contract)
+                if measured is None:
+                    remarks.append(f"{contract.table} is not cached now: PostgreSQL answers.")
+                elif measured != table.content_hash:
                     differences.append(Difference(store, contract.table, table.content_hash, measured))
     except Exception as fault:  # noqa: BLE001 - as a health check: whatever it is, the other stores are told of
         answer["state"] = "busy" if isinstance(fault, StoreBusy) else "down"
         answer["detail"] = f"Its tables cannot be listed: {one_sentence(fault)}"
         return
     answer["tables"] = tables
+    answer["detail"] = " ".join(filter(None, remarks))
     found += differences
 
 
-def _measured_hash(module: Any, holders: list[Any], contract: Contract) -> str:
-    """Content hash of what the store holds; instead of it, why the table cannot be read."""
+def _measured_hash(store: str, module: Any, resources: Mapping[str, Any], contract: Contract) -> str | None:
+    """Content hash of what the store holds; instead of it, why that cannot be read. None if Redis holds no copy."""
     try:
-        return module.measured(*holders, contract).content_hash
+        if store == "redis":  # the truth is PostgreSQL's, which is measured there
+            copy = module.cached(resources["redis"], contract)
+            return copy and copy.content_hash
+        return module.measured(*(resources[holder] for holder in HOLDERS[store]), contract).content_hash
     except StoreUnavailable:
         raise  # not the table's fault, but the store's
     except Exception as fault:  # noqa: BLE001 - what was tampered with fails in as many ways as there are drivers

@@ -161,6 +161,32 @@ def measured(postgres: PostgresResource, contract: Contract) -> "TableState":
         return table_state(postgres_table.measured_buckets(connection, contract))
 
 
+def cached(redis: RedisResource, contract: Contract) -> "TableState | None":
+    """Rows and content hash of the copy that lookups are answered from; None where PostgreSQL answers them."""
+    import pyarrow as pa
+
+    from ml_assets.lib.arrow_types import arrow_schema
+    from ml_assets.lib.staging import measure, table_state
+
+    with redis.client() or nullcontext() as cache:
+        pointer: Any = cache.get(_pointer(contract)) if cache is not None else None
+        if cache is None or pointer is None:
+            return None
+        # Before the version, if anything, stands the run of the server in which it counts.
+        run, _, version = pointer.decode().rpartition(" ")
+        name = f"{_pointer(contract)}:{version}"
+        if run not in ("", str(cache.info("server")["run_id"])):
+            return None
+        if not cache.exists(name):
+            return table_state({}) if version == _EMPTY else None
+        # A scan may tell of a field twice.
+        packed: Any = dict(cache.hscan_iter(name, count=_FIELDS))
+    rows = [_unpacked(row, contract) for row in packed.values()]
+    schema = arrow_schema(contract)
+    parts = (rows[at : at + _FIELDS] for at in range(0, len(rows), _FIELDS))
+    return table_state(measure((pa.RecordBatch.from_pylist(part, schema) for part in parts), contract))
+
+
 def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> bool:
     """Make Redis hold what PostgreSQL holds; returns whether it had to be filled.
 

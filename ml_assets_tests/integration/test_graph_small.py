@@ -330,6 +330,12 @@ def tamper(home: Path) -> None:
     with stores["chroma"].client(write=True) as client:
         collection = client.get_collection("experiment_index")
         collection.delete(ids=collection.get(limit=1)["ids"])
+    if (cache := stores["redis"].client()) is not None:
+        with cache:
+            [rows] = [
+                name for name in cache.keys("ml-assets:serving/online_features:*") if cache.ttl(name) < 0
+            ]
+            cache.hset(rows, "cats", cache.hget(rows, "dogs"))
 
 
 TAMPERED = {
@@ -349,14 +355,25 @@ def test_tampering_is_noticed_and_mended(cli, home, small):
     failed = {asset for (asset, _), passed in run_checks(home).items() if not passed}
     assert failed >= TAMPERED
 
+    # A copy, which no check looks at.
+    tampered = TAMPERED | ({"redis/online_features"} if services.available("redis") else set())
     done = cli(home, "status", "--verify", "--json")
     assert done.returncode == 1
     named = {line.split(" ")[0] for line in done.stderr.splitlines()}
-    assert named == TAMPERED
+    assert named == tampered
     differences = json.loads(done.stdout)["differences"]
-    assert {f"{d['store']}/{d['table']}" for d in differences} == TAMPERED
+    assert {f"{d['store']}/{d['table']}" for d in differences} == tampered
 
     rebuild(home)
+    if (cache := store_resources(Settings(home=home))["redis"].client()) is not None:
+        with cache:
+            cache.flushdb()  # a cache that is empty is no difference
+        told = json.loads(cli(home, "status", "--verify", "--json").stdout)
+        assert told["differences"] == []
+        assert "online_features is not cached now" in told["stores"]["redis"]["detail"]
+        assert cli(home, "recover").returncode == 0
+        told = json.loads(cli(home, "status", "--verify", "--json").stdout)
+        assert (told["differences"], told["stores"]["redis"]["detail"]) == ([], "")
     assert tables(cli, home) == before
     assert passed_checks(home) > 40
 
