@@ -397,6 +397,37 @@ def test_ctrl_c_is_no_traceback(environment, settings, runs):
     )
 
 
+def test_impatience_leaves_no_servers_behind(tmp_path):
+    """Ctrl-C again and again, while UI and daemon are being stopped."""
+    program = "from ml_assets.serve import serve; from ml_assets.settings import Settings; "
+    program += "from ml_assets.instance import prepare_home; s = Settings(); prepare_home(s); raise SystemExit(serve(s))"
+    server = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "ML_ASSETS_HOME": str(tmp_path / "home"), "ML_ASSETS_PORT": str(deaf_port())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    family: list[psutil.Process] = []
+    deadline = time.monotonic() + 120
+    try:
+        while len(family) < 3 and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            family = psutil.Process(server.pid).children(recursive=True)
+        assert len(family) >= 3, "UI, daemon and code server"
+        while server.poll() is None and time.monotonic() < deadline:
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        _, left = psutil.wait_procs(family, timeout=5)
+        assert (server.returncode, left) == (0, [])
+    finally:
+        for process in family:
+            if process.is_running():
+                process.kill()
+    _, stderr = server.communicate(timeout=60)
+    assert "Traceback" not in stderr
+
+
 OLD_PYTHON = """#!/bin/sh
 # A Python whose version is another one, and which is the real one otherwise.
 [ "$1" = -c ] && exec {python} -c "import sys; sys.version_info = {version}
