@@ -8,10 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_assets import services
 from ml_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_assets.demo import Plan
 
 Progress = Callable[[str, int, int], None]
 """Told how far a phase is: (phase, done, total); total 0 while it is unknown."""
@@ -51,8 +54,13 @@ class Report:
         }
 
 
-def run_demo(settings: Settings, progress: Progress) -> Report:
-    """Start the services, train what the demo still lacks, and bring the graph up to date with it."""
+def run_demo(settings: Settings, progress: Progress, plan: "Plan | None" = None) -> Report:
+    """Start the services, train what the demo still lacks, and bring the graph up to date with it.
+
+    Args:
+        plan: what to train; everything if None.
+    """
+    from ml_assets.build import store_resources
     from ml_assets.instance import prepare_home
 
     prepare_home(settings)
@@ -62,7 +70,12 @@ def run_demo(settings: Settings, progress: Progress) -> Report:
     with _phase(report, "training"):
         from ml_assets.demo import make_demo
 
-        make_demo(settings, progress)
+        make_demo(settings, progress, plan)
+    with _phase(report, "intake"):
+        from ml_assets.demo.withdrawal import retire_former
+
+        stores = store_resources(settings)
+        retire_former(settings, stores["lake"], stores["postgres"])
     return refresh_graph(settings, progress, report)
 
 
@@ -109,4 +122,5 @@ class _phase:
         self._start = monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self._report.phases[self._name] = round(monotonic() - self._start, 2)
+        before = self._report.phases.get(self._name, 0.0)
+        self._report.phases[self._name] = round(before + monotonic() - self._start, 2)

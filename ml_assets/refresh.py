@@ -5,7 +5,7 @@ from Dagster's own history (tables older than the ones they read), so whatever a
 or a click in the UI left behind is finished by the next one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from uuid import uuid4
 
@@ -149,9 +149,18 @@ class Refresher:
             self.run(_purpose(span), tables, span.tags)
             self.days |= set(span.days())
 
+    def due_tables(self) -> set[dg.AssetKey]:
+        """Unpartitioned raw tables of which intake withdrew or added something since they were built."""
+        with self._postgres.connect() as connection:
+            return {
+                key(f"duckdb/raw_{name}")
+                for name, stream in STREAMS.items()
+                if stream.day_column is None and ledger.due_days(connection, name)
+            }
+
     def run_whole(self) -> None:
-        """Rebuild the unpartitioned tables that are older than something they read."""
-        if stale := self.stale_tables():
+        """Rebuild the unpartitioned tables that are due, or older than something they read."""
+        if stale := self.stale_tables(self.due_tables()):
             self.run("whole tables", stale, {})
 
     def outdated(self) -> set[dg.AssetKey]:
@@ -169,9 +178,15 @@ class Refresher:
                 stale |= {day for day, at in built[parent].items() if at > built[child].get(day, -1)}
         return {date.fromisoformat(day) for day in stale}
 
-    def stale_tables(self) -> list[dg.AssetKey]:
-        """Unpartitioned tables that are outdated or older than one they read, in the order in which they build."""
-        outdated = self.outdated()
+    def stale_tables(self, due: Collection[dg.AssetKey] = ()) -> list[dg.AssetKey]:
+        """Unpartitioned tables to rebuild, in the order in which they build.
+
+        They are due, were built by other logic, or are older than one they read.
+
+        Args:
+            due: to be rebuilt in any case, and what reads them after them.
+        """
+        outdated = self.outdated().union(due)
         latest = {k: max(self._ids_by_day(k).values(), default=-1) for k in self.daily}
         latest |= {k: self._latest_id(k) for k in [*self.intake, *self.whole]}
         stale: list[dg.AssetKey] = []

@@ -6,7 +6,7 @@ A file appears under its name only when it is whole: until then its name ends in
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from ml_assets.lib.arrow_types import ARROW_TYPES
 
 Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
+JUDGED = ("performance", "predictions")
+"""Streams that tell how a day's models do on the next day."""
+
 Row = Mapping[str, Any]
 
 
@@ -47,6 +50,19 @@ def write(landing: Path, stream: str, name: str, rows: Sequence[Row], form: Form
 def format_of(day: int, stream: str) -> Format:
     """Every stream comes in every format, changing by the day."""
     return FORMATS[(day + list(STREAMS).index(stream)) % len(FORMATS)]
+
+
+def name_of(today: date, stream: str) -> str:
+    """File name without ending of what the training of a day leads to."""
+    # Events and predictions are of the day after the training.
+    day = today + timedelta(days=1) if stream in JUDGED else today
+    return f"demo-{day.isoformat()}"
+
+
+def files_of(day: int, today: date, days: int) -> list[str]:
+    """Every file that day number `day` of `days` writes, relative to the landing folder."""
+    streams = [stream for stream in STREAMS if day < days or stream not in JUDGED]
+    return [f"{stream}/{name_of(today, stream)}.{format_of(day, stream)}" for stream in streams]
 
 
 def _write_jsonl(path: Path, columns: Sequence[Column], rows: Iterable[Row]) -> None:

@@ -6,11 +6,14 @@ trained again.
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
 from ml_assets.errors import Refusal
+from ml_assets.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class Manifest:
         end: last replayed day, UTC.
         days: how many days are replayed.
         finished: finished days by number, from 1.
+        former: landing files of an earlier fortnight whose rows the graph may still hold.
     """
 
     end: date
     days: int
     finished: dict[int, Day] = field(default_factory=dict)
+    former: list[str] = field(default_factory=list)
 
     @property
     def start(self) -> date:
@@ -75,10 +80,12 @@ class Manifest:
                 date.fromisoformat(document["end"]),
                 int(document["days"]),
                 {int(number): Day(**day) for number, day in document["finished"].items()},
+                list(document.get("former", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise Refusal(
-                f"The demo's manifest {path} cannot be read ({fault}): delete it to make the demo anew."
+                f"The demo's manifest {path} cannot be read ({fault}): delete it and the demo's landing files "
+                "(landing/*/demo-YYYY-MM-DD.*) to make the demo anew."
             ) from fault
 
     def write(self, home: Path) -> None:
@@ -89,6 +96,7 @@ class Manifest:
             "end": self.end.isoformat(),
             "days": self.days,
             "finished": {str(number): asdict(day) for number, day in self.finished.items()},
+            "former": self.former,
         }
         fresh = path.with_name("manifest.json.tmp")
         with fresh.open("w") as file:
@@ -96,3 +104,33 @@ class Manifest:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+
+
+def last_day(settings: Settings, today: date) -> date:
+    """Last day of a fortnight that is made today: the day before, unless the settings name one."""
+    return settings.demo_end or today - timedelta(days=1)
+
+
+@contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold the demo of a home: nobody else makes it or changes its manifest meanwhile.
+
+    Raises:
+        Refusal: another process did not let go of it within the write time-out.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = settings.home / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=settings.write_timeout_s)
+    try:
+        lock.acquire()
+    except Timeout as fault:
+        raise Refusal(
+            f"Another process has been making the demo under {settings.home} for "
+            f"{settings.write_timeout_s:g} s: wait for it or stop it, then run this again."
+        ) from fault
+    try:
+        yield
+    finally:
+        lock.release()

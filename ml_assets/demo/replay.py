@@ -14,14 +14,12 @@ from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 
-from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
-from ml_assets.contracts import STREAMS
 from ml_assets.demo import landing, plain_team
 from ml_assets.demo.data import load
 from ml_assets.demo.documents import library_documents, note_documents
-from ml_assets.demo.manifest import Day, Manifest
+from ml_assets.demo.manifest import Day, Manifest, last_day, only_one
 from ml_assets.demo.plan import Plan, Trial
 from ml_assets.demo.record import RunRecord
 from ml_assets.demo.report import DemoReport
@@ -36,17 +34,9 @@ Progress = Callable[[str, int, int], None]
 
 def replay(settings: Settings, progress: Progress, plan: Plan) -> DemoReport:
     """Make what is missing of the demo. See `make_demo`."""
-    folder = settings.home / "demo"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # One thread: the matrices are small, and sums run in the same order on every machine.
-        with FileLock(folder / "lock", timeout=settings.write_timeout_s), threadpool_limits(1):
-            return _Replay(settings, progress, plan).run()
-    except Timeout as fault:
-        raise Refusal(
-            f"Another process has been making the demo under {settings.home} for "
-            f"{settings.write_timeout_s:g} s: wait for it or stop it, then run this again."
-        ) from fault
+    # One thread: the matrices are small, and sums run in the same order on every machine.
+    with only_one(settings), threadpool_limits(1):
+        return _Replay(settings, progress, plan).run()
 
 
 class _Replay:
@@ -68,7 +58,7 @@ class _Replay:
         with self._phase("loading"):
             self._tracker = Tracker(self._settings)
             if not manifest.finished:
-                self._withdraw()
+                self._withdraw(manifest)
             names = (*self._plan.datasets, plain_team.DATASET)
             self._datasets = {name: load(name, self._plan) for name in names}
         for day in unfinished:
@@ -83,23 +73,36 @@ class _Replay:
         if known and wanted in (None, known.end):
             return known
         today = datetime.now(UTC).date()
-        manifest = Manifest(wanted or today - timedelta(days=1), self._plan.days)
+        former = sorted({*known.former, *_written(known)}) if known else []
+        manifest = Manifest(last_day(self._settings, today), self._plan.days, former=former)
         if manifest.end >= today or manifest.start < self._settings.partitions_start:
             raise Refusal(
                 f"The demo cannot be replayed from {manifest.start} to {manifest.end}: set ML_ASSETS_DEMO_END"
                 f" to a day before today (UTC) and at least {self._plan.days} days after "
                 f"{self._settings.partitions_start}."
             )
+        self._refuse_to_overwrite(manifest)
         # The new manifest has no finished day, and such a start withdraws whatever there is of an old demo.
         manifest.write(self._settings.home)
         return manifest
 
-    def _withdraw(self) -> None:
-        """Remove all that a demo ever wrote here: the first day starts with nothing."""
+    def _refuse_to_overwrite(self, manifest: Manifest) -> None:
+        """Nothing that somebody else put into the landing folders is written over, whatever its name."""
+        mine = [name for day in range(1, manifest.days + 1) for name in _files_of(manifest, day)]
+        taken = [n for n in mine if n not in manifest.former and (self._settings.landing / n).exists()]
+        if taken:
+            others = f", and {len(taken) - 1} more" if len(taken) > 1 else ""
+            raise Refusal(
+                f"The demo writes {self._settings.landing / taken[0]}{others}, and something of that name is "
+                "there that it did not write: move or delete it, or set ML_ASSETS_DEMO_END to another day."
+            )
+
+    def _withdraw(self, manifest: Manifest) -> None:
+        """Remove all that a demo wrote here before: the first day starts with nothing."""
         self._tracker.withdraw()
-        for stream in STREAMS:
-            for path in (self._settings.landing / stream).glob("demo-*"):
-                path.unlink()
+        for name in manifest.former:
+            for path in (self._settings.landing / name, self._settings.landing / f"{name}.partial"):
+                path.unlink(missing_ok=True)
         if self._files.exists():
             shutil.rmtree(self._files)
 
@@ -176,11 +179,8 @@ class _Replay:
         return Served(made.model, str(record.model_name), version, record.experiment, logged.run_id)
 
     def _write(self, stream: str, rows: list[dict], day: int, today: date) -> str:
-        # Events and predictions are of the day after the training.
-        name = today + timedelta(days=1) if stream in ("performance", "predictions") else today
-        return landing.write(
-            self._settings.landing, stream, f"demo-{name.isoformat()}", rows, landing.format_of(day, stream)
-        )
+        name, form = landing.name_of(today, stream), landing.format_of(day, stream)
+        return landing.write(self._settings.landing, stream, name, rows, form)
 
     @property
     def _files(self) -> Path:
@@ -195,6 +195,17 @@ class _Replay:
 
     def _tell(self) -> None:
         self._progress("training", self._done, self._plan.trial_count)
+
+
+def _files_of(manifest: Manifest, day: int) -> list[str]:
+    return landing.files_of(day, manifest.date_of(day), manifest.days)
+
+
+def _written(manifest: Manifest) -> list[str]:
+    """Landing files that the calls of a manifest wrote, or were about to write when they were killed."""
+    unfinished = [day for day in range(1, manifest.days + 1) if day not in manifest.finished][:1]
+    begun = [name for day in unfinished for name in _files_of(manifest, day)]
+    return [*(name for day in manifest.finished.values() for name in day.files), *begun]
 
 
 def _served_plain(run: plain_team.PlainRun) -> Served:

@@ -68,3 +68,12 @@ def test_files_that_are_left_alone_are_noted(settings):
         "runs/a.jsonl.partial": "unfinished by its name; rename it when it is complete",
         "runs/closed": "a linked folder is not followed; put the files themselves here",
     }
+
+
+def test_a_whole_table_that_is_due_takes_those_that_read_it_along(refresher):
+    for key in refresher.whole:
+        built(refresher, key)
+    documents, chunks = (dg.AssetKey(["duckdb", table]) for table in ("raw_documents", "document_chunks"))
+    stale = refresher.stale_tables({documents})
+    assert stale[:2] == [documents, chunks]
+    assert dg.AssetKey(["chroma", "document_index"]) in stale

@@ -19,7 +19,13 @@ import pytest
 from ml_assets.contracts import STREAMS
 from ml_assets.demo import Manifest, Plan, make_demo
 from ml_assets.demo.plan import Mistake
+from ml_assets.demo.withdrawal import retire_former
 from ml_assets.errors import Refusal
+from ml_assets.lib.intake import ledger
+from ml_assets.lib.intake.files import take_in_files
+from ml_assets.lib.intake.judge import Bounds
+from ml_assets.lib.intake.landing import list_files
+from ml_assets.lib.intake.tracking import take_in_mlflow
 from ml_assets.settings import Settings
 
 END = date(2026, 3, 10)
@@ -371,8 +377,11 @@ def _stable(row):
     return stable
 
 
+TINY = Plan(days=1, datasets=("iris",), families=("knn",), seeds=(0,), mistakes=())
+
+
 def test_another_fortnight_replaces_the_demo(tmp_path):
-    tiny = Plan(days=1, datasets=("iris",), families=("knn",), seeds=(0,), mistakes=())
+    tiny = TINY
     first = make_demo(settings(tmp_path), plan=tiny)
     second = make_demo(settings(tmp_path, date(2026, 2, 1)), plan=tiny)
     assert second.trained and second.runs == first.runs
@@ -381,3 +390,70 @@ def test_another_fortnight_replaces_the_demo(tmp_path):
     days = {path.stem for path in (tmp_path / "landing").glob("*/*")}
     assert days == {"demo-2026-02-01"}
     assert {path.name[-10:] for path in (tmp_path / "demo" / "files").iterdir()} == {"2026-02-01"}
+
+
+def test_files_of_others_survive_the_demo_whatever_their_names(tmp_path):
+    landing = tmp_path / "landing"
+    theirs = [landing / "documents" / "demo-notes.jsonl", landing / "runs" / "demo-2026-01-01.csv"]
+    folder = landing / "runs" / "demo-of-mine"
+    folder.mkdir(parents=True)
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("theirs\n")
+    make_demo(settings(tmp_path), plan=TINY)
+    make_demo(settings(tmp_path, date(2026, 2, 1)), plan=TINY)
+    assert [file.read_text() for file in theirs] == ["theirs\n"] * 2
+    assert folder.is_dir()
+
+
+def test_the_demo_writes_over_nothing_that_it_did_not_write(tmp_path):
+    make_demo(settings(tmp_path, date(2026, 2, 1)), plan=TINY)
+    theirs = tmp_path / "landing" / "runs" / f"demo-{END}.csv"
+    theirs.write_text("theirs\n")
+    with pytest.raises(Refusal, match=f"demo-{END}.csv, and something of that name is there"):
+        make_demo(settings(tmp_path), plan=TINY)
+    assert theirs.read_text() == "theirs\n"
+    manifest = Manifest.read(tmp_path)
+    assert manifest and (manifest.end, manifest.complete) == (date(2026, 2, 1), True)
+
+
+def test_another_fortnight_takes_the_place_of_what_the_graph_holds(tmp_path, lake, postgres, mlflow):
+    """Days overlap by one, on which the files have other formats and so other names."""
+    plan = Plan(days=2, datasets=("iris",), families=("knn",), seeds=(0,), mistakes=())
+    other = END - timedelta(days=1)
+    make_demo(settings(tmp_path), plan=plan)
+    take_in(tmp_path, lake, postgres, mlflow)
+    first = live_days(postgres)
+    make_demo(settings(tmp_path, other), plan=plan)
+    retire_former(settings(tmp_path, other), lake, postgres)
+    take_in(tmp_path, lake, postgres, mlflow)
+    assert live_days(postgres) == {
+        stream: {day if day == ledger.WHOLE else day - timedelta(days=1): rows for day, rows in days.items()}
+        for stream, days in first.items()
+    }
+    with postgres.connect() as connection:
+        for stream, days in first.items():
+            assert set(ledger.due_days(connection, stream)) >= set(days), stream
+    manifest = Manifest.read(tmp_path)
+    assert manifest and manifest.former == []
+
+
+def take_in(home, lake, postgres, mlflow):
+    bounds = Bounds(date(2014, 1, 1), datetime.now(UTC))
+    for name, stream in STREAMS.items():
+        take_in_files(name, list_files(home / "landing" / name), lake, postgres, bounds)
+        if stream.from_mlflow:
+            take_in_mlflow(name, mlflow.client(), mlflow.tracking_uri(), lake, postgres, bounds)
+
+
+def live_days(postgres):
+    """Rows that count by stream and day."""
+    found = {stream: {} for stream in STREAMS}
+    with postgres.connect() as connection:
+        for stream, day, rows in connection.execute(
+            "SELECT stream, day, sum(rows_good)::bigint FROM ledger.units JOIN ledger.unit_days "
+            "USING (stream, unit_hash) WHERE state = 'live' GROUP BY 1, 2"
+        ):
+            found[stream][day] = rows
+    assert all(found.values())
+    return found

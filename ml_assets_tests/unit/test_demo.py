@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_assets.demo import Day, DemoReport, Manifest, Plan, landing, make_demo
+from ml_assets.demo.manifest import last_day
 from ml_assets.demo.plan import MISTAKES, RETRAINED
 from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
@@ -71,6 +72,33 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("chosen", "last"), [(None, date(2026, 2, 28)), (date(2026, 1, 5), date(2026, 1, 5))]
+)
+def test_the_fortnight_ends_the_day_before_it_is_made(tmp_path, chosen, last):
+    assert last_day(Settings(home=tmp_path, demo_end=chosen), today=date(2026, 3, 1)) == last
+
+
+def test_a_manifest_without_former_files_is_read(tmp_path):
+    path = Manifest.path(tmp_path)
+    path.parent.mkdir()
+    path.write_text('{"end": "2026-11-22", "days": 1, "finished": {}}')
+    assert Manifest.read(tmp_path) == Manifest(date(2026, 11, 22), 1)
+
+
+def test_a_day_writes_the_next_days_events_unless_it_is_the_last():
+    files = landing.files_of(2, date(2026, 11, 9), days=3)
+    assert files == [
+        "runs/demo-2026-11-09.parquet",
+        "metrics/demo-2026-11-09.jsonl",
+        "performance/demo-2026-11-10.csv",
+        "predictions/demo-2026-11-10.parquet",
+        "documents/demo-2026-11-09.jsonl",
+    ]
+    last = landing.files_of(3, date(2026, 11, 10), days=3)
+    assert [file.split("/")[0] for file in last] == ["runs", "metrics", "documents"]
+
+
 def test_a_report_adds_the_days_up():
     days = {n: Day({"runs": n, "failed": 1}, {"training": 0.5}, []) for n in (1, 2)}
     report = DemoReport.of(Manifest(date(2026, 11, 22), 2, days), trained=True)
@@ -82,7 +110,9 @@ def test_a_damaged_manifest_is_said(tmp_path, text):
     path = Manifest.path(tmp_path)
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(Refusal, match=r"manifest\.json cannot be read .*delete it to make the demo anew"):
+    with pytest.raises(
+        Refusal, match=r"manifest\.json cannot be read .*delete it and .* to make the demo anew"
+    ):
         make_demo(Settings(home=tmp_path))
 
 
