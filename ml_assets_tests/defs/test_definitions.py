@@ -114,6 +114,20 @@ def test_every_asset_that_is_built_is_versioned_and_takes_ranges_in_one_run(defs
         assert assets.backfill_policy == dg.BackfillPolicy.single_run(), assets.keys
 
 
+def test_another_embedder_outdates_what_the_former_one_made(defs, tmp_path):
+    """And nothing else: indexes follow the vectors that they hold."""
+
+    def versions(defs: dg.Definitions) -> dict[str, str | None]:
+        return {spec.key.to_user_string(): spec.code_version for spec in defs.resolve_all_asset_specs()}
+
+    before, after = versions(defs), versions(build_defs(Settings(home=tmp_path, embedder="ollama")))
+    assert {asset for asset in before if before[asset] != after[asset]} == {
+        "duckdb/document_chunks",
+        "postgres/document_embeddings",
+        "postgres/experiment_embeddings",
+    }
+
+
 def test_every_table_shows_the_columns_of_its_contract(specs):
     tables = {asset: spec for asset, spec in specs.items() if asset in TABLES}
     assert set(tables) == set(TABLES)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
+from ml_assets.embedders import make_embedder
 from ml_assets.lib.contract_sql import count
 from ml_assets.lib.embedding import EmbeddingCount, KnownVectors, embed_changed
 from ml_assets.lib.passages import chunk_documents
@@ -44,6 +45,12 @@ def build(settings: Settings) -> dg.Definitions:
     )
 
 
+def _embedder(settings: Settings) -> str:
+    """Which model cuts and embeds: where it is another one, tables that the former one made are outdated."""
+    embedder = make_embedder(settings)
+    return f"{embedder.name} {embedder.dimension}"
+
+
 def _chunks(settings: Settings) -> dg.AssetsDefinition:
     @table_asset(
         settings,
@@ -54,7 +61,7 @@ def _chunks(settings: Settings) -> dg.AssetsDefinition:
             "can. An embedding model reads no more than 256 tokens: what stands behind that would never "
             "be found. The cut depends on the text alone, so an unchanged document keeps its passages."
         ),
-        logic=["chunks 1"],
+        logic=["chunks 1", _embedder(settings)],
         ins={"documents": dg.AssetIn(key("duckdb/raw_documents"))},
     )
     def document_chunks(documents: pa.RecordBatchReader, embedder: EmbedderResource) -> pa.RecordBatchReader:
@@ -78,7 +85,7 @@ def _vectors(settings: Settings, table: str, source: str, renamed: dict[str, str
             "and rank by meaning. Only texts whose hash or model changed are embedded; all others keep "
             "their vector, and what vanished upstream is deleted."
         ),
-        logic=["vectors 1"],
+        logic=["vectors 1", _embedder(settings)],
         kinds=["pgvector"],
         ins={"texts": dg.AssetIn(key(f"duckdb/{source}"), metadata={"columns": sorted(columns.values())})},
     )

@@ -47,7 +47,8 @@ outcomes AS (
         completed_at,
         accuracy AS last_accuracy,
         count(*) OVER so_far AS runs,
-        max(accuracy) OVER so_far AS best_accuracy
+        -- NaN sorts above every number: one diverged run would be the best ever after.
+        max(accuracy) FILTER (WHERE isfinite(accuracy)) OVER so_far AS best_accuracy
     FROM completed
     WINDOW so_far AS (PARTITION BY model_name ORDER BY completed_at, run_id ROWS UNBOUNDED PRECEDING)
     -- One row an instant, so that the join below has no ties to choose from.
