@@ -25,9 +25,34 @@ class Agreement:
     where_there: str = ""
 
 
+_BELONGING = (
+    "sum((SELECT count(*) FROM {table} AS mine WHERE mine.experiment_id = ml_experiments.id "
+    "AND mine.day = substr(ml_experiments.created_at, 1, 10)))"
+)
+
 AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
     "postgres/ml_experiments": (Agreement("duckdb/raw_runs"),),
-    "sqlite/ml_experiments": (Agreement("postgres/ml_experiments"),),
+    "sqlite/ml_experiments": (
+        Agreement(
+            "postgres/ml_experiments",
+            text="Every row upstream is here, those that the resource's operations made as well, and no other.",
+        ),
+    ),
+    "sqlite/ml_model_artifacts": (
+        Agreement(
+            "sqlite/ml_experiments",
+            text="Every file belongs to a run that is here, on that run's day.",
+            there=_BELONGING.format(table="ml_model_artifacts"),
+        ),
+    ),
+    "sqlite/ml_training_data": (
+        Agreement(
+            "postgres/ml_experiments",
+            text="Every run that names a dataset has its data here.",
+            here="count(DISTINCT experiment_id)",
+            where_there="dataset <> ''",
+        ),
+    ),
     "duckdb/run_features": (Agreement("duckdb/raw_runs"),),
     "duckdb/experiment_cards": (Agreement("duckdb/run_features"),),
     "duckdb/model_performance_events": (Agreement("duckdb/raw_performance"),),

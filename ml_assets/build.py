@@ -79,7 +79,12 @@ def store_resources(settings: Settings) -> dict[str, Any]:
         "write_timeout_s": settings.write_timeout_s,
     }
     return {
-        "postgres": PostgresResource(home=home, url=settings.secret("postgres_url"), **limits),
+        "postgres": PostgresResource(
+            home=home,
+            url=settings.secret("postgres_url"),
+            partitions_start=settings.partitions_start.isoformat(),
+            **limits,
+        ),
         "lake": DuckLakeResource(
             home=home,
             catalog_url=settings.secret("lake_url"),

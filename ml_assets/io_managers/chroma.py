@@ -235,6 +235,22 @@ def _nearest_live(
         asked *= 4
 
 
+def counted(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int | None:
+    """Live entries that are in the collection, without reading them; None if it was never written."""
+    from chromadb.errors import NotFoundError
+
+    if not recorded(chroma, postgres, contract).rows:
+        return None
+    with postgres.connect() as connection:
+        _hold(connection, contract.table)
+        live = set(_manifest(connection, contract.table).values())
+        with chroma.client() as client:
+            try:
+                return len(live.intersection(_all_ids(open_collection(client, contract.table))))
+            except NotFoundError:
+                return 0
+
+
 def write(
     client: "ClientAPI", connection: "psycopg.Connection", contract: Contract, staged: "Staged"
 ) -> bool:

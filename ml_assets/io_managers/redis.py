@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ml_assets.contracts import TABLES, Contract
 from ml_assets.io_managers.base import TableIOManager
@@ -169,22 +169,35 @@ def cached(redis: RedisResource, contract: Contract) -> "TableState | None":
     from ml_assets.lib.staging import measure, table_state
 
     with redis.client() or nullcontext() as cache:
-        pointer: Any = cache.get(_pointer(contract)) if cache is not None else None
-        if cache is None or pointer is None:
+        name = _answering(cache, contract)
+        if cache is None or name is None:
             return None
-        # Before the version, if anything, stands the run of the server in which it counts.
-        run, _, version = pointer.decode().rpartition(" ")
-        name = f"{_pointer(contract)}:{version}"
-        if run not in ("", str(cache.info("server")["run_id"])):
-            return None
-        if not cache.exists(name):
-            return table_state({}) if version == _EMPTY else None
         # A scan may tell of a field twice.
         packed: Any = dict(cache.hscan_iter(name, count=_FIELDS))
     rows = [_unpacked(row, contract) for row in packed.values()]
     schema = arrow_schema(contract)
     parts = (rows[at : at + _FIELDS] for at in range(0, len(rows), _FIELDS))
     return table_state(measure((pa.RecordBatch.from_pylist(part, schema) for part in parts), contract))
+
+
+def counted(redis: RedisResource, contract: Contract) -> int | None:
+    """Rows that Redis answers with; None where PostgreSQL answers."""
+    with redis.client() or nullcontext() as cache:
+        name = _answering(cache, contract)
+        return None if cache is None or name is None else cast(int, cache.hlen(name))
+
+
+def _answering(cache: "Redis | None", contract: Contract) -> str | None:
+    """Name of the copy that lookups are answered from; None if there is none that counts."""
+    pointer: Any = cache.get(_pointer(contract)) if cache is not None else None
+    if cache is None or pointer is None:
+        return None
+    # Before the version, if anything, stands the run of the server in which it counts.
+    run, _, version = pointer.decode().rpartition(" ")
+    name = f"{_pointer(contract)}:{version}"
+    if run not in ("", str(cast("dict[str, Any]", cache.info("server"))["run_id"])):
+        return None
+    return name if version == _EMPTY or cache.exists(name) else None
 
 
 def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> bool:

@@ -93,16 +93,19 @@ def count(
     expression: str = "count(*)",
     where: str = "",
     days: tuple[date, date] | None = None,
+    owned: bool = False,
 ) -> str:
     """Statement that returns one number over the rows of the days [first, last], or over the whole table.
 
     Args:
         contract: of the table.
         expression: SQL aggregate.
-        where: SQL condition on the rows, besides the contract's scope.
+        where: SQL condition on the rows.
         days: first and last day; ignored where the table is not partitioned.
+        owned: count only what the contract's writer has written.
     """
-    conditions = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in contract.scope]
+    scope = contract.scope if owned else ()
+    conditions = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in scope]
     conditions += [where] if where else []
     if days and contract.partition_column:
         column = quote_identifier(contract.partition_column)

@@ -31,11 +31,15 @@ class Comparison:
 def compare(
     asset: str, agreement: Agreement, fetch: Fetch, days: tuple[date, date] | None = None
 ) -> Comparison:
-    """Ask both stores; `days` narrows it to some days where both tables are daily."""
+    """Ask both stores; `days` narrows it to some days where both tables are daily.
+
+    Of the table downstream those rows count that were made from the one upstream, and upstream every row
+    counts, whoever wrote it: whatever is read is carried on.
+    """
     child, parent = TABLES[asset], TABLES[agreement.parent]
     if not (child.partition_column and parent.partition_column):
         days = None
-    here = fetch(child.store, count(child, agreement.here, agreement.where_here, days))[0][0]
+    here = fetch(child.store, count(child, agreement.here, agreement.where_here, days, owned=True))[0][0]
     there = fetch(parent.store, count(parent, agreement.there, agreement.where_there, days))[0][0]
     return Comparison(asset, agreement.parent, int(here or 0), int(there or 0))
 

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -80,12 +80,14 @@ class PostgresResource(dg.ConfigurableResource):
         url: `postgresql://user:password@host:port/database`; the database is `ml_dev` if none is named.
         query_timeout_s: statement time-out of reading transactions.
         write_timeout_s: statement time-out of writing transactions.
+        partitions_start: first day of the graph's tables, ISO.
     """
 
     home: str = HOME
     url: str = Field(default="", repr=False)
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
+    partitions_start: str = "2014-01-01"
 
     def connection_url(self, database: str | None = None) -> str:
         """URL of the server, with another database if one is named.
@@ -161,6 +163,10 @@ class PostgresResource(dg.ConfigurableResource):
     def create_experiment(self, experiment: str, **columns: Any) -> str:
         """Add an experiment beside those that the graph writes.
 
+        It stands in PostgreSQL at once, and the graph is asked to carry it on: the sensors, or the next
+        `ml-assets refresh`, rebuild its day in SQLite. Features and embeddings are made from raw, where only
+        runs are that were landed or logged to MLflow.
+
         Args:
             experiment: name of the experiment.
             columns: any other columns of `ml_experiments`; `parameters`, `metrics` and `tags` as mappings.
@@ -170,19 +176,24 @@ class PostgresResource(dg.ConfigurableResource):
             The id.
 
         Raises:
-            ValueError: no such column, a value that the contract refuses, or an id that is taken.
+            ValueError: no such column, a value that the contract refuses, a day that the graph does not
+                have, or an id that is taken.
         """
         import psycopg
 
+        from ml_assets.lib.intake import ledger
         from ml_assets.lib.postgres_table import ensure_table
 
         row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": datetime.now(UTC)})
         row |= {name: value for name, value in _experiment_row(columns).items() if value is not None}
-        row["experiment"] = experiment
+        row |= {"experiment": experiment}
+        day = self._known_day(row["created_at"])
+        ledger.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:
                 ensure_table(connection, _EXPERIMENTS)
                 connection.execute(read_sql("postgres/experiments/create.sql"), row)
+                ledger.touch(connection, {("runs", day)})
         except psycopg.errors.UniqueViolation as fault:
             raise ValueError(f"there is an experiment {row['id']!r} already; give it another id") from fault
         return row["id"]
@@ -195,12 +206,18 @@ class PostgresResource(dg.ConfigurableResource):
         Raises:
             ValueError: as `create_experiment`, or there is no such experiment to change.
         """
+        from ml_assets.lib.intake import ledger
         from ml_assets.lib.postgres_table import ensure_table
 
         row = _experiment_row(columns) | {"id": id}
+        if row["created_at"] is not None:
+            self._known_day(row["created_at"])
+        ledger.ensure_schema(self)
         with self.connect(write=True) as connection:
             ensure_table(connection, _EXPERIMENTS)
-            changed = connection.execute(read_sql("postgres/experiments/update.sql"), row).rowcount
+            changed = connection.execute(read_sql("postgres/experiments/update.sql"), row).fetchall()
+            if changed:
+                ledger.touch(connection, {("runs", day) for days in changed for day in days})
         if not changed:
             raise ValueError(self._why_unchangeable(id))
 
@@ -249,6 +266,16 @@ class PostgresResource(dg.ConfigurableResource):
                 return cursor.execute(read_sql(statement), parameters).fetchall()
         except UndefinedTable as fault:
             raise missing_table(_EXPERIMENTS.asset) from fault
+
+    def _known_day(self, created_at: datetime) -> date:
+        """The UTC day of an experiment, which the graph's tables must have."""
+        day, first, today = created_at.astimezone(UTC).date(), self.partitions_start, datetime.now(UTC).date()
+        if not date.fromisoformat(first) <= day <= today:
+            raise ValueError(
+                f"created_at {created_at.isoformat()} is on a day that the graph does not have; give one from "
+                f"{first} to today, {today} (UTC)"
+            )
+        return day
 
     def _why_unchangeable(self, id: str) -> str:
         row = self.get_experiment(id)

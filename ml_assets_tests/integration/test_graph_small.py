@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -439,7 +440,7 @@ def looked_back(home: Path) -> list[tuple[Any, ...]]:
 
 
 def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, small):
-    """Last in this file: it adds rows to the home."""
+    """After those that count: it adds rows to the home."""
     assert joined(home) == [("e0", None, 95_400.0), ("early", None, None)]
     land_late(home)
     days = ["2026-02-01", "2026-02-28", "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-19"]
@@ -460,3 +461,34 @@ def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, s
         assert tables(cli, other) == tables(cli, home)
     finally:
         discard(other)
+
+
+def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, home, small):
+    """On a day that has runs of the graph, too; afterwards every store and every check agrees.
+
+    Last in this file, as it adds a row to the home; the home of the one before had to be as landed.
+    """
+    postgres = store_resources(Settings(home=home))["postgres"]
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    made = postgres.create_experiment("mine", id="a1", dataset="pets", created_at=at)
+    postgres.complete_experiment(made, {"accuracy": 0.5})
+    assert refreshed(cli, home)["days"] == ["2026-03-01"]
+    with store_resources(Settings(home=home))["sqlite"].connect() as connection:
+        held = connection.execute("SELECT id, status FROM ml_experiments ORDER BY id").fetchall()
+        data = connection.execute("SELECT experiment_id, dataset_name FROM ml_training_data").fetchall()
+    assert {("a1", "completed"), ("r1", "completed"), ("s1", "completed")} <= set(held)
+    assert data == [("a1", "pets")]
+    assert [row["id"] for row in postgres.list_experiments(origin="api")] == ["a1"]
+    assert passed_checks(home) > 40
+    assert reconciled(home)
+
+
+def reconciled(home: Path) -> bool:
+    """Compare the stores: whether every number agrees."""
+    settings = Settings(home=home)
+    job = build_defs(settings).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        result = job.execute_in_process(instance=instance, asset_selection=[RECONCILIATION])
+    [evaluation] = result.get_asset_check_evaluations()
+    assert evaluation.passed, evaluation.description
+    return evaluation.passed

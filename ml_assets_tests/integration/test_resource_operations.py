@@ -1,13 +1,14 @@
 """The resources' named operations, each on its real store."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ml_assets.contracts import TABLES
+from ml_assets.lib.intake import ledger
 from ml_assets.lib.postgres_table import ensure_table
 from ml_assets.resources.base import StoreUnavailable
 from ml_assets.resources.chroma import ChromaResource
@@ -116,6 +117,32 @@ def test_an_experiment_that_is_not_there(postgres: PostgresResource) -> None:
     postgres.create_experiment("iris")
     with pytest.raises(ValueError, match="there is no experiment 'nobody'"):
         postgres.update_experiment("nobody", notes="?")
+
+
+def test_the_graph_is_asked_to_carry_an_experiment_on(postgres: PostgresResource) -> None:
+    def due() -> list[date]:
+        with postgres.connect() as connection:
+            return ledger.due_days(connection, "runs")
+
+    made = postgres.create_experiment("iris", created_at=NOON)
+    assert due() == [NOON.date()]
+    with postgres.connect(write=True) as connection:
+        ledger.settle(connection, "runs", ledger.touched(connection, "runs", date.min, date.max))
+    assert due() == []
+    postgres.update_experiment(made, created_at=NOON + timedelta(days=1))
+    assert due() == [NOON.date(), NOON.date() + timedelta(days=1)]
+
+
+@pytest.mark.parametrize("days", [-9_999, 9_999])
+def test_an_experiment_of_a_day_that_the_graph_does_not_have_is_refused(
+    postgres: PostgresResource, days: int
+) -> None:
+    beyond = datetime.now(UTC) + timedelta(days=days)
+    with pytest.raises(ValueError, match="a day that the graph does not have; give one from 2014-01-01"):
+        postgres.create_experiment("iris", created_at=beyond)
+    made = postgres.create_experiment("iris", created_at=NOON)
+    with pytest.raises(ValueError, match="a day that the graph does not have"):
+        postgres.update_experiment(made, created_at=beyond)
 
 
 def test_the_analysis_of_an_experiment_by_model_and_hour(lake: DuckLakeResource) -> None:

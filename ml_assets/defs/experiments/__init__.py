@@ -38,7 +38,7 @@ def _postgres_runs(settings: Settings) -> dg.AssetsDefinition:
             "The register of training runs. Parameters, metrics and tags are JSONB, so "
             "`metrics->>'accuracy'` can be filtered and indexed; the last value of each metric is filled "
             "up from the metric history. Rows that an application created through the resource's "
-            "operations (origin `api`) are left alone."
+            "operations (origin `api`) are left as they are, and are carried on to SQLite like all others."
         ),
         logic=[runs_sql],
         kinds=["sql"],

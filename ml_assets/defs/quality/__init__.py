@@ -1,16 +1,27 @@
 """Quality: what spans the stores."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
 from ml_assets.agreements import AGREEMENTS
 from ml_assets.automation import HOURLY
+from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import fetching
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.defs.quality import maintenance as upkeep
-from ml_assets.lib.reconcile import compare_all
+from ml_assets.lib.contract_sql import count
+from ml_assets.lib.reconcile import Comparison, Fetch, compare_all
 from ml_assets.settings import Settings
 
 RECONCILIATION = "quality/reconciliation"
+
+INDEXED = {
+    "chroma/experiment_index": "postgres/experiment_embeddings",
+    "chroma/document_index": "postgres/document_embeddings",
+}
+ONLINE = "serving/online_features"
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -26,9 +37,9 @@ def build(settings: Settings) -> dg.Definitions:
             "between two stores, or stands in one of them twice, shows here as a difference.\n\nIt writes no "
             "table: the comparison is the metadata of its materialization."
         ),
-        code_version=code_version(repr(AGREEMENTS)),
-        deps=[key(asset) for asset in AGREEMENTS],
-        required_resource_keys={"lake", "postgres", "clickhouse", "sqlite"},
+        code_version=code_version(repr((AGREEMENTS, INDEXED, ONLINE))),
+        deps=[key(asset) for asset in [*AGREEMENTS, *INDEXED]],
+        required_resource_keys={"lake", "postgres", "clickhouse", "sqlite", "chroma", "redis"},
         check_specs=[
             dg.AssetCheckSpec("stores_agree", asset=key(RECONCILIATION), description="No comparison differs.")
         ],
@@ -38,7 +49,7 @@ def build(settings: Settings) -> dg.Definitions:
     )
     def reconciliation(context: dg.AssetExecutionContext):
         with fetching(context.resources) as fetch:
-            found = compare_all(fetch)
+            found = [*compare_all(fetch), *_beside_sql(context.resources, fetch)]
         differing = [comparison for comparison in found if not comparison.agrees]
         records = [
             dg.TableRecord(
@@ -68,3 +79,17 @@ def build(settings: Settings) -> dg.Definitions:
         )
 
     return dg.Definitions.merge(dg.Definitions(assets=[reconciliation]), upkeep.build(settings))
+
+
+def _beside_sql(resources: Any, fetch: Fetch) -> Iterator[Comparison]:
+    """What cannot be counted in SQL: Chroma's entries, and what Redis answers with."""
+    from ml_assets.io_managers import chroma, redis
+
+    held = {
+        (asset, parent): chroma.counted(resources.chroma, resources.postgres, TABLES[asset])
+        for asset, parent in INDEXED.items()
+    }
+    held["redis/online_features", ONLINE] = redis.counted(resources.redis, TABLES[ONLINE])
+    for (asset, parent), here in held.items():
+        if here is not None:
+            yield Comparison(asset, parent, here, int(fetch("postgres", count(TABLES[parent]))[0][0]))

@@ -1,22 +1,25 @@
--- Changes what is given and leaves the rest; JSON objects are merged, key by key.
-UPDATE ml_experiments
+-- Changes what is given and leaves the rest; JSON objects are merged, key by key. Returns the UTC days on which
+-- the experiment stood and stands.
+UPDATE ml_experiments AS changed
 SET
-    parent_run_id = coalesce(%(parent_run_id)s, parent_run_id),
-    experiment = coalesce(%(experiment)s, experiment),
-    name = coalesce(%(name)s, name),
-    model_name = coalesce(%(model_name)s, model_name),
-    model_version = coalesce(%(model_version)s, model_version),
-    model_type = coalesce(%(model_type)s, model_type),
-    dataset = coalesce(%(dataset)s, dataset),
-    status = coalesce(%(status)s, status),
-    parameters = coalesce(parameters || %(parameters)s::jsonb, %(parameters)s::jsonb, parameters),
-    metrics = coalesce(metrics || %(metrics)s::jsonb, %(metrics)s::jsonb, metrics),
-    tags = coalesce(tags || %(tags)s::jsonb, %(tags)s::jsonb, tags),
-    notes = coalesce(%(notes)s, notes),
-    error = coalesce(%(error)s, error),
-    artifact_uri = coalesce(%(artifact_uri)s, artifact_uri),
-    created_at = coalesce(%(created_at)s, created_at),
-    completed_at = coalesce(%(completed_at)s, completed_at)
-WHERE id = %(id)s
-    AND origin = 'api'
-    AND completed_at IS NULL
+    parent_run_id = coalesce(%(parent_run_id)s, changed.parent_run_id),
+    experiment = coalesce(%(experiment)s, changed.experiment),
+    name = coalesce(%(name)s, changed.name),
+    model_name = coalesce(%(model_name)s, changed.model_name),
+    model_version = coalesce(%(model_version)s, changed.model_version),
+    model_type = coalesce(%(model_type)s, changed.model_type),
+    dataset = coalesce(%(dataset)s, changed.dataset),
+    status = coalesce(%(status)s, changed.status),
+    parameters = coalesce(changed.parameters || %(parameters)s::jsonb, %(parameters)s::jsonb, changed.parameters),
+    metrics = coalesce(changed.metrics || %(metrics)s::jsonb, %(metrics)s::jsonb, changed.metrics),
+    tags = coalesce(changed.tags || %(tags)s::jsonb, %(tags)s::jsonb, changed.tags),
+    notes = coalesce(%(notes)s, changed.notes),
+    error = coalesce(%(error)s, changed.error),
+    artifact_uri = coalesce(%(artifact_uri)s, changed.artifact_uri),
+    created_at = coalesce(%(created_at)s, changed.created_at),
+    completed_at = coalesce(%(completed_at)s, changed.completed_at)
+FROM (SELECT id, created_at FROM ml_experiments WHERE id = %(id)s FOR UPDATE) AS former
+WHERE changed.id = former.id
+    AND changed.origin = 'api'
+    AND changed.completed_at IS NULL
+RETURNING (former.created_at AT TIME ZONE 'UTC')::date, (changed.created_at AT TIME ZONE 'UTC')::date
