@@ -187,7 +187,8 @@ class PostgresResource(dg.ConfigurableResource):
         row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": datetime.now(UTC)})
         row |= {name: value for name, value in _experiment_row(columns).items() if value is not None}
         row |= {"experiment": experiment}
-        day = self._known_day(row["created_at"])
+        created_at: Any = row["created_at"]
+        day = self._known_day(created_at)
         ledger.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +165,14 @@ def history(instance: dg.DagsterInstance, home: Path) -> dict[str, Any]:
     return {
         "dagster runs": instance.get_runs_count(),
         "landing": {str(p): p.stat().st_mtime_ns for p in sorted(landing.rglob("*")) if p.is_file()},
-        "models": {str(p): p.stat().st_mtime_ns for p in sorted((home / "mlflow").rglob("*.skops"))},
+        "models": {str(p): p.stat().st_mtime_ns for p in sorted((home / "mlflow").rglob("*.joblib"))},
         "manifest": (home / "demo" / "manifest.json").read_text(),
     }
 
 
 def test_a_second_demo_changes_nothing(cli, demo_home, instance, status):
     before = history(instance, demo_home)
+    assert len(before["models"]) > 100
     first_s = wall_seconds(instance)
     started = datetime.now().timestamp()
     done = cli(demo_home, "demo")
@@ -183,11 +184,11 @@ def test_a_second_demo_changes_nothing(cli, demo_home, instance, status):
     told = json.loads(again.stdout)["stores"]
     tables = {store: content["tables"] for store, content in status["stores"].items()}
     assert {store: content["tables"] for store, content in told.items()} == tables
-    assert second_s < first_s
+    assert second_s < first_s / 2  # a fraction, on machines that do other things as well
 
 
 def wall_seconds(instance: dg.DagsterInstance) -> float:
-    """How long the graph's own runs took; the training came on top."""
+    """How long the graph's own runs took when it was made; the training came on top."""
     records = instance.get_run_records()
     return sum((record.end_time or 0) - (record.start_time or 0) for record in records)
 
@@ -210,7 +211,8 @@ def test_after_the_demo_the_sensors_find_nothing_new(defs, instance):
 
 def test_after_the_demo_automation_asks_for_nothing(defs, instance):
     """As the daemon does: a first look without a cursor, then the next one."""
-    between_ticks = datetime.fromisoformat("2026-11-23T09:40:00+00:00")
+    # Within the hour after the last tick of every schedule that automation knows, so that none has passed.
+    between_ticks = datetime.now(UTC).replace(minute=40, second=0, microsecond=0)
     everything = dg.AssetSelection.all()
     first = dg.evaluate_automation_conditions(defs, instance, everything, evaluation_time=between_ticks)
     second = dg.evaluate_automation_conditions(
@@ -224,13 +226,14 @@ def test_the_assets_show_what_they_hold(defs, instance):
     graph = defs.resolve_asset_graph()
     plotted = set()
     for key in graph.get_all_asset_keys():
-        if not graph.get(key).is_executable or key.path[0] == "quality" or key.path[1].startswith("intake_"):
+        if not graph.get(key).is_executable or key.path[0] == "quality":
             continue
         metadata = instance.fetch_materializations(key, limit=1).records[0].asset_materialization.metadata
         counted = {"dagster/row_count", "dagster/partition_row_count"} & set(metadata)
         assert counted, key
         assert "preview" in metadata, key
-        assert "content_hash" in metadata, key
+        # Intake is appended to and never compared as a whole.
+        assert "content_hash" in metadata or key.path[1].startswith("intake_"), key
         if any("data:image/png" in str(entry.value) for entry in metadata.values()):
             plotted.add(key.to_user_string())
     assert {"duckdb/run_features", "clickhouse/performance_hourly"} <= plotted

@@ -183,6 +183,17 @@ def test_refresh_counts_every_row(small):
     assert len(small["runs"]) == 3
 
 
+def test_intake_shows_what_it_holds(home, small):
+    with dg.DagsterInstance.from_config(str(Settings(home=home).dagster_home)) as instance:
+        [record] = instance.fetch_materializations(dg.AssetKey(["duckdb", "intake_runs"]), limit=1).records
+    assert record.asset_materialization
+    metadata = record.asset_materialization.metadata
+    assert metadata["dagster/row_count"].value == 6
+    header, _, *rows = str(metadata["preview"].value).splitlines()
+    assert "| run_id |" in header
+    assert [("2026-03-03" in row, "more.jsonl" in row) for row in rows] == [(True, True)]  # of the newest day
+
+
 def test_the_rows_are_in_every_store(cli, home, small):
     held = {place: table["rows"] for place, table in tables(cli, home).items()}
     for place in (

@@ -242,11 +242,25 @@ def test_urls_name_the_services_with_the_servers_users_and_databases(services: d
     assert require_scheme("ClickHouse", url, ("clickhouse",), "") == url
     assert database == "ml_metrics"
 
-    command = services["redis"]["command"]
-    password = command[command.index("--requirepass") + 1]
+    password = services["redis"]["environment"]["REDISCLI_AUTH"]
     assert environment["ML_ASSETS_REDIS_URL"] == f"redis://:{password}@redis:6379/0"
-    assert services["redis"]["environment"]["REDISCLI_AUTH"] == password
-    assert command[command.index("--appendonly") + 1] == "yes"
+
+
+def test_redis_reads_its_password_from_standard_input(services: dict[str, Any], tmp_path: Path) -> None:
+    entrypoint = tmp_path / "docker-entrypoint.sh"
+    entrypoint.write_text('#!/bin/sh\necho "$@"\ncat\n')
+    entrypoint.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REDISCLI_AUTH": "s3cret"}
+    command = services["redis"]["command"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "redis-server -\nappendonly yes\nrequirepass s3cret\n"
+
+
+def test_no_secret_stands_on_a_command_line(services: dict[str, Any]) -> None:
+    told = {
+        name: str(service.get("command")) + str(service["healthcheck"]) for name, service in services.items()
+    }
+    assert {name for name, text in told.items() if "secret-of-" in text} == set()
 
 
 def test_secrets_come_from_the_environment_alone(services: dict[str, Any]) -> None:

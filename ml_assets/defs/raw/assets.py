@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_assets import metadata
 from ml_assets.contracts import STREAMS, TABLES, Stream
 from ml_assets.defs.options import OWNERS, key, table_asset
 from ml_assets.io_managers.duckdb import make_tables
@@ -35,6 +36,7 @@ LAKE_TABLES = [c for c in TABLES.values() if c.store == "duckdb" and c.schema !=
 """A team without metrics or predictions has these tables too, empty: queries join them."""
 
 _SHOWN = 100
+_PREVIEW_ROWS = 5
 
 
 def external_assets(settings: Settings) -> list[dg.AssetSpec]:
@@ -100,7 +102,8 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
             root = redact_url(mlflow.tracking_uri())
             reports[root] = take_in_mlflow(stream.name, mlflow.client(), root, lake, postgres, bounds)
         skipped = left_alone(stream.name, {root: report.skipped for root, report in reports.items()})
-        return dg.MaterializeResult(metadata=_told(list(reports.values()), skipped))
+        told = _told(list(reports.values()), skipped) | _held(lake, stream, list(reports.values()))
+        return dg.MaterializeResult(metadata=told)
 
     return intake
 
@@ -121,6 +124,18 @@ def _told(reports: list[IntakeReport], skipped: Mapping[str, str]) -> dict[str, 
     if skipped:
         told |= {"files_left_alone": len(skipped), "left_alone": dict(sorted(skipped.items())[:_SHOWN])}
     return told
+
+
+def _held(lake: DuckLakeResource, stream: Stream, reports: list[IntakeReport]) -> dict[str, Any]:
+    """How many rows have been appended so far, and some of the newest day that was read."""
+    days = {day for report in reports for day in report.days} - {ledger.WHOLE}
+    # Only that day's files are opened, and only until there are rows enough.
+    newest = f"WHERE day = '{max(days).isoformat()}'" if days else ""
+    with lake.get_connection() as connection:
+        table = f"intake.intake_{stream.name}"
+        counted = connection.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)
+        rows = connection.execute(f"SELECT * FROM {table} {newest} LIMIT {_PREVIEW_ROWS}").to_arrow_table()
+    return {"dagster/row_count": counted[0], "preview": metadata.preview(rows)}
 
 
 def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
