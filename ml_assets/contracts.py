@@ -86,6 +86,8 @@ class Contract:
         foreign_keys: enforced where the store can (SQLite).
         unique_across_days: whether a key may stand on one day only.
         partition_us: length of a partition as it is stored, in microseconds; not longer than any of the asset's.
+        indexes: columns that are looked up by; a GIN index in PostgreSQL for JSON. Stores without secondary
+            indexes have none.
     """
 
     asset: str
@@ -99,6 +101,7 @@ class Contract:
     foreign_keys: tuple[ForeignKey, ...] = ()
     unique_across_days: bool = False
     partition_us: int = 86_400_000_000
+    indexes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -106,7 +109,7 @@ class Contract:
             raise ValueError(f"contract {self.asset}: a column name stands twice in {names}")
         if faults := [*_misnamed(self.table, names), *_misnamed_in(self.store, self.table, self.columns)]:
             raise ValueError(f"contract {self.asset}: {faults[0]}; rename it")
-        named = [*self.key, *self.order_by, *(name for name, _ in self.scope)]
+        named = [*self.key, *self.order_by, *self.indexes, *(name for name, _ in self.scope)]
         named += [self.partition_column] if self.partition_column else []
         for name in named:
             if name not in names:
@@ -460,6 +463,7 @@ EXPERIMENT_TABLES = (
         mode="upsert_delete",
         scope=(("origin", "graph"),),
         unique_across_days=True,
+        indexes=("experiment", "status", "model_type", "parameters", "metrics", "tags"),
     ),
     Contract(
         "sqlite/ml_experiments",
@@ -469,6 +473,7 @@ EXPERIMENT_TABLES = (
         partition_column="created_at",
         mode="upsert_delete",
         unique_across_days=True,
+        indexes=("status", "model_type"),
     ),
     Contract(
         "sqlite/ml_model_artifacts",

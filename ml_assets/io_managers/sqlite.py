@@ -197,6 +197,11 @@ def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
         refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}")
     if existing:
         _fit_columns(connection, contract, existing)
+        for name in contract.indexes:
+            index, column = map(quote_identifier, (f"{contract.table}_{name}", name))
+            connection.execute(
+                f"CREATE INDEX IF NOT EXISTS {index} ON {quote_identifier(contract.table)} ({column})"
+            )
     if not existing or old != contract:
         connection.execute(
             f"INSERT OR REPLACE INTO {_CONTRACTS} VALUES (?, ?)", [contract.asset, contract_text(contract)]
@@ -269,7 +274,8 @@ def _indexes(contract: Contract) -> dict[str, tuple[str, str]]:
     found = {}
     if contract.key_by_day:
         found[quote_identifier(f"{contract.table}_key")] = ("UNIQUE ", _conflict_target(contract))
-    for column in [contract.partition_column, *(key.column for key in contract.foreign_keys)]:
+    looked_up = (*(key.column for key in contract.foreign_keys), *contract.indexes)
+    for column in [contract.partition_column, *looked_up]:
         if column:
             found[quote_identifier(f"{contract.table}_{column}")] = ("", quote_identifier(column))
     return found

@@ -24,7 +24,8 @@ def contract_of_text(text: str) -> Contract:
     fields["columns"] = tuple(Column(**{**c, "choices": tuple(c["choices"])}) for c in fields["columns"])
     fields["foreign_keys"] = tuple(ForeignKey(**key) for key in fields["foreign_keys"])
     fields["scope"] = tuple((name, value) for name, value in fields["scope"])
-    return Contract(**{**fields, "key": tuple(fields["key"]), "order_by": tuple(fields["order_by"])})
+    names = {name: tuple(fields.get(name, ())) for name in ("key", "order_by", "indexes")}
+    return Contract(**{**fields, **names})
 
 
 def refuse_new_identity(old: Contract, new: Contract, drop: str, clustered: bool = False) -> None:

@@ -194,6 +194,9 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
                 f"ALTER TABLE {_name(contract)} DROP COLUMN {quote_identifier(name)}, or add it to the contract. "
                 "Nothing was written."
             )
+    if old is not None and old.indexes != contract.indexes:
+        for statement in _index_statements(contract):
+            run(connection, statement)
     remember(connection, contract)
 
 
@@ -287,7 +290,17 @@ def create_statements(contract: Contract) -> list[str]:
         for c in contract.columns
         if c.type == "vector" and (c.dimension or _INDEXED_DIMENSIONS) <= _INDEXED_DIMENSIONS
     ]
-    return statements
+    return [*statements, *_index_statements(contract)]
+
+
+def _index_statements(contract: Contract) -> list[str]:
+    """Indexes on the columns that are looked up by; a document is looked up by what it contains."""
+    return [
+        f"CREATE INDEX IF NOT EXISTS {quote_identifier(f'{contract.table}_{name}')} ON {_name(contract)} "
+        + (f"USING gin ({column} jsonb_path_ops)" if contract.by_name[name].type == "json" else f"({column})")
+        for name in contract.indexes
+        for column in [quote_identifier(name)]
+    ]
 
 
 def copy_in(

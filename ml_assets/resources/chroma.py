@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field
 
+from ml_assets.contracts import TABLES
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
     StoreHealth,
+    StoreUnavailable,
     check_health,
     connecting,
     embedded_url,
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
+
+_BATCH = 2_000
+"""Entries of one request; Chroma takes at most 5,461."""
 
 NEXT = "--next"
 """What a collection's name ends in while it is being rebuilt."""
@@ -150,6 +155,67 @@ class ChromaResource(dg.ConfigurableResource):
             for entry, distance, document, metadata in zip(*(c[0] for c in columns if c), strict=True)
         ]
 
+    def create_collection(self, name: str, metadata: Mapping[str, Any] | None = None) -> str:
+        """Make a collection of your own, beside the graph's, for cosine distance; returns its id.
+
+        Raises:
+            ValueError: the graph has a collection of that name, or there is one already.
+            StoreUnavailable: the server does not answer.
+        """
+        _refuse_the_graph_s(name)
+        configuration: Any = {"hnsw": {"space": "cosine"}}
+        with self.client(write=True) as client:
+            if name in {each.name for each in client.list_collections()}:
+                raise ValueError(f"there is a collection {name!r} already; add to it, or take another name")
+            # Chroma refuses metadata that hold nothing.
+            made = client.create_collection(
+                name,
+                metadata=dict(metadata or {}) or None,
+                configuration=configuration,
+                embedding_function=None,
+            )
+            return str(made.id)
+
+    def add_embeddings(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        vectors: Sequence[Sequence[float]],
+        documents: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Put entries into a collection of your own; those whose ids are there are replaced.
+
+        Args:
+            collection: made by `create_collection`.
+            ids, vectors, documents, metadatas: one each for every entry, any number of them.
+
+        Raises:
+            ValueError: the collection is the graph's, or the lengths differ.
+            StoreUnavailable: the server does not answer, or there is no such collection.
+        """
+        from chromadb.errors import NotFoundError
+
+        _refuse_the_graph_s(collection)
+        columns = {"embeddings": vectors, "documents": documents, "metadatas": metadatas}
+        given = {name: values for name, values in columns.items() if values is not None}
+        for name, values in given.items():
+            if len(values) != len(ids):
+                raise ValueError(
+                    f"there are {len(ids)} ids and {len(values)} {name}; give one for every entry"
+                )
+        with self.client(write=True) as client:
+            try:
+                held = open_collection(client, collection)
+            except NotFoundError as fault:
+                raise StoreUnavailable(
+                    f"Chroma has no collection {collection!r}: make it with create_collection."
+                ) from fault
+            for start in range(0, len(ids), _BATCH):
+                end = start + _BATCH
+                part: dict[str, Any] = {name: list(values[start:end]) for name, values in given.items()}
+                held.upsert(ids=list(ids[start:end]), **part)
+
     def health(self) -> StoreHealth:
         """Whether the server answers, with its version. Never raises, and does not import chromadb."""
         return check_health(lambda: StoreHealth("healthy", self._version()))
@@ -171,6 +237,13 @@ class ChromaResource(dg.ConfigurableResource):
                 fault,
                 "check that Chroma 1.0 or later runs there and that ML_ASSETS_CHROMA_URL is right",
             ) from None
+
+
+def _refuse_the_graph_s(name: str) -> None:
+    if f"chroma/{name}" in TABLES:
+        raise ValueError(
+            f"collection {name!r} is the graph's, which would sweep other entries away; take a name of your own"
+        )
 
 
 def open_collection(client: "ClientAPI", name: str) -> "Collection":

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
     from filelock import FileLock
 
+    from ml_assets.lib.land import Rows
+
 DATABASE = "ml_metrics"
 OLDEST_SERVER = (26, 6)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -161,6 +163,19 @@ class ClickHouseResource(dg.ConfigurableResource):
         """
         path = self.embedded_path
         return plain(self.url) if path is None else f"chdb://{path}"
+
+    def record_model_performance(self, events: "Rows") -> Path:
+        """Hand performance events to the graph, which carries them on to `ml_model_performance`; see `land`.
+
+        Args:
+            events: columns of the stream `performance`, many at once.
+
+        Returns:
+            The landing file. The sensors take it in within a minute, `ml-assets refresh` at once.
+        """
+        from ml_assets.lib.land import land
+
+        return land(Path(os.path.abspath(self.home)) / "landing", "performance", events)
 
     def performance_trend(
         self, model_name: str, window: timedelta, until: datetime | None = None

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from ml_assets.lib.land import Rows
+
 CATALOG_DATABASE = "lake"
 """PostgreSQL database that holds the catalog."""
 
@@ -229,6 +231,19 @@ class DuckLakeResource(DuckDBResource):
                 if batch is None:
                     return
                 yield batch
+
+    def store_batch_predictions(self, predictions: "Rows") -> Path:
+        """Hand predictions to the graph, which carries them on to `ml_predictions`; see `land`.
+
+        Args:
+            predictions: columns of the stream `predictions`, many at once.
+
+        Returns:
+            The landing file. The sensors take it in within a minute, `ml-assets refresh` at once.
+        """
+        from ml_assets.lib.land import land
+
+        return land(Path(os.path.abspath(self.home)) / "landing", "predictions", predictions)
 
     def analyze_model_performance(self, experiment: str) -> "pa.Table":
         """How the models of one experiment did, hour by hour, newest first.

@@ -186,9 +186,8 @@ class PostgresResource(dg.ConfigurableResource):
 
         row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": datetime.now(UTC)})
         row |= {name: value for name, value in _experiment_row(columns).items() if value is not None}
-        row |= {"experiment": experiment}
-        created_at: Any = row["created_at"]
-        day = self._known_day(created_at)
+        row["experiment"] = experiment
+        day = self._known_day(row["created_at"])
         ledger.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:
@@ -210,7 +209,7 @@ class PostgresResource(dg.ConfigurableResource):
         from ml_assets.lib.intake import ledger
         from ml_assets.lib.postgres_table import ensure_table
 
-        row = _experiment_row(columns) | {"id": id}
+        row: dict[str, Any] = _experiment_row(columns) | {"id": id}
         if row["created_at"] is not None:
             self._known_day(row["created_at"])
         ledger.ensure_schema(self)

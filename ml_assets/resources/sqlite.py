@@ -6,8 +6,10 @@ Times are text in UTC as `ml_assets.lib.sql.utc_text` writes them.
 import os
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -185,6 +187,31 @@ class SQLiteResource(dg.ConfigurableResource):
             f"SQLite file {self.path} cannot be used ({fault}): check that it is a SQLite database in a "
             "folder that you may write to, on a disk with space left."
         )
+
+    def create_experiment(self, experiment: str, **columns: Any) -> str:
+        """Hand a new experiment to the graph, which carries it on to this file and every other store.
+
+        The file is a copy that the graph rebuilds; to create, change and complete experiments that are there at
+        once, use PostgreSQL's operations.
+
+        Args:
+            experiment: name of the experiment.
+            columns: any other columns of the stream `runs`. Unless given, the run_id is a new one, the status is
+                'created', and it was created now.
+
+        Returns:
+            The run_id.
+        """
+        from ml_assets.lib.land import land
+
+        row: dict[str, Any] = {
+            "run_id": str(uuid.uuid4()),
+            "status": "created",
+            "created_at": datetime.now(UTC),
+            **columns,
+        }
+        land(Path(os.path.abspath(self.home)) / "landing", "runs", [{**row, "experiment": experiment}])
+        return row["run_id"]
 
     def health(self) -> StoreHealth:
         """Whether the file can be read and written, with the library's version. Never raises, makes no file."""

@@ -1,20 +1,29 @@
 """The resources' named operations, each on its real store."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ml_assets.contracts import TABLES
+from ml_assets.io_managers import sqlite as sqlite_tables
 from ml_assets.lib.intake import ledger
+from ml_assets.lib.intake.files import take_in_files
+from ml_assets.lib.intake.judge import Bounds
+from ml_assets.lib.intake.landing import list_files
+from ml_assets.lib.land import land
 from ml_assets.lib.postgres_table import ensure_table
 from ml_assets.resources.base import StoreUnavailable
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.resources.sqlite import SQLiteResource
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -234,3 +243,134 @@ def test_a_table_that_no_run_has_made_is_named(
 ) -> None:
     with pytest.raises(StoreUnavailable, match=f"The table of {asset} does not exist yet: materialize it"):
         ask(request.getfixturevalue(store))
+
+
+OPERATIONS: dict[str, tuple[str, Callable[..., Any], list[dict[str, Any]]]] = {
+    "clickhouse": ("performance", ClickHouseResource.record_model_performance, EVENTS),
+    "lake": (
+        "predictions",
+        DuckLakeResource.store_batch_predictions,
+        [
+            {
+                "prediction_id": f"p{n}",
+                "model_name": "forest",
+                "input_features": {"width": n},
+                "prediction": "cat",
+                "created_at": NOON,
+            }
+            for n in range(3)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("store", OPERATIONS)
+@pytest.mark.parametrize("form", ["mappings", "arrow"])
+def test_what_a_program_hands_over_is_taken_in(
+    request: pytest.FixtureRequest,
+    lake: DuckLakeResource,
+    postgres: PostgresResource,
+    tmp_path: Path,
+    store: str,
+    form: str,
+) -> None:
+    stream, operation, rows = OPERATIONS[store]
+    given = rows if form == "mappings" else arrow_of(stream, rows)
+    file = operation(request.getfixturevalue(store), given)
+    assert file.parent == tmp_path / "landing" / stream
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    bounds = Bounds(date(2014, 1, 1), datetime.now(UTC))
+    report = take_in_files(stream, list_files(file.parent), lake, postgres, bounds)
+    assert (report.rows_read, report.rows_quarantined, report.days) == (len(rows), 0, {NOON.date()})
+
+
+def arrow_of(stream: str, rows: list[dict[str, Any]]) -> Any:
+    """Rows as an Arrow table, objects as JSON text."""
+    texts = [{k: json.dumps(v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows]
+    return table_of(
+        f"duckdb/raw_{stream}", [{**row, **PREDICTED} if stream == "predictions" else row for row in texts]
+    )
+
+
+PREDICTED = {"prediction": '"cat"'}
+
+
+def test_a_run_that_is_handed_to_the_graph_through_sqlite(
+    sqlite: SQLiteResource, lake: DuckLakeResource, postgres: PostgresResource, tmp_path: Path
+) -> None:
+    made = sqlite.create_experiment("iris", parameters={"depth": 3})
+    bounds = Bounds(date(2014, 1, 1), datetime.now(UTC))
+    report = take_in_files("runs", list_files(tmp_path / "landing" / "runs"), lake, postgres, bounds)
+    assert (report.rows_read, report.rows_quarantined) == (1, 0)
+    with lake.asking() as ask:
+        assert ask("SELECT run_id, status, parameters FROM intake.intake_runs") == [
+            (made, "created", '{"depth":3}')
+        ]
+
+
+@pytest.mark.parametrize(
+    ("stream", "row", "said"),
+    [
+        ("events", {}, "there is no stream 'events'"),
+        ("runs", {"created_at": NOON.replace(tzinfo=None)}, "has no time zone"),
+        ("runs", {"metrics": {"loss": float("nan")}}, "no JSON that every store can hold"),
+    ],
+)
+def test_rows_that_cannot_be_handed_over_leave_no_file(
+    tmp_path: Path, stream: str, row: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        land(tmp_path, stream, [row])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_collection_of_ones_own_is_made_filled_and_searched(chroma: ChromaResource) -> None:
+    assert chroma.create_collection("mine", {"team": "a"})
+    n = 2_001  # more than one request
+    vectors = np.eye(4)[np.arange(n) % 4].tolist()
+    chroma.add_embeddings(
+        "mine", [f"e{i}" for i in range(n)], vectors, metadatas=[{"n": i} for i in range(n)]
+    )
+    chroma.add_embeddings("mine", ["e0"], [[0.0, 1.0, 0.0, 1.0]], documents=["both"])
+    [found] = chroma.query_similar("mine", [0.0, 1.0, 0.0, 1.0], top_k=1)
+    assert (found.id, found.document, found.distance) == ("e0", "both", pytest.approx(0, abs=1e-6))
+    with chroma.client() as client:
+        assert client.get_collection("mine", embedding_function=None).count() == n
+    with pytest.raises(ValueError, match="there is a collection 'mine' already"):
+        chroma.create_collection("mine")
+    with pytest.raises(ValueError, match="there are 1 ids and 2 embeddings"):
+        chroma.add_embeddings("mine", ["x"], [[0.0], [1.0]])
+    with pytest.raises(StoreUnavailable, match="make it with create_collection"):
+        chroma.add_embeddings("other", ["x"], [[0.0]])
+
+
+def test_the_graph_s_collections_are_left_to_it(chroma: ChromaResource) -> None:
+    for operation in (
+        lambda: chroma.create_collection("document_index"),
+        lambda: chroma.add_embeddings("document_index", ["x"], [[0.0]]),
+    ):
+        with pytest.raises(ValueError, match="collection 'document_index' is the graph's"):
+            operation()
+
+
+def test_experiments_are_looked_up_by_indexes(postgres: PostgresResource, sqlite: SQLiteResource) -> None:
+    """In a table that was made before its contract named them, too."""
+    contract = TABLES["postgres/ml_experiments"]
+    with postgres.connect(write=True) as connection:
+        ensure_table(connection, replace(contract, indexes=()))
+        ensure_table(connection, contract)
+        found = connection.execute(
+            "SELECT indexdef FROM pg_indexes WHERE tablename = 'ml_experiments'"
+        ).fetchall()
+    told = "\n".join(text for (text,) in found)
+    for part in ("(status)", "(model_type)", "gin (parameters jsonb_path_ops)"):
+        assert part in told
+    contract = TABLES["sqlite/ml_experiments"]
+    with sqlite.connect(write=True) as file:
+        sqlite_tables.ensure_table(file, replace(contract, indexes=()))
+        sqlite_tables.ensure_table(file, contract)
+        plans = [
+            file.execute(f"EXPLAIN QUERY PLAN SELECT * FROM ml_experiments WHERE {column} = 'x'").fetchall()
+            for column in ("status", "model_type")
+        ]
+    assert all("USING INDEX ml_experiments_" in str(plan) for plan in plans)
