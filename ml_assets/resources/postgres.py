@@ -184,10 +184,12 @@ class PostgresResource(dg.ConfigurableResource):
         from ml_assets.lib.intake import ledger
         from ml_assets.lib.postgres_table import ensure_table
 
-        row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": datetime.now(UTC)})
+        now = datetime.now(UTC)
+        row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": now})
         row |= {name: value for name, value in _experiment_row(columns).items() if value is not None}
         row["experiment"] = experiment
-        day = self._known_day(row["created_at"])
+        given: datetime | None = columns.get("created_at")
+        day = self._known_day(given or now)
         ledger.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:

@@ -51,7 +51,7 @@ def build(settings, postgres, chroma):
         dg.AssetKey(["postgres", "experiment_embeddings"]),
         dg.AssetKey(["chroma", "experiment_index"]),
     )
-    chosen = [asset for asset in defs.assets or [] if asset.key in (table, index)]
+    chosen = [a for a in defs.assets or [] if isinstance(a, dg.AssetsDefinition) and a.key in (table, index)]
 
     @dg.io_manager
     def cards(context):

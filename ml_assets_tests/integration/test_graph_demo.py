@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.build import build_defs, store_resources
+from ml_assets.instance import prepare_home
 from ml_assets.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
@@ -185,6 +186,15 @@ def test_a_second_demo_changes_nothing(cli, demo_home, instance, status):
     tables = {store: content["tables"] for store, content in status["stores"].items()}
     assert {store: content["tables"] for store, content in told.items()} == tables
     assert second_s < first_s / 2  # a fraction, on machines that do other things as well
+
+
+def test_a_second_start_finds_the_history(home_settings, instance):
+    """As `up` and every command of ours prepare it; its rooms are not made anew."""
+    prepare_home(home_settings)
+    with dg.DagsterInstance.from_config(str(home_settings.dagster_home)) as again:
+        assert again.get_runs_count() == instance.get_runs_count() > 0
+        key = dg.AssetKey(["clickhouse", "performance_hourly"])
+        assert again.get_materialized_partitions(key) == instance.get_materialized_partitions(key) != set()
 
 
 def wall_seconds(instance: dg.DagsterInstance) -> float:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +21,7 @@ import pytest
 
 from ml_assets import services
 from ml_assets.build import build_defs, store_resources
-from ml_assets.settings import Settings
+from ml_assets.settings import PROJECT_ROOT, Settings
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
 
@@ -477,7 +480,7 @@ def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, s
 def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, home, small):
     """On a day that has runs of the graph, too; afterwards every store and every check agrees.
 
-    Last in this file, as it adds a row to the home; the home of the one before had to be as landed.
+    After those that count: it adds a row to the home.
     """
     postgres = store_resources(Settings(home=home))["postgres"]
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -503,3 +506,70 @@ def reconciled(home: Path) -> bool:
     [evaluation] = result.get_asset_check_evaluations()
     assert evaluation.passed, evaluation.description
     return evaluation.passed
+
+
+def dagster_environment(home: Path) -> dict[str, str]:
+    """As the README has it for Dagster's own commands."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+    return {**inherited, "PATH": path, "ML_ASSETS_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+
+
+def test_dg_launch_takes_a_range_in_one_run(home, small):
+    """At the end of this file, since it makes tables newer than those that read them."""
+    features = dg.AssetKey(["duckdb", "run_features"])
+    settings = Settings(home=home)
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        before = instance.get_runs_count()
+        launched = ["dg", "launch", "--assets", 'key:"duckdb/run_features"']
+        launched += ["--partition-range", "2026-03-01...2026-03-03"]
+        done = subprocess.run(
+            launched,
+            cwd=PROJECT_ROOT,
+            env=dagster_environment(home),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert instance.get_runs_count() == before + 1
+        [run] = instance.get_runs(limit=1)
+        records = instance.fetch_materializations(features, limit=3).records
+    assert {record.partition_key for record in records} == {"2026-03-01", "2026-03-02", "2026-03-03"}
+    assert {record.run_id for record in records} == {run.run_id}
+
+
+def test_dg_dev_serves_the_graph_and_stops_on_ctrl_c(home, small, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            ["dg", "dev", "--port", str(port)],
+            cwd=PROJECT_ROOT,
+            env=dagster_environment(home),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while not serves(port):
+            assert server.poll() is None, (tmp_path / "log").read_text()[-4000:]
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-4000:]
+            time.sleep(0.5)
+        os.killpg(server.pid, signal.SIGINT)  # as a terminal does
+        server.wait(120)
+        assert not serves(port)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def serves(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as answer:
+            return "dagster_version" in json.load(answer)
+    except OSError:
+        return False

@@ -26,3 +26,9 @@ def test_pictures_are_small():
     pictures = sorted((PROJECT_ROOT / "docs" / "images").glob("*.png"))
     assert pictures
     assert [picture.name for picture in pictures if picture.stat().st_size >= 300_000] == []
+
+
+def test_tests_that_pages_name_are_there():
+    for page in PAGES:
+        for name, target in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", page.read_text()):
+            assert f"def {name}(" in (page.parent / target).read_text(), (page.name, name)
