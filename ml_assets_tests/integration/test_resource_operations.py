@@ -327,12 +327,13 @@ def test_rows_that_cannot_be_handed_over_leave_no_file(
 def test_a_collection_of_ones_own_is_made_filled_and_searched(chroma: ChromaResource) -> None:
     assert chroma.create_collection("mine", {"team": "a"})
     n = 2_001  # more than one request
-    vectors = np.eye(4)[np.arange(n) % 4].tolist()
+    # All different: among equals, an approximate index finds whom it likes.
+    [new, *vectors] = np.random.default_rng(0).normal(size=(n + 1, 16)).tolist()
     chroma.add_embeddings(
         "mine", [f"e{i}" for i in range(n)], vectors, metadatas=[{"n": i} for i in range(n)]
     )
-    chroma.add_embeddings("mine", ["e0"], [[0.0, 1.0, 0.0, 1.0]], documents=["both"])
-    [found] = chroma.query_similar("mine", [0.0, 1.0, 0.0, 1.0], top_k=1)
+    chroma.add_embeddings("mine", ["e0"], [new], documents=["both"])
+    [found] = chroma.query_similar("mine", new, top_k=1)
     assert (found.id, found.document, found.distance) == ("e0", "both", pytest.approx(0, abs=1e-6))
     with chroma.client() as client:
         assert client.get_collection("mine", embedding_function=None).count() == n
