@@ -174,7 +174,9 @@ def test_a_fresh_empty_home_refreshes(empty_refresh, home):
 
 def test_refresh_counts_every_row(small):
     assert set(small) == {"streams", "days", "runs", "left_alone", "seconds"}
-    assert small["left_alone"] == {"runs/b.jsonl.tmp": "unfinished by its name; rename it when it is complete"}
+    assert small["left_alone"] == {
+        "runs/b.jsonl.tmp": "unfinished by its name; rename it when it is complete"
+    }
     assert small["streams"] == {
         "runs": {"read": 6, "loaded": 4, "superseded": 1, "quarantined": 1},
         "metrics": {"read": 5, "loaded": 5, "superseded": 0, "quarantined": 0},

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.lib.intake import files, raw
+from ml_assets.lib.intake import files, landing, raw
 
 EVENT = {"event_id": "e", "kind": "inference", "timestamp": "2026-05-01T10:00:00Z", "model_name": "m"}
 
@@ -41,6 +41,9 @@ CONTENTS = {
     "two.jsonl": json.dumps({**EVENT, "event_id": "i"}) + json.dumps({**EVENT, "event_id": "j"}) + "\n",
     "nan.jsonl": lines({"event_id": "k", "inference_time_ms": float("nan")}),
     "utf16.jsonl": lines({"event_id": "l"}).encode("utf-16"),
+    "nulls.jsonl": lines({"event_id": "r", "accuracy": None}).replace('": ', '" : '),
+    "unknown.jsonl": lines({"event_id": "s", "colour": None}, {"event_id": "t", "colour": "x"}),
+    "spaced.jsonl": lines({"event_id": "u", "colour": '":'}).replace('": ', '"\t: '),
     "comma.jsonl": lines({"event_id": "o"}).replace("}", ",}"),
     "nul.jsonl": lines({"event_id": "m\0"}),
     "good.csv": csv(ROW.format("aa", "0.5"), ROW.format("bb", "")),
@@ -87,6 +90,9 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, large):
         "blank.jsonl": [(2, "f", None), (5, "g", None)],
         "true_as_text.jsonl": [(1, "true", 1.0)],
         "utf16.jsonl": [(1, "l", None)],
+        "nulls.jsonl": [(1, "r", None)],
+        "unknown.jsonl": [(1, "s", None), (2, "t", None)],
+        "spaced.jsonl": [(1, "u", None)],
         "comma.jsonl": [(1, "o", None)],
         "good.csv": [(2, "aa", 0.5), (3, "bb", None)],
         "crlf.csv": [(2, "cc", 0.5)],
@@ -108,7 +114,27 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, large):
         "cut.parquet": [1],
     }
     assert room.intake("performance", "unit, extras", "extras IS NOT NULL") == [
-        ("unknown.csv", '{"colour":"x"}')
+        ("spaced.jsonl", '{"colour":"\\":"}'),
+        ("unknown.csv", '{"colour":"x"}'),
+        ("unknown.jsonl", '{"colour":"x"}'),
     ]
     assert bad["half.jsonl"] == [(3, '{"event_id": "d')]
     assert raw.unbalanced_intake(room.postgres, room.lake, "performance") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        (b'{"a":1,"b":{"c":"x"}}\n{"a": 2}\n', 4),
+        (b'{"a":"\\":"}', 2),  # one too many, which costs a closer look
+        (b'{"a" :1}', None),
+        (b'{"a"\t:1}', None),
+        (b"", 0),
+    ],
+)
+def test_keys_are_counted_whatever_the_pieces_in_which_they_come(tmp_path, monkeypatch, content, keys):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    for size in (1, 2, 3, 1 << 20):
+        monkeypatch.setattr(landing, "_CHUNK", size)
+        assert landing.look_through(path, count_lines=True, count_keys=True).keys == keys

@@ -139,7 +139,7 @@ class _Files:
         self._root = root
         self._source = source
         self._gone = gone
-        self._lines: dict[LandingFile, int] = {}
+        self._content: dict[LandingFile, landing.Content] = {}
         self._misread: set[str] = set()
         self._unread: set[str] = set()
 
@@ -149,7 +149,7 @@ class _Files:
         if large:
             # Hashing takes one core, and reading leaves some idle.
             with ThreadPoolExecutor(1) as pool:
-                hashing = pool.submit(self._hashed, files, count_lines=True)
+                hashing = pool.submit(self._hashed, files, large=True)
                 bulk = self._read_bulk(files[0])
                 hashes = hashing.result()
         else:
@@ -183,17 +183,19 @@ class _Files:
     def _place(self, file: LandingFile) -> Place:
         return Place(self._root, file.unit, file.fingerprint)
 
-    def _hashed(self, files: Sequence[LandingFile], count_lines: bool = False) -> dict[LandingFile, str]:
+    def _hashed(self, files: Sequence[LandingFile], large: bool = False) -> dict[LandingFile, str]:
         """Content hashes of those files that can be read and are as they were listed."""
         hashes = {}
         for file in files:
             try:
-                content = landing.look_through(file.path, count_lines)
+                content = landing.look_through(
+                    file.path, large and file.format in ("jsonl", "csv"), large and file.format == "jsonl"
+                )
             except OSError as fault:
                 self._skip(file, fault)
                 continue
             if self._is_complete(file):
-                self._lines[file] = content.lines
+                self._content[file] = content
                 hashes[file] = self._content_hash(file, content.sha256)
         return hashes
 
@@ -332,7 +334,7 @@ class _Files:
             return {unit_hash: self._read_table(self._visit.table, file, unit_hash)}
         # A header line stands before the rows of a CSV.
         header = int(file.format == "csv")
-        rows = self._lines[file] - header
+        rows = self._content[file].lines - header
         if not bulk or not self._is_clean(file, rows):
             return self._read_text(self._visit.table, file.format, {unit_hash: file})
         placed = f"{quote_literal(unit_hash)} AS unit_hash, rowid + {header + 1} AS line"
@@ -365,21 +367,21 @@ class _Files:
                 self._visit.insert(_BULK, row.judged(rows, "NULL"))
             except duckdb.Error:
                 return False  # no clean JSON lines or CSV
-            # Of JSON lines the reader passes over what it was not asked for.
-            return file.format == "csv" or not self._has_unknown_keys(path)
+        return True
 
-    def _has_unknown_keys(self, path: str) -> bool:
-        """Whether any object of a JSON lines file that `_BULK` was read from has a key that the stream has not."""
+    def _has_unknown_keys(self, file: LandingFile) -> bool:
+        """Whether an object of the JSON lines file that `_BULK` was read from has a key that the stream has not."""
         execute = self._visit.connection.execute
-        objects = f"read_json_objects({path}, format = 'newline_delimited')"
         names = [column.name for column in self._stream.columns]
         values = " + ".join(f"count({quote_identifier(name)})" for name in names)
-        # Counting keys is cheap. Where every key has its value there can be no other; where a value is null it
-        # takes a look at the names.
-        keys = execute(f"SELECT sum(len(json_keys(json))) FROM {objects}").fetchone()
-        if keys == execute(f"SELECT {values} FROM {_BULK}").fetchone():
+        # Where there are no more keys than values, there is no other key. Where a value is null or is an object
+        # itself, it takes a look at the names.
+        if execute(f"SELECT {values} FROM {_BULK}").fetchone() == (self._content[file].keys,):
             return False
-        return execute(f"SELECT bool_or({_unknown_keys(names, 'json')}) FROM {objects}").fetchone() == (True,)
+        with _safe_name(file.path) as name:
+            objects = f"read_json_objects({quote_literal(name)}, format = 'newline_delimited')"
+            unknown = _unknown_keys(names, "json")
+            return execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone() == (True,)
 
     def _is_clean(self, file: LandingFile, lines: int) -> bool:
         """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
@@ -390,8 +392,12 @@ class _Files:
         ).fetchone()
         if found is None or found[:2] != (lines, 0):
             return False
-        # Numbers may have been written as true or false, which the JSON reader takes for 1 and 0.
-        return file.format == "csv" or not found[2] or not splitter.contains(file, (b"true", b"false"))
+        if file.format == "csv":
+            return True
+        # Numbers may have been written as true or false, which the JSON reader takes for 1 and 0, and it passes
+        # over what it was not asked for.
+        bent = found[2] and splitter.contains(file, (b"true", b"false"))
+        return not bent and not self._has_unknown_keys(file)
 
     def _bulk_json(self, path: str) -> tuple[str, dict[str, str]]:
         types = {c.name: _BULK_JSON_TYPES.get(c.type, "VARCHAR") for c in self._stream.columns}

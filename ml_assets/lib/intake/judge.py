@@ -271,7 +271,8 @@ def _read_json(column: Column, name: str, given_type: str) -> _Reading:
         f"{_v(column.name)} IS NULL AND {present}",
         f"is {{}}, not {what} that every store can hold; {way_out}, and null for NaN",
     )
-    return _Reading(text, f"{call}({text})", present, (fault,))
+    # Most rows of most streams have none of a column, and a call costs.
+    return _Reading(text, f"CASE WHEN {present} THEN {call}({text}) END", present, (fault,))
 
 
 _READERS: dict[str, Callable[[Column, str, str], _Reading]] = {
