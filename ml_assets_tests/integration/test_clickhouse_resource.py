@@ -80,7 +80,16 @@ def test_a_statement_that_takes_too_long_is_ended(
         client.query(ENDLESS)
 
 
+def test_asking_for_health_makes_no_folder(clickhouse: ClickHouseResource) -> None:
+    health = clickhouse.health()
+    assert (health.state, health.unwritten) == ("healthy", True)
+    assert clickhouse.embedded_path is not None
+    assert not clickhouse.embedded_path.parent.exists()
+
+
 def test_healthy(either: ClickHouseResource) -> None:
+    with either.client():
+        pass  # the embedded one is made by it
     health = either.health()
     assert (health.state, health.detail) == ("healthy", "")
     assert tuple(map(int, health.version.split(".")[:2])) >= (26, 6)
