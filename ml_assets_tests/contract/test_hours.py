@@ -62,11 +62,17 @@ ODD = {
 """Partitions that do not begin with an hour of UTC, and the key of one."""
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    ("odd", "case"),
+    # All stores use the same lengths of stored partitions.
+    [
+        *((odd, "sqlite") for odd in ODD),
+        *(("Lord Howe", store) for store in (*BY_DAY, "serving") if store != "sqlite"),
+    ],
+    indirect=["case"],
+)
 def test_neighbours_of_a_partition_stay_wherever_it_begins(case, row, odd):
     """In the summer of London, Lord Howe and Caracas, whose partitions begin at other times in winter."""
-    if odd != "Lord Howe" and case.name != "sqlite":
-        pytest.skip("all stores use the same lengths of stored partitions")
     case.partitions, start = ODD[odd]
     middle = next(iter(case.partitions.time_windows_for_partition_keys(frozenset([start]))))
     before = case.partitions.get_prev_partition_window(middle.start)

@@ -84,11 +84,14 @@ def redis_port(tmp_path: Path) -> Iterator[str]:
     """Port of a Redis started by the stack's own command, with the password `s3cret`."""
     if not services.available("redis"):
         pytest.skip("no Redis is installed for this Python")
-    program, *words = STACK["redis"]["command"]
-    words[words.index("--requirepass") + 1] = "s3cret"
+    *shell, script = STACK["redis"]["command"]
     port = str(free_port())
-    command = [redis_program(program), *words, "--bind", "127.0.0.1", "--port", port]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+    started = "docker-entrypoint.sh redis-server -"
+    assert started in script
+    here = f"{redis_program('redis-server')} - --bind 127.0.0.1 --port {port}"
+    command = [*shell, script.replace(started, here).replace("$$", "$")]
+    environment = {**os.environ, "REDISCLI_AUTH": "s3cret"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as server:
         yield port
         server.terminate()
 

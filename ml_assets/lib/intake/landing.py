@@ -79,9 +79,9 @@ class Listing:
 
 def file_format(name: str) -> tuple[FileFormat, Compression] | None:
     """Format and compression by the end of the name; None if it is none of ours."""
-    path = Path(name.lower())
-    compression = COMPRESSIONS.get(path.suffix, "")
-    found = FORMATS.get(path.with_suffix("").suffix if compression else path.suffix)
+    stem, ending = os.path.splitext(name.lower())  # noqa: PTH122 - a Path for each of thousands of names is slow
+    compression = COMPRESSIONS.get(ending, "")
+    found = FORMATS.get(os.path.splitext(stem)[1] if compression else ending)  # noqa: PTH122
     return (found, compression) if found else None
 
 
@@ -90,9 +90,9 @@ def unreadable(fault: OSError) -> str:
     return f"cannot be read ({fault.strerror or fault}); check its permissions"
 
 
-def unit_name(path: Path) -> str:
+def unit_name(path: Path | str) -> str:
     """The path as text that every store can hold, whatever bytes the name consists of."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def list_files(folder: Path) -> Listing:
@@ -105,17 +105,18 @@ def list_files(folder: Path) -> Listing:
             listing.skipped[unit_name(Path(fault.filename).relative_to(folder))] = unreadable(fault)
 
     for root, folders, names in os.walk(folder, onerror=not_looked_into):
-        for name in [n for n in folders if n.startswith(".") or (Path(root) / n).is_symlink()]:
+        here = Path(root)
+        above = "" if here == folder else f"{unit_name(here.relative_to(folder))}/"
+        for name in [n for n in folders if n.startswith(".") or (here / n).is_symlink()]:
             folders.remove(name)
             if not name.startswith("."):
-                unit = unit_name((Path(root) / name).relative_to(folder))
-                listing.skipped[unit] = "a linked folder is not followed; put the files themselves here"
+                told = "a linked folder is not followed; put the files themselves here"
+                listing.skipped[above + unit_name(name)] = told
         folders.sort()
         for name in sorted(names):
             if not name.startswith("."):
-                path = Path(root) / name
-                unit = unit_name(path.relative_to(folder))
-                look_at(path, unit, listing, inside if path.is_symlink() else None)
+                path = here / name
+                look_at(path, above + unit_name(name), listing, inside if path.is_symlink() else None)
     return listing
 
 
