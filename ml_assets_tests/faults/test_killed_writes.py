@@ -293,23 +293,23 @@ def store(request: pytest.FixtureRequest) -> Store:
     )
     match request.param:
         case "duckdb":
-            return Store(DuckLakeIOManager(lake=get("lake")), contract, 2_000)
+            return Store(DuckLakeIOManager(lake=get("lake")), contract, 500)
         case "postgres":
-            return Store(PostgresIOManager(postgres=get("postgres")), contract, 1_000)
+            return Store(PostgresIOManager(postgres=get("postgres")), contract, 300)
         case "clickhouse":
             embedded = get("clickhouse")
             manager = ClickHouseIOManager(clickhouse=embedded)
-            return Store(manager, contract, 5_000, False, True, recover=lambda: _recover(embedded))
+            return Store(manager, contract, 2_000, False, True, recover=lambda: _recover(embedded))
         case "clickhouse_server":
             server = get("clickhouse_server")
             manager = ClickHouseIOManager(clickhouse=server)
-            return Store(manager, contract, 5_000, False, recover=lambda: _recover(server))
+            return Store(manager, contract, 2_000, False, recover=lambda: _recover(server))
         case "chroma":
-            return Store(ChromaIOManager(chroma=get("chroma"), postgres=get("postgres")), contract, 100)
+            return Store(ChromaIOManager(chroma=get("chroma"), postgres=get("postgres")), contract, 50)
         case "sqlite":
-            return Store(SQLiteIOManager(sqlite=get("sqlite")), contract, 5_000)
+            return Store(SQLiteIOManager(sqlite=get("sqlite")), contract, 2_000)
         case _:
-            return Store(RedisIOManager(redis=get("redis"), postgres=get("postgres")), contract, 1_000)
+            return Store(RedisIOManager(redis=get("redis"), postgres=get("postgres")), contract, 300)
 
 
 def _recover(clickhouse: ClickHouseResource) -> None:
