@@ -70,11 +70,8 @@ def column_lineage(
     Returns:
         output column -> sorted list of (parent asset key, parent column).
     """
-    import sqlglot
-    from sqlglot import MappingSchema
     from sqlglot import expressions as exp
     from sqlglot.lineage import lineage
-    from sqlglot.optimizer import qualify
 
     schema: dict[str, Any] = {}
     for key in feature.parents:
@@ -83,19 +80,15 @@ def column_lineage(
         database = prefix if prefix in ("intake", "raw") else "features"
         schema.setdefault(database, {})[table] = columns[key]
 
-    statement: Any = qualify.qualify(
-        sqlglot.parse_one(feature.text, dialect="duckdb"),
-        schema=MappingSchema(schema, dialect="duckdb"),
-        dialect="duckdb",
-        validate_qualify_columns=False,
-    )
-    result: dict[str, list[tuple[str, str]]] = {}
-    for projection in statement.selects:
-        node = lineage(projection.alias_or_name, statement.copy(), schema=schema, dialect="duckdb")
-        leaves = {
-            (f"duckdb/{leaf.expression.name}", leaf.name.rpartition(".")[2].strip('"'))
-            for leaf in node.walk()
-            if isinstance(leaf.expression, exp.Table) and leaf.expression.db in LAKE_SCHEMAS
-        }
-        result[projection.alias_or_name] = sorted(leaves)
-    return result
+    # All columns at once, which qualifies the statement once.
+    nodes: Any = lineage(None, feature.text, schema=schema, dialect="duckdb")
+    return {
+        column: sorted(
+            {
+                (f"duckdb/{leaf.expression.name}", leaf.name.rpartition(".")[2].strip('"'))
+                for leaf in node.walk()
+                if isinstance(leaf.expression, exp.Table) and leaf.expression.db in LAKE_SCHEMAS
+            }
+        )
+        for column, node in nodes.items()
+    }
