@@ -12,6 +12,8 @@ from ml_assets.instance import prepare_home
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
 
+pytestmark = pytest.mark.timeout(900)  # the whole demo, on machines that do other things as well
+
 GROUPS = ["raw", "experiments", "features", "performance", "embeddings", "serving", "quality"]
 
 
