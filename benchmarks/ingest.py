@@ -3,8 +3,9 @@
     parquet, jsonl, csv   one large file of performance events: rows/s, peak memory of the process
     one among thousands   the cost of one new file among 5,000 known ones, to that of one among 10
 
-Bare is a `CREATE TABLE AS` into the same lake, without checks, ledger or account. The two take turns, each time in a
-process of its own, and the medians are compared. ML_ASSETS_BENCH_PARQUET, _JSONL and _CSV set the rows (10,000,000, 1,000,000 and 1,000,000).
+Bare is a `CREATE TABLE AS` into the same lake, without checks, ledger or account. The two take turns, each time
+in a process of its own, and the medians are compared. ML_ASSETS_BENCH_PARQUET, _JSONL and _CSV set the rows
+(10,000,000, 1,000,000 and 1,000,000).
 """
 
 import json
