@@ -13,6 +13,7 @@
     sqlite        SQLiteResource on a fresh file
     mlflow        MLflowResource on a fresh tracking store
     demo_home     home after `ml-assets demo`, made once a session and shared: read it, do not change it
+    without_root_rights  for a child process: root obeys the permissions of files, as other users do
     cli           runs `ml-assets ARGS` as a process of its own on a home
     settings      Settings with a home of its own; its PostgreSQL (fresh databases), Chroma and Redis are the
                   session's, so using it starts no server; ClickHouse, SQLite and MLflow are embedded there
@@ -22,6 +23,7 @@ No test sees the ML_ASSETS_* variables of whoever runs it. A session that was ki
 behind; the next session stops them.
 """
 
+import ctypes
 import os
 import shutil
 import signal
@@ -29,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +50,7 @@ from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import SQL_DIR, Settings
 
 _HOME_PREFIX = "mla-test-"
+_PR_CAPBSET_DROP = 24
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -156,6 +159,18 @@ def cli() -> CLI:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def without_root_rights() -> Callable[[], None]:
+    """For a child before it starts: root, too, then obeys the permissions of files (it loses CAP_DAC_*)."""
+
+    def drop() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        for capability in (1, 2):
+            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+    return drop
 
 
 @pytest.fixture(scope="session")

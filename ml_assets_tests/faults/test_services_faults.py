@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -271,13 +271,11 @@ def test_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_unwritable_home(tmp_path: Path) -> None:
+def test_unwritable_home(without_root_rights: Callable[[], None]) -> None:
     code = """
-import os, sys
+import sys
 from pathlib import Path
 from ml_assets import services
-if os.geteuid() == 0:
-    os.setuid(65534)
 try:
     services.ensure("chroma", Path(sys.argv[1]))
 except services.ServiceError as error:
@@ -287,7 +285,9 @@ except services.ServiceError as error:
     home.chmod(0o555)
     root = Path(services.__file__).parents[2]
     command = [sys.executable, "-c", code, str(home)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=root, preexec_fn=without_root_rights, capture_output=True, text=True, check=True
+    )
     home.rmdir()
     assert done.stdout.startswith(f"{home}/services is not open to user ")
     assert done.stdout.endswith("or set ML_ASSETS_HOME to a folder of your own.\n")

@@ -1,6 +1,5 @@
 """What the command line says when something is wrong: one sentence that says what to do, exit status 1."""
 
-import ctypes
 import json
 import os
 import shutil
@@ -48,8 +47,6 @@ with store_resources(Settings())["clickhouse"].client() as client:
 """
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
-
-PR_CAPBSET_DROP = 24
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -131,21 +128,14 @@ def test_home_that_is_a_file(cli, tmp_path):
     assert home.read_text() == "a file"
 
 
-def without_root_rights() -> None:
-    """In a child, before it starts: root too obeys the permissions of files (it loses CAP_DAC_*)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for capability in (1, 2):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-
-
-def test_home_that_may_not_be_written(tmp_path):
+def test_home_that_may_not_be_written(tmp_path, without_root_rights):
     tmp_path.chmod(0o555)
     try:
         for command in ("refresh", "demo", "up", "status"):
             done = subprocess.run(
                 [sys.executable, "-m", "ml_assets.cli", command],
                 env={**os.environ, "ML_ASSETS_HOME": str(tmp_path / "home")},
-                preexec_fn=without_root_rights if os.geteuid() == 0 else None,
+                preexec_fn=without_root_rights,
                 capture_output=True,
                 text=True,
                 check=False,
