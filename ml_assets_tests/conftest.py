@@ -166,6 +166,8 @@ def without_root_rights() -> Callable[[], None]:
     """For a child before it starts: root, too, then obeys the permissions of files (it loses CAP_DAC_*)."""
 
     def drop() -> None:
+        if os.geteuid() != 0:
+            return
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in (1, 2):
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)

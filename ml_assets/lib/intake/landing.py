@@ -25,7 +25,8 @@ UNFINISHED = (".tmp", ".partial")
 QUIET_S = 1.0
 """A file is complete once nobody has written to it for so long."""
 
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
+"""Of a file that is looked through. Arrays of a megabyte are given back to the system and taken anew each time."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def wait_until_quiet(files: list[LandingFile]) -> None:
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
-    """The file's bytes, a megabyte at a time."""
+    """The file's bytes, a quarter of a megabyte at a time."""
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             yield chunk
@@ -220,19 +221,12 @@ def look_through(path: Path, count_lines: bool = False, count_keys: bool = False
     for chunk in read_chunks(path):
         digest.update(chunk)
         if count_lines:
-            lines += _lines(chunk)
+            lines += chunk.count(b"\n")
         if keys is not None:
             more = _keys(last + chunk)
             keys = None if more is None else keys + more
         last = chunk[-1:]
     return Content(digest.hexdigest(), lines + (count_lines and last != b"\n"), keys)
-
-
-def _lines(text: bytes) -> int:
-    """`text.count(b"\\n")` at a fifth of its time."""
-    import numpy as np
-
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
 
 
 def _keys(text: bytes) -> int | None:
