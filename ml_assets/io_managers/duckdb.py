@@ -16,7 +16,8 @@ from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.duckdb import METADATA, DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
     import duckdb
@@ -143,15 +144,11 @@ def writing(lake: DuckLakeResource, contract: Contract) -> Iterator[None]:
     Raises:
         WriteBusy: another process kept the lock for longer than a write may take.
     """
-    import psycopg
-
     from ml_assets.lib.postgres_table import lock
 
-    with psycopg.connect(lake.resolved_catalog_url(), application_name="ml-assets lake writer") as catalog:
-        catalog.execute(
-            "SELECT set_config('statement_timeout', %s, true)", [str(int(lake.write_timeout_s * 1000))]
-        )
-        lock(catalog, contract.asset)
+    catalog = PostgresResource(url=lake.resolved_catalog_url(), write_timeout_s=lake.write_timeout_s)
+    with catalog.connect(write=True) as connection:
+        lock(connection, contract.asset)
         yield
 
 
@@ -547,10 +544,9 @@ def _record(
     from ml_assets.lib.staging import EMPTY, bucket_name
 
     name = f"{contract.schema}.{contract.table}"
-    found = connection.execute(
-        f"SELECT max(sequence) FROM {_LEDGER} WHERE table_name = $1", [name]
-    ).fetchall()
-    sequence, now = (found[0][0] or 0) + 1, datetime.now(UTC)
+    # The lake's version grows with every write; asking the ledger itself takes ten times as long.
+    found = connection.execute(f"SELECT max(snapshot_id) FROM {METADATA}.ducklake_snapshot").fetchall()
+    sequence, now = found[0][0] + 1, datetime.now(UTC)
     known = set(_recorded(connection, contract)) | set(held) if buckets is None else buckets
     states = {bucket: held.get(bucket, EMPTY) for bucket in known}
     entries = pa.table(

@@ -1,8 +1,8 @@
 """DuckLake: DuckDB as the engine, Parquet files as the data, PostgreSQL as the catalog.
 
-Every connection is an in-memory DuckDB of its own with the lake attached, so any number of processes read
-and write at once. The extensions are loaded straight from their wheels: nothing is downloaded and nothing is
-written to the user's home. Setting a connection up takes about 50 ms.
+Every process has an in-memory DuckDB of its own with the lake attached (see kept_lakes.py), so any number of
+them read and write at once. The extensions are loaded straight from their wheels: nothing is downloaded and
+nothing is written to the user's home.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
+from ml_assets.resources import kept_lakes
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
@@ -48,6 +49,7 @@ METADATA = "__ducklake_metadata_lake"
 """Name under which DuckLake attaches the catalog's own tables."""
 
 _INTERRUPT_EVERY_S = 0.02
+_VANISHED_MS = 15_000
 SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
 
@@ -114,26 +116,34 @@ class DuckLakeResource(DuckDBResource):
         Raises:
             StoreUnavailable: the catalog does not answer after three tries, or it is another lake's.
         """
-        with super().get_connection() as connection:
-            try:
-                self._configure(connection)
-                self._attach(connection, write)
-                yield connection
-            finally:
-                # dagster-duckdb closes after a block that succeeds, and never after one that raises.
-                connection.close()
+        connection = self.open(write)
+        try:
+            yield connection
+        finally:
+            connection.close()
 
-    def open(self) -> "duckdb.DuckDBPyConnection":
-        """A reading connection as `get_connection` gives it, for lazy relations that outlive any block.
+    def open(self, write: bool = False) -> "duckdb.DuckDBPyConnection":
+        """A connection as `get_connection` gives it, for lazy relations that outlive any block.
 
         It is closed when the last relation made from it is gone.
         """
+        statement = self._attach_statement(self.resolved_catalog_url(), *([] if write else ["READ_ONLY"]))
+        key = (statement, self.home, self.memory_limit, self.threads)
+        connection = kept_lakes.connection(key, lambda: self._fresh(write), self.identity)
+        connection.execute("SET TimeZone = 'UTC'")
+        # Rows of each partition that a write keeps in memory beyond the limit; a row group's worth.
+        connection.execute("SET partitioned_write_flush_threshold = 131072")
+        connection.execute("USE lake")
+        return connection
+
+    def _fresh(self, write: bool) -> "duckdb.DuckDBPyConnection":
+        """An instance of DuckDB with the lake attached."""
         import duckdb
 
         connection = duckdb.connect(self.database, config=self.connection_config)
         try:
             self._configure(connection)
-            self._attach(connection, write=False)
+            self._attach(connection, write)
         except BaseException:
             connection.close()
             raise
@@ -267,13 +277,14 @@ class DuckLakeResource(DuckDBResource):
         import duckdb
 
         self.resolved_catalog_url()  # before any folder is made
-        with self.get_connection() as connection, self.limit(connection):
+        # An instance of its own, since attaching has a time-out and asking an attached catalog has none.
+        with closing(self._fresh(write=False)) as connection, self.limit(connection):
             connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
         return StoreHealth("healthy", duckdb.__version__)
 
     def _configure(self, connection: "duckdb.DuckDBPyConnection") -> None:
         self._load_extensions(connection)
-        # A folder of its own per connection: DuckDB's temporary files have fixed names.
+        # A folder of its own per instance: DuckDB's temporary files have fixed names.
         spill = Path(self.home) / "tmp" / "duckdb" / uuid.uuid4().hex
         try:
             spill.parent.mkdir(parents=True, exist_ok=True)
@@ -285,9 +296,8 @@ class DuckLakeResource(DuckDBResource):
         connection.execute(f"SET memory_limit = {quote_literal(self.memory_limit)}")
         if self.threads:
             connection.execute(f"SET threads = {self.threads:d}")
-        connection.execute("SET TimeZone = 'UTC'")
-        # Rows of each partition that a write keeps in memory beyond that limit; a row group's worth.
-        connection.execute("SET partitioned_write_flush_threshold = 131072")
+        # Memory is not kept for files that were read; the operating system has them.
+        connection.execute("SET enable_external_file_cache = false")
         # On by default, and printed to standard output even when that is a pipe that expects JSON.
         connection.execute("SET enable_progress_bar = false")
 
@@ -318,7 +328,6 @@ class DuckLakeResource(DuckDBResource):
             # Without `from`: the driver's message may hold the password.
             cause = one_sentence(fault).rpartition("Unable to connect to Postgres at ")[2]
             raise unavailable("DuckLake's catalog", url, cause, self._remedy(cause)) from None
-        connection.execute("USE lake")
 
     def _attach_readable(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
         import duckdb
@@ -382,6 +391,8 @@ class DuckLakeResource(DuckDBResource):
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="ml-assets",
             keepalives_idle=30,
+            # A server that vanished without a word is given up; one that takes its time is not.
+            tcp_user_timeout=_VANISHED_MS,
         )
         target = quote_literal(f"ducklake:postgres:{server}")
         # Of the server's tables only the catalog's are looked at: in all schemas it takes twice as long.

@@ -1,5 +1,7 @@
 """DuckLakeResource on a real catalog and real files."""
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +10,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from psycopg import sql
 
+from ml_assets import services
+from ml_assets.resources import kept_lakes
 from ml_assets.resources.base import StoreUnavailable
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -17,10 +22,10 @@ ENDLESS = "SELECT count(*) FROM range(1_000_000_000_000) t(i) WHERE hash(i) = 3"
 
 
 def sessions(lake: DuckLakeResource) -> int:
-    """Connections to the catalog's database, this one aside."""
+    """Connections to the catalog's database that are at work or in a transaction, this one aside."""
     with PostgresResource(home="unused", url=lake.catalog_url).connect() as connection:
         row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
         ).fetchone()
     assert row is not None
     return row[0] - 1
@@ -132,7 +137,94 @@ def test_a_query_larger_than_memory_spills_and_leaves_nothing(lake: DuckLakeReso
         assert folder is not None
         connection.execute("CREATE TEMP TABLE t AS SELECT uuid() AS u FROM range(8_000_000)")
         assert list(Path(folder[0]).iterdir())
-    assert not Path(folder[0]).exists()
+    assert not list(Path(folder[0]).iterdir())
+
+
+def test_a_process_leaves_no_temporary_folder_behind(lake: DuckLakeResource) -> None:
+    code = (
+        "from pathlib import Path; from ml_assets.resources.duckdb import DuckLakeResource\n"
+        f"lake = DuckLakeResource(home={lake.home!r}, catalog_url={lake.catalog_url!r}, memory_limit='100MB')\n"
+        "with lake.get_connection() as connection:\n"
+        "    connection.execute('CREATE TEMP TABLE t AS SELECT uuid() AS u FROM range(8_000_000)')\n"
+        "    print(connection.execute(\"SELECT current_setting('temp_directory')\").fetchone()[0])\n"
+        "    assert list(Path(lake.home).glob('tmp/duckdb/*/*'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert not Path(done.stdout.strip()).exists()
+
+
+def test_connections_share_what_is_attached_and_nothing_else(lake: DuckLakeResource) -> None:
+    with lake.get_connection(write=True) as one, lake.get_connection(write=True) as other:
+        one.execute("CREATE TEMP TABLE mine AS SELECT 1 AS a")
+        one.execute("SET TimeZone = 'America/New_York'")
+        one.execute("BEGIN")
+        one.execute("CREATE TABLE raw.t (a INTEGER)")
+        assert other.execute("SELECT current_setting('TimeZone')").fetchone() == ("UTC",)
+        for name in ("mine", "raw.t"):
+            with pytest.raises(duckdb.CatalogException):
+                other.execute(f"FROM {name}")
+    assert (
+        len({id(kept.instance) for (_, key), kept in kept_lakes._kept.items() if lake.data in str(key)}) == 1
+    )
+
+
+def test_a_catalog_whose_server_was_started_anew_is_used_on(tmp_path: Path) -> None:
+    lake = DuckLakeResource(home=str(tmp_path))
+    try:
+        with lake.get_connection(write=True) as connection:
+            connection.execute("CREATE TABLE raw.t AS SELECT 7 AS a")
+        services.stop_all(tmp_path)
+        with lake.get_connection() as connection:
+            assert connection.execute("FROM raw.t").fetchone() == (7,)
+        services.stop_all(tmp_path)
+        with lake.get_connection(write=True) as connection:
+            connection.execute("INSERT INTO raw.t VALUES (8)")
+        with lake.get_connection() as connection:
+            assert connection.execute("FROM raw.t ORDER BY a").fetchall() == [(7,), (8,)]
+    finally:
+        services.stop_all(tmp_path)
+
+
+def test_another_lake_in_the_place_of_the_one_that_was_attached_is_noticed(
+    lake: DuckLakeResource,
+) -> None:
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CREATE TABLE raw.t AS SELECT 1 AS a")
+        connection.execute("CREATE TABLE raw.only_here AS SELECT 1 AS a")
+    with lake.get_connection() as connection:
+        assert connection.execute("FROM raw.t").fetchone() == (1,)
+    name = lake.catalog_url.partition("?")[0].rpartition("/")[2]
+    with PostgresResource(url=lake.catalog_url.replace(f"/{name}", "/postgres")).statements() as server:
+        for what in ("DROP DATABASE {} WITH (FORCE)", "CREATE DATABASE {}"):
+            server.execute(sql.SQL(what).format(sql.Identifier(name)))
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CREATE TABLE raw.t AS SELECT 2 AS b, 3 AS c")
+    with lake.get_connection() as connection:
+        assert connection.execute("FROM raw.t").fetchone() == (2, 3)
+        with pytest.raises(duckdb.CatalogException):
+            connection.execute("FROM raw.only_here")
+
+
+def test_a_process_keeps_few_instances_however_many_lakes_it_uses(lake: DuckLakeResource) -> None:
+    for limit in range(100, 110):
+        with lake.model_copy(update={"memory_limit": f"{limit}MB"}).get_connection() as connection:
+            connection.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
+    assert len(kept_lakes._kept) <= kept_lakes._KEPT
+
+
+def test_an_instance_is_made_anew_after_a_while_and_who_uses_the_old_one_goes_on(
+    lake: DuckLakeResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lake.get_connection() as connection:
+        connection.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
+        monkeypatch.setattr(kept_lakes, "_KEPT_S", 0.0)
+        with lake.get_connection() as later:
+            assert (
+                later.execute("SELECT current_setting('temp_directory')").fetchone()
+                != connection.execute("SELECT current_setting('temp_directory')").fetchone()
+            )
+        assert connection.execute("FROM t").fetchone() == (1,)
 
 
 def test_no_extension_is_taken_unsigned_after_the_set_up(lake: DuckLakeResource) -> None:

@@ -8,7 +8,9 @@ convert exactly is refused with a sentence; a row gives the first reason that ap
 """
 
 import json
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from ml_assets.lib.sql import quote_identifier, quote_literal
 
 if TYPE_CHECKING:
     import duckdb
+
 ANY_JSON = ("prediction",)
 """JSON columns that hold any document; the others hold an object."""
 
@@ -152,7 +155,8 @@ def _read(stream: Stream, column: Column, given_type: str | None, extras: bool) 
     faults = list(reading.faults)
     value = reading.value
     if column.name == stream.extras_column and extras:
-        value = f"CASE WHEN unknown IS NULL THEN {value} ELSE with_extras({value}, unknown) END"
+        known = quote_literal(json.dumps([column.name for column in stream.columns]))
+        value = f"CASE WHEN unknown IS NULL THEN {value} ELSE with_extras({value}, unknown, {known}) END"
         # In place of extras that cannot be kept.
         told = (
             "cannot take up the unknown columns; they hold U+0000, an integer beyond 64 bits or JSON nested "
@@ -297,25 +301,41 @@ def _sql_type(column: Column) -> str:
 # --- JSON -------------------------------------------------------------------------------------------
 
 
-def register_functions(connection: "duckdb.DuckDBPyConnection", stream: Stream) -> None:
-    """Make the functions that `judge_rows` calls known to the connection."""
-    known = frozenset(column.name for column in stream.columns)
-
-    # Without annotations: DuckDB evaluates them.
-    def objects(texts):
-        return _each(_object, texts)
-
-    def documents(texts):
-        return _each(_document, texts)
-
-    def merged(texts, rows):
-        pairs = zip(texts.to_pylist(), rows.to_pylist(), strict=True)
-        return pa.array([_with_extras(text, row, known) for text, row in pairs], pa.string())
+def register_functions(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Make the functions that `judge_rows` calls known to the connection's DuckDB instance."""
+    import duckdb
 
     options: dict[str, Any] = {"type": "arrow", "null_handling": "special"}
-    connection.create_function("json_object_text", objects, ["VARCHAR"], "VARCHAR", **options)
-    connection.create_function("any_json", documents, ["VARCHAR"], "VARCHAR", **options)
-    connection.create_function("with_extras", merged, ["VARCHAR", "VARCHAR"], "VARCHAR", **options)
+    with _registering:
+        for name, (function, count) in _FUNCTIONS.items():
+            arguments: list[Any] = ["VARCHAR"] * count
+            # An instance that an earlier connection was made of has them.
+            with suppress(duckdb.CatalogException):
+                connection.create_function(name, function, arguments, "VARCHAR", **options)
+
+
+# Of the module, since an instance outlives the connection that they were registered by, and without
+# annotations, since DuckDB evaluates those.
+def _objects(texts):
+    return _each(_object, texts)
+
+
+def _documents(texts):
+    return _each(_document, texts)
+
+
+def _merged(texts, rows, known):
+    names = frozenset(json.loads(known[0].as_py())) if len(known) else frozenset()
+    pairs = zip(texts.to_pylist(), rows.to_pylist(), strict=True)
+    return pa.array([_with_extras(text, row, names) for text, row in pairs], pa.string())
+
+
+_FUNCTIONS: dict[str, tuple[Callable[..., pa.Array], int]] = {
+    "json_object_text": (_objects, 1),
+    "any_json": (_documents, 1),
+    "with_extras": (_merged, 3),
+}
+_registering = threading.Lock()
 
 
 def _each(function: Callable[[str], str | None], texts: pa.ChunkedArray) -> pa.Array:

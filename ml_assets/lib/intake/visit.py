@@ -118,7 +118,7 @@ class Visit:
         _create_tables(self.connection)
         contract = TABLES[f"duckdb/intake_{self.stream.name}"]
         self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
-        register_functions(self.connection, self.stream)
+        register_functions(self.connection)
         with self._postgres.connect() as connection:
             left = ledger.abandoned(connection, self.stream.name)
         if left:
