@@ -42,8 +42,13 @@ _LOST_WORDS = (
 )
 """The same in the words of libpq, which is all that DuckDB passes on."""
 
-_FAILED = (("chromadb.errors", "InternalError"),)
-"""Types by which a server says that it could not go on. Chroma keeps the reason, such as a full disk, to itself."""
+_FAILED = (
+    ("chromadb.errors", "InternalError"),
+    ("duckdb", "InternalException"),
+    ("duckdb", "FatalException"),
+)
+"""Types by which a server or an engine says that it could not go on. Chroma keeps the reason, such as a full disk, to
+itself; DuckDB stumbles over a catalog that goes away at certain moments."""
 
 _FAILED_WORDS = ("failed to execute query", "failed to prepare", "current transaction is aborted")
 """How DuckDB tells of a catalog that did not answer a statement of its own, with or without the reason."""

@@ -114,8 +114,8 @@ def connecting(*faults: type[BaseException], if_message: str = "") -> Retrying:
 
 
 def one_sentence(fault: BaseException) -> str:
-    """A fault's message on one line."""
-    return " ".join(str(fault).split()) or type(fault).__name__
+    """A fault's message on one line, without the addresses that DuckDB adds to faults of its own."""
+    return " ".join(str(fault).partition("\nStack Trace")[0].split()) or type(fault).__name__
 
 
 def unavailable(store: str, url: str, fault: BaseException | str, remedy: str) -> StoreUnavailable:

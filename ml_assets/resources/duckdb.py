@@ -120,7 +120,7 @@ class DuckLakeResource(DuckDBResource):
         try:
             yield connection
         finally:
-            connection.close()
+            kept_lakes.close(connection)
 
     def open(self, write: bool = False) -> "duckdb.DuckDBPyConnection":
         """A connection as `get_connection` gives it, for lazy relations that outlive any block.

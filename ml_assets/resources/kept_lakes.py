@@ -9,6 +9,7 @@ temporary tables and registered rows are each one's own.
 """
 
 import atexit
+import ctypes
 import os
 import threading
 import time
@@ -58,10 +59,26 @@ def connection(
         with suppress(duckdb.Error):  # `make` will tell what is wrong, if it still is
             if identify(lent) == kept.identity:
                 return lent
-        lent.close()
+        close(lent)
     instance = make()
     _keep(own, _Kept(instance, identify(instance), time.monotonic()))
     return instance.cursor()
+
+
+def close(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Give a connection back; what it has not committed is rolled back."""
+    import duckdb
+
+    try:
+        connection.rollback()
+    except duckdb.FatalException:
+        # DuckDB has given the instance up, as it does when the catalog's server goes away at a certain moment, and
+        # would abort the whole process if this connection were closed or collected.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        return
+    except duckdb.Error:
+        pass  # no transaction is open
+    connection.close()
 
 
 def _keep(own: tuple[int, Hashable], kept: _Kept) -> None:

@@ -216,24 +216,25 @@ SERVERS = ("duckdb", "postgres", "clickhouse", "chroma", "serving")
 
 @pytest.mark.parametrize(
     ("store", "part"),
-    # Most of what DuckLake sends is about opening the catalog.
-    [("duckdb", 0.5), ("duckdb", 0.95), *((store, 0.5) for store in SERVERS[1:])],
+    # DuckDB gives its whole instance up at 0.5, where a transaction reads the ledger.
+    [("duckdb", 0.3), ("duckdb", 0.5), ("duckdb", 0.9), *((store, 0.5) for store in SERVERS[1:])],
 )
 def test_a_server_that_goes_away_during_a_write_leaves_the_old_rows(store, part, wired, stored):
     """After a part of what a write of the same size has sent and received."""
     between, manager = wired
     table = stored(manager)
-    table.write(0)
-    before = between.carried
-    table.write(1)
+    # The first ones open what a process keeps.
+    for version in (0, 1, 2):
+        before = between.carried
+        table.write(version)
     between.cut_after(int(part * (between.carried - before)))
-    said = refused(lambda: table.write(2), table.contract.asset)
+    said = refused(lambda: table.write(3), table.contract.asset)
     assert between.is_cut
     assert_no_secret(said)
     between.mend()
-    assert table.read().equals(rows(1))
-    table.write(3)
-    assert table.read().equals(rows(3))
+    assert table.read().equals(rows(2))
+    table.write(4)
+    assert table.read().equals(rows(4))
 
 
 def assert_no_secret(said: str) -> None:
@@ -246,8 +247,9 @@ def test_a_server_that_goes_away_during_a_read_is_told_of(store, wired, stored):
     between, manager = wired
     table = stored(manager)
     table.write(1)
-    before = between.carried
-    table.read()
+    for _ in range(3):
+        before = between.carried
+        table.read()
     between.cut_after((between.carried - before) // 2)
     said = refused(table.read, table.contract.asset)
     assert between.is_cut
