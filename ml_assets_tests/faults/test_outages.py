@@ -223,6 +223,7 @@ def test_a_server_that_goes_away_during_a_write_leaves_the_old_rows(store, part,
     """After a part of what a write of the same size has sent and received."""
     between, manager = wired
     table = stored(manager)
+    before = 0
     # The first ones open what a process keeps.
     for version in (0, 1, 2):
         before = between.carried
@@ -247,6 +248,7 @@ def test_a_server_that_goes_away_during_a_read_is_told_of(store, wired, stored):
     between, manager = wired
     table = stored(manager)
     table.write(1)
+    before = 0
     for _ in range(3):
         before = between.carried
         table.read()
