@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
-from typing import Literal
+from typing import Literal, NamedTuple
 
 FileFormat = Literal["jsonl", "csv", "parquet", "foreign"]
 Compression = Literal["", "gzip", "zstd"]
@@ -25,17 +25,19 @@ UNFINISHED = (".tmp", ".partial")
 QUIET_S = 1.0
 """A file is complete once nobody has written to it for so long."""
 
+_FOR_ALL = 0o444
+"""Readable for everybody, so that nobody need be asked who we are."""
+
 _CHUNK = 256 << 10
 """Of a file that is looked through. Arrays of a megabyte are given back to the system and taken anew each time."""
 
 
-@dataclass(frozen=True)
-class LandingFile:
+class LandingFile(NamedTuple):
     """A file to be taken in, as it stood when it was listed.
 
     Args:
         unit: path below the stream's folder with forward slashes; what the ledger calls it.
-        path: where to open it.
+        location: where to open it; text, since a `Path` for each of thousands of files is slow.
         size: bytes.
         mtime_ns: last change, nanoseconds since 1970.
         format: `foreign` for a file that a source's query reads.
@@ -43,12 +45,17 @@ class LandingFile:
     """
 
     unit: str
-    path: Path
+    location: str
     size: int
     mtime_ns: int
     format: FileFormat
     compression: Compression = ""
     version: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where to open it."""
+        return Path(self.location)
 
     @property
     def fingerprint(self) -> str:
@@ -80,9 +87,11 @@ class Listing:
 
 def file_format(name: str) -> tuple[FileFormat, Compression] | None:
     """Format and compression by the end of the name; None if it is none of ours."""
-    stem, ending = os.path.splitext(name.lower())  # noqa: PTH122 - a Path for each of thousands of names is slow
-    compression = COMPRESSIONS.get(ending, "")
-    found = FORMATS.get(os.path.splitext(stem)[1] if compression else ending)  # noqa: PTH122
+    stem, dot, ending = name.lower().rpartition(".")
+    compression = COMPRESSIONS.get(dot + ending, "")
+    if compression:
+        _, dot, ending = stem.rpartition(".")
+    found = FORMATS.get(dot + ending)
     return (found, compression) if found else None
 
 
@@ -99,39 +108,58 @@ def unit_name(path: Path | str) -> str:
 def list_files(folder: Path) -> Listing:
     """Every file below a stream's folder, in order of path. A folder that is not there is empty."""
     listing = Listing()
-    inside = folder.resolve()
-
-    def not_looked_into(fault: OSError) -> None:
-        if not isinstance(fault, FileNotFoundError):
-            listing.skipped[unit_name(Path(fault.filename).relative_to(folder))] = unreadable(fault)
-
-    for root, folders, names in os.walk(folder, onerror=not_looked_into):
-        here = Path(root)
-        above = "" if here == folder else f"{unit_name(here.relative_to(folder))}/"
-        for name in [n for n in folders if n.startswith(".") or (here / n).is_symlink()]:
-            folders.remove(name)
-            if not name.startswith("."):
-                told = "a linked folder is not followed; put the files themselves here"
-                listing.skipped[above + unit_name(name)] = told
-        folders.sort()
-        for name in sorted(names):
-            if not name.startswith("."):
-                path = here / name
-                look_at(path, above + unit_name(name), listing, inside if path.is_symlink() else None)
+    _list_folder(os.fspath(folder), "", folder.resolve(), listing)
     return listing
 
 
-def look_at(path: Path, unit: str, listing: Listing, inside: Path | None, version: str = "") -> None:
+def _list_folder(folder: str, above: str, inside: Path, listing: Listing) -> None:
+    """Files of a folder, then those of the folders in it.
+
+    Args:
+        above: what the units of its files begin with.
+        inside: folder that nothing may lead out of.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    except OSError as fault:
+        listing.skipped[above.rstrip("/") or "."] = unreadable(fault)
+        return
+    folders = []
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        unit = above + (entry.name if entry.name.isascii() else unit_name(entry.name))
+        if not _is_folder(entry):
+            look_at(entry.path, unit, listing, inside if entry.is_symlink() else None)
+        elif entry.is_symlink():
+            listing.skipped[unit] = "a linked folder is not followed; put the files themselves here"
+        else:
+            folders.append((entry.path, unit))
+    for path, unit in folders:
+        _list_folder(path, f"{unit}/", inside, listing)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; the look at it will tell
+        return False
+
+
+def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version: str = "") -> None:
     """Put a file on the list, or the reason why it is left alone.
 
     Args:
         inside: folder that the file has to lie in; None if that is known.
         version: of the query that reads it; "" for a landing file.
     """
-    if path.name.endswith(UNFINISHED):
+    if path.endswith(UNFINISHED):
         listing.skipped[unit] = "unfinished by its name; rename it when it is complete"
         return
-    known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path.name)
+    known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path)
     if known is None:
         endings = ", ".join(FORMATS)
         listing.skipped[unit] = f"its name ends in none of {endings} (or these with .gz or .zst); rename it"
@@ -141,7 +169,7 @@ def look_at(path: Path, unit: str, listing: Listing, inside: Path | None, versio
         listing.skipped[unit] = "a link that leads out of the landing folder is refused; copy the file here"
         return
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116 - see LandingFile.location
     except FileNotFoundError:  # removed since the folder was read, or a link to nothing
         listing.skipped[unit] = "gone before it could be read"
         return
@@ -151,7 +179,7 @@ def look_at(path: Path, unit: str, listing: Listing, inside: Path | None, versio
     if not S_ISREG(stat.st_mode):
         # Opening a pipe would wait for a writer.
         listing.skipped[unit] = "a pipe, socket or device is not read; write a file here"
-    elif not os.access(path, os.R_OK):
+    elif stat.st_mode & _FOR_ALL != _FOR_ALL and not os.access(path, os.R_OK):
         listing.skipped[unit] = unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     else:
         file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, *known, version=version)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ml_assets.errors import Refusal
 from ml_assets.lib.sql import read_sql
@@ -55,8 +55,7 @@ class Place:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """A place as the ledger has it."""
 
     fingerprint: str
@@ -123,7 +122,7 @@ def known_places(connection: "psycopg.Connection", stream: str, root: str) -> di
         "SELECT unit, fingerprint, unit_hash, retired FROM ledger.places WHERE stream = %s AND root = %s",
         (stream, root),
     )
-    return {unit: Known(*rest) for unit, *rest in rows}
+    return {row[0]: Known._make(row[1:]) for row in rows.fetchall()}
 
 
 def content_states(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def list_source(source: Source, landing_folder: Path) -> Listing:
         if path.is_dir():
             continue
         unit = unit_name(path.relative_to(landing_folder) if below else path)
-        look_at(path, unit, listing, landing_folder.resolve() if below else None, source.version)
+        look_at(found, unit, listing, landing_folder.resolve() if below else None, source.version)
     return listing
 
 
