@@ -337,8 +337,11 @@ class _Files:
         rows = self._content[file].lines - header
         if not bulk or not self._is_clean(file, rows):
             return self._read_text(self._visit.table, file.format, {unit_hash: file})
-        placed = f"{quote_literal(unit_hash)} AS unit_hash, rowid + {header + 1} AS line"
-        self._visit.insert(self._visit.table, f"SELECT * REPLACE ({placed}) FROM {_BULK}")
+        placed = (
+            f"{quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
+            f"rowid + {header + 1} AS line"
+        )
+        self._visit.insert(self._visit.table, f"SELECT {placed}, * EXCLUDE (bad) FROM {_BULK}")
         return {unit_hash: rows}
 
     def _read_bulk(self, file: LandingFile) -> bool:
@@ -358,13 +361,15 @@ class _Files:
             row = _Arranged(self._stream, types)
             # Hash and line are known later: the line from the place of a row in the table, since a window
             # function over the reader would read with one thread.
-            rows = row.relation(relation, file.unit, "", "0")
+            judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
+            known_later = "unit, unit_hash, line, raw_text, quarantine_reason"
+            shorter = f"SELECT * EXCLUDE ({known_later}), {{}} AS bad FROM"
             try:
                 self._visit.connection.execute(
-                    f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS FROM {STAGE} LIMIT 0"
+                    f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS {shorter.format('false')} {STAGE} LIMIT 0"
                 )
                 # Outside of a transaction, within which row numbers would begin elsewhere.
-                self._visit.insert(_BULK, row.judged(rows, "NULL"))
+                self._visit.insert(_BULK, f"{shorter.format('quarantine_reason IS NOT NULL')} ({judged})")
             except duckdb.Error:
                 return False  # no clean JSON lines or CSV
         return True
@@ -388,7 +393,7 @@ class _Files:
         numbers = [quote_identifier(c.name) for c in self._stream.columns if c.type == "float64"]
         suspects = " OR ".join(f"{name} IN (0, 1)" for name in numbers) or "false"
         found = self._visit.connection.execute(
-            f"SELECT count(*), count(quarantine_reason), bool_or({suspects}) FROM {_BULK}"
+            f"SELECT count(*), count_if(bad), bool_or({suspects}) FROM {_BULK}"
         ).fetchone()
         if found is None or found[:2] != (lines, 0):
             return False
