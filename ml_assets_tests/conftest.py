@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -185,35 +185,84 @@ def demo_home(cli: CLI) -> Iterator[Path]:
     _discard(home)
 
 
-@contextmanager
-def _fresh_database(service_home: Path, *init: Path) -> Iterator[str]:
-    """URL of a new database on the session's server, dropped afterwards."""
-    import psycopg
-    from psycopg import sql
+class _Databases:
+    """Empty databases on one server. Making one takes ten times as long as clearing one away that was used.
 
-    server = PostgresResource(home=str(service_home))
-    name = f"t_{uuid.uuid4().hex[:16]}"
-    with psycopg.connect(server.connection_url("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = server.connection_url(name)
-    with psycopg.connect(url, autocommit=True) as connection:
-        for file in init:
-            connection.execute(file.read_bytes())
-    yield url
-    PostgresResource(url=url).close()
-    with psycopg.connect(server.connection_url("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    Args:
+        service_home: home of the server.
+        init: statements that each database begins with.
+    """
+
+    def __init__(self, service_home: Path, init: Sequence[Path]) -> None:
+        self._server = PostgresResource(home=str(service_home))
+        self._init = init
+        self._free: list[str] = []
+
+    @contextmanager
+    def lend(self) -> Iterator[str]:
+        """URL of an empty database."""
+        name = self._free.pop() if self._free else self._new()
+        url = self._server.connection_url(name)
+        for file in self._init:
+            self._run(name, file.read_text())
+        yield url
+        PostgresResource(url=url).close()
+        self._run(
+            "postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+        self._run("postgres", f"ALTER DATABASE {name} RESET ALL")
+        self._run(name, _EMPTY)
+        self._free.append(name)
+
+    def _new(self) -> str:
+        name = f"t_{uuid.uuid4().hex[:16]}"
+        self._run("postgres", f"CREATE DATABASE {name}")
+        return name
+
+    def _run(self, database: str, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self._server.connection_url(database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+# All schemas but those of the server and the one that extensions are in, and what lies there beside those.
+_EMPTY = """
+DO $$
+DECLARE found record;
+BEGIN
+    FOR found IN SELECT nspname FROM pg_namespace
+        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')
+    LOOP EXECUTE format('DROP SCHEMA %I CASCADE', found.nspname); END LOOP;
+    FOR found IN SELECT relname, relkind FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
+    LOOP
+        EXECUTE format('DROP %s IF EXISTS public.%I CASCADE', CASE found.relkind WHEN 'v' THEN 'VIEW'
+            WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, found.relname);
+    END LOOP;
+END $$
+"""
+
+
+@pytest.fixture(scope="session")
+def _databases(service_home: Path) -> _Databases:
+    return _Databases(service_home, sorted((SQL_DIR / "postgres" / "init").glob("*.sql")))
+
+
+@pytest.fixture(scope="session")
+def _catalogs(service_home: Path) -> _Databases:
+    return _Databases(service_home, [])
 
 
 @pytest.fixture
-def _database(service_home: Path) -> Iterator[str]:
-    with _fresh_database(service_home, *sorted((SQL_DIR / "postgres" / "init").glob("*.sql"))) as url:
+def _database(_databases: _Databases) -> Iterator[str]:
+    with _databases.lend() as url:
         yield url
 
 
 @pytest.fixture
-def _catalog(service_home: Path) -> Iterator[str]:
-    with _fresh_database(service_home) as url:
+def _catalog(_catalogs: _Databases) -> Iterator[str]:
+    with _catalogs.lend() as url:
         yield url
 
 

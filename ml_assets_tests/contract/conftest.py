@@ -42,6 +42,10 @@ COLUMNS = (
 )
 
 
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""What is logged of a run takes longer to write than a few rows do; what fails is raised."""
+
+
 @dataclass
 class Case:
     """A store under test.
@@ -99,7 +103,9 @@ class Case:
                 "dagster/asset_partition_range_start": first.strftime(self.partitions.fmt),
                 "dagster/asset_partition_range_end": last.strftime(self.partitions.fmt),
             }
-        return dg.materialize([table], resources={"io": self.manager}, instance=self.instance, tags=tags)
+        return dg.materialize(
+            [table], resources={"io": self.manager}, instance=self.instance, tags=tags, run_config=QUIET
+        )
 
     def read(
         self,
@@ -131,6 +137,7 @@ class Case:
             selection=[consumer],
             resources={"io": self.manager},
             instance=self.instance,
+            run_config=QUIET,
             tags={
                 f"dagster/asset_partition_range_{edge}": moment.strftime(self.partitions.fmt)
                 for edge, moment in edges.items()
@@ -171,8 +178,23 @@ def _row(identity: str, day: int = 0, **values: Any) -> dict[str, Any]:
 STORES = ("duckdb", "postgres", "clickhouse", "clickhouse-server", "chroma", "sqlite", "serving")
 
 
+@pytest.fixture(scope="session")
+def _instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance(_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance without history; making one takes as long as several writes."""
+    yield _instance
+    _instance.wipe()
+
+
 @pytest.fixture(params=STORES)
-def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+def case(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> Case:
     store, _, place = request.param.partition("-")
     contract = Contract(
         f"{store}/events",
@@ -183,8 +205,7 @@ def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         unique_across_days=store == "serving",  # which refuses anything else
     )
     monkeypatch.setitem(TABLES, contract.asset, contract)
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield _case(store, place, request, contract, instance)
+    return _case(store, place, request, contract, instance)
 
 
 def _case(
