@@ -130,10 +130,14 @@ class DuckLakeResource(DuckDBResource):
         statement = self._attach_statement(self.resolved_catalog_url(), *([] if write else ["READ_ONLY"]))
         key = (statement, self.home, self.memory_limit, self.threads)
         connection = kept_lakes.connection(key, lambda: self._fresh(write), self.identity)
-        connection.execute("SET TimeZone = 'UTC'")
-        # Rows of each partition that a write keeps in memory beyond the limit; a row group's worth.
-        connection.execute("SET partitioned_write_flush_threshold = 131072")
-        connection.execute("USE lake")
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            # Rows of each partition that a write keeps in memory beyond the limit; a row group's worth.
+            connection.execute("SET partitioned_write_flush_threshold = 131072")
+            connection.execute("USE lake")
+        except BaseException:
+            kept_lakes.close(connection)
+            raise
         return connection
 
     def _fresh(self, write: bool) -> "duckdb.DuckDBPyConnection":

@@ -33,8 +33,9 @@ class _Kept(NamedTuple):
     made: float
 
 
-# By process, since DuckDB's threads do not come along with a fork, and by what the instance was made of.
-_kept: dict[tuple[int, Hashable], _Kept] = {}
+_kept: dict[Hashable, _Kept] = {}
+"""By what the instance was made of, the newest last."""
+
 _lock = threading.Lock()
 
 
@@ -52,8 +53,7 @@ def connection(
     """
     import duckdb
 
-    own = (os.getpid(), key)
-    kept = _kept.get(own)
+    kept = _kept.get(key)
     if kept is not None and time.monotonic() - kept.made < _KEPT_S:
         lent = kept.instance.cursor()
         with suppress(duckdb.Error):  # `make` will tell what is wrong, if it still is
@@ -61,7 +61,7 @@ def connection(
                 return lent
         close(lent)
     instance = make()
-    _keep(own, _Kept(instance, identify(instance), time.monotonic()))
+    _keep(key, _Kept(instance, identify(instance), time.monotonic()))
     return instance.cursor()
 
 
@@ -74,26 +74,35 @@ def close(connection: "duckdb.DuckDBPyConnection") -> None:
     except duckdb.FatalException:
         # DuckDB has given the instance up, as it does when the catalog's server goes away at a certain moment, and
         # would abort the whole process if this connection were closed or collected.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        _never_collect(connection)
         return
     except duckdb.Error:
         pass  # no transaction is open
     connection.close()
 
 
-def _keep(own: tuple[int, Hashable], kept: _Kept) -> None:
+def _keep(key: Hashable, kept: _Kept) -> None:
     """Keep it, in place of the oldest one if there are too many. Who still uses that one may go on."""
     with _lock:
-        _kept.pop(own, None)
-        ours = [key for key in _kept if key[0] == own[0]]
-        for key in ours[: len(ours) + 1 - _KEPT]:
-            del _kept[key]
-        _kept[own] = kept
+        _kept.pop(key, None)
+        while len(_kept) >= _KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[key] = kept
 
 
+def _never_collect(connection: "duckdb.DuckDBPyConnection") -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _disown() -> None:
+    """In a fork: DuckDB's threads have not come along, and whoever closed an instance would wait for them."""
+    global _lock  # noqa: PLW0603 - another thread may have held it
+    _lock = threading.Lock()
+    for kept in _kept.values():
+        _never_collect(kept.instance)
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
 # Not while the interpreter is taken to pieces.
-@atexit.register
-def _forget() -> None:
-    with _lock:
-        for key in [key for key in _kept if key[0] == os.getpid()]:
-            del _kept[key]
+atexit.register(_kept.clear)
