@@ -16,7 +16,7 @@ from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources.duckdb import METADATA, DuckLakeResource
+from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
@@ -545,7 +545,7 @@ def _record(
 
     name = f"{contract.schema}.{contract.table}"
     # The lake's version grows with every write; asking the ledger itself takes ten times as long.
-    found = connection.execute(f"SELECT max(snapshot_id) FROM {METADATA}.ducklake_snapshot").fetchall()
+    found = connection.execute("SELECT id FROM lake.current_snapshot()").fetchall()
     sequence, now = found[0][0] + 1, datetime.now(UTC)
     known = set(_recorded(connection, contract)) | set(held) if buckets is None else buckets
     states = {bucket: held.get(bucket, EMPTY) for bucket in known}

@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +59,12 @@ class DuckLakeResource(DuckDBResource):
 
     Args:
         home: folder of the embedded stores and of temporary files.
-        catalog_url: PostgreSQL URL of the catalog; empty means the database `lake` beside `postgres_url`.
+        catalog_url: PostgreSQL URL of the catalog, by default its database `lake`; empty means that of the server of
+            `postgres_url`.
         postgres_url: PostgreSQL URL of the project; empty means the embedded server.
         data_path: folder or object-store prefix of the Parquet files; empty means `lake` under `home`.
-        memory_limit: what DuckDB may take before it spills to `home`.
-        threads: of one connection; 0 means all cores.
+        memory_limit: what a process may take before it spills to `home`, for reading and for writing.
+        threads: of a process, for reading and for writing; 0 means all cores.
         query_timeout_s, write_timeout_s: see `limit`.
     """
 
@@ -97,7 +98,9 @@ class DuckLakeResource(DuckDBResource):
         """
         catalog_url, postgres_url = plain(self.catalog_url), plain(self.postgres_url)
         if catalog_url:
-            return require_scheme("DuckLake's catalog", catalog_url, _SCHEMES, "ML_ASSETS_LAKE_URL")
+            url = require_scheme("DuckLake's catalog", catalog_url, _SCHEMES, "ML_ASSETS_LAKE_URL")
+            named = url.split("?", 1)[0].split("://", 1)[1].partition("/")[2]
+            return url if named else with_database(url, CATALOG_DATABASE)
         if postgres_url:
             url = require_scheme("DuckLake's catalog", postgres_url, _SCHEMES, "ML_ASSETS_POSTGRES_URL")
         else:
@@ -129,7 +132,7 @@ class DuckLakeResource(DuckDBResource):
         """
         statement = self._attach_statement(self.resolved_catalog_url(), *([] if write else ["READ_ONLY"]))
         key = (statement, self.home, self.memory_limit, self.threads)
-        connection = kept_lakes.connection(key, lambda: self._fresh(write), self.identity)
+        connection = kept_lakes.connection(key, lambda: self._fresh(write), _landmark)
         try:
             connection.execute("SET TimeZone = 'UTC'")
             # Rows of each partition that a write keeps in memory beyond the limit; a row group's worth.
@@ -149,7 +152,7 @@ class DuckLakeResource(DuckDBResource):
             self._configure(connection)
             self._attach(connection, write)
         except BaseException:
-            connection.close()
+            kept_lakes.close(connection)
             raise
         return connection
 
@@ -282,8 +285,12 @@ class DuckLakeResource(DuckDBResource):
 
         self.resolved_catalog_url()  # before any folder is made
         # An instance of its own, since attaching has a time-out and asking an attached catalog has none.
-        with closing(self._fresh(write=False)) as connection, self.limit(connection):
-            connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
+        connection = self._fresh(write=False)
+        try:
+            with self.limit(connection):
+                connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
+        finally:
+            kept_lakes.close(connection)
         return StoreHealth("healthy", duckdb.__version__)
 
     def _configure(self, connection: "duckdb.DuckDBPyConnection") -> None:
@@ -414,6 +421,27 @@ class DuckLakeResource(DuckDBResource):
         if "does not exist" in fault:
             return f"create the database on that server (CREATE DATABASE {CATALOG_DATABASE})"
         return "check that the server runs, that ML_ASSETS_LAKE_URL is right and the data folder writable"
+
+
+def _landmark(
+    connection: "duckdb.DuckDBPyConnection", before: tuple[object, ...] | None
+) -> tuple[object, ...] | None:
+    """Identity of the lake and its newest version, with its time; None if it has not the version from before.
+
+    A catalog that was restored has versions of the same numbers, written at other times.
+    """
+    version = before[1] if before else None
+    question = (
+        "SELECT (SELECT schema_uuid::text FROM public.ducklake_schema WHERE schema_name = 'main' LIMIT 1) AS lake, "
+        "snapshot_id AS newest, snapshot_time::text AS at, "
+        f"(SELECT snapshot_time::text FROM public.ducklake_snapshot WHERE snapshot_id = {version or 0}) AS before "
+        "FROM public.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
+    )
+    found = connection.execute("FROM postgres_query(?, ?)", [METADATA, question]).fetchall()
+    if not found:
+        return None
+    lake, newest, at, then = found[0]
+    return (lake, newest, at) if before is None or (lake, then) == (before[0], before[2]) else None
 
 
 def _extension_file(name: str) -> Path:

@@ -29,7 +29,7 @@ _KEPT = 4
 
 class _Kept(NamedTuple):
     instance: "duckdb.DuckDBPyConnection"
-    identity: str
+    landmark: tuple[object, ...]
     made: float
 
 
@@ -42,14 +42,15 @@ _lock = threading.Lock()
 def connection(
     key: Hashable,
     make: "Callable[[], duckdb.DuckDBPyConnection]",
-    identify: "Callable[[duckdb.DuckDBPyConnection], str]",
+    landmark: "Callable[[duckdb.DuckDBPyConnection, tuple[object, ...] | None], tuple[object, ...] | None]",
 ) -> "duckdb.DuckDBPyConnection":
     """A connection to the instance that goes by this key.
 
     Args:
         make: makes the instance; what it raises is raised.
-        identify: reads the identity of the lake from its catalog. An instance is given up if that fails, as after
-            a restart of the catalog's server, or if it has changed: what it remembers is of another lake.
+        landmark: reads from the catalog which lake this is and how far it has come; None if the landmark of the
+            connection before, which it is given, is not there any more. Then the catalog was replaced or restored, and
+            an instance that remembers another one is given up; so it is if the catalog does not answer.
     """
     import duckdb
 
@@ -57,11 +58,18 @@ def connection(
     if kept is not None and time.monotonic() - kept.made < _KEPT_S:
         lent = kept.instance.cursor()
         with suppress(duckdb.Error):  # `make` will tell what is wrong, if it still is
-            if identify(lent) == kept.identity:
+            if (newer := landmark(lent, kept.landmark)) is not None:
+                _keep(key, kept._replace(landmark=newer))
                 return lent
         close(lent)
+        _give_up(key, kept)
     instance = make()
-    _keep(key, _Kept(instance, identify(instance), time.monotonic()))
+    try:
+        first = landmark(instance, None) or ()
+    except BaseException:
+        close(instance)
+        raise
+    _keep(key, _Kept(instance, first, time.monotonic()))
     return instance.cursor()
 
 
@@ -90,19 +98,24 @@ def _keep(key: Hashable, kept: _Kept) -> None:
         _kept[key] = kept
 
 
+def _give_up(key: Hashable, kept: _Kept) -> None:
+    with _lock:
+        if (now := _kept.get(key)) is not None and now.instance is kept.instance:
+            del _kept[key]
+
+
 def _never_collect(connection: "duckdb.DuckDBPyConnection") -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _disown() -> None:
     """In a fork: DuckDB's threads have not come along, and whoever closed an instance would wait for them."""
-    global _lock  # noqa: PLW0603 - another thread may have held it
-    _lock = threading.Lock()
     for kept in _kept.values():
         _never_collect(kept.instance)
     _kept.clear()
+    _lock.release()
 
 
-os.register_at_fork(after_in_child=_disown)
+os.register_at_fork(before=_lock.acquire, after_in_child=_disown, after_in_parent=_lock.release)
 # Not while the interpreter is taken to pieces.
 atexit.register(_kept.clear)

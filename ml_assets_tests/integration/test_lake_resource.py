@@ -224,6 +224,42 @@ def test_another_lake_in_the_place_of_the_one_that_was_attached_is_noticed(
             connection.execute("FROM raw.only_here")
 
 
+def test_a_catalog_that_was_restored_is_not_taken_for_what_it_became(lake: DuckLakeResource) -> None:
+    """Another process may write versions of the same numbers after it."""
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CREATE TABLE raw.early AS SELECT 1 AS a")
+    name = lake.catalog_url.partition("?")[0].rpartition("/")[2]
+    beside = PostgresResource(url=lake.catalog_url.replace(f"/{name}", "/postgres"))
+
+    def copied(source: str, target: str) -> None:
+        # Without the connections that are kept, since a template may have none.
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        with beside.statements() as server:
+            server.execute(ended, [source])
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(target)))
+            copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            server.execute(copy.format(sql.Identifier(target), sql.Identifier(source)))
+
+    copied(name, f"{name}_backup")
+    for table in ("late", "later"):
+        with lake.get_connection(write=True) as connection:
+            connection.execute(f"CREATE TABLE raw.{table} AS SELECT 1 AS a")
+            connection.execute("FROM raw.late")
+    copied(f"{name}_backup", name)
+    code = (
+        "from ml_assets.resources.duckdb import DuckLakeResource\n"
+        f"lake = DuckLakeResource(home={lake.home!r}, catalog_url={lake.catalog_url!r}, data_path={lake.data!r})\n"
+        "for table in ('other', 'another'):\n"
+        "    with lake.get_connection(write=True) as connection:\n"
+        "        connection.execute(f'CREATE TABLE raw.{table} AS SELECT 2 AS b')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with lake.get_connection(write=True) as connection:
+        assert connection.execute("FROM raw.other").fetchone() == (2,)
+        with pytest.raises(duckdb.CatalogException):
+            connection.execute("FROM raw.late")
+
+
 def test_a_process_keeps_few_instances_however_many_lakes_it_uses(lake: DuckLakeResource) -> None:
     for limit in range(100, 110):
         with lake.model_copy(update={"memory_limit": f"{limit}MB"}).get_connection() as connection:

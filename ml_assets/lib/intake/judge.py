@@ -8,6 +8,7 @@ convert exactly is refused with a sentence; a row gives the first reason that ap
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -336,6 +337,9 @@ _FUNCTIONS: dict[str, tuple[Callable[..., pa.Array], int]] = {
     "with_extras": (_merged, 3),
 }
 _registering = threading.Lock()
+os.register_at_fork(
+    before=_registering.acquire, after_in_child=_registering.release, after_in_parent=_registering.release
+)
 
 
 def _each(function: Callable[[str], str | None], texts: pa.ChunkedArray) -> pa.Array:

@@ -139,6 +139,8 @@ def _list_folder(folder: str, above: str, inside: Path, listing: Listing) -> Non
         else:
             folders.append((entry.path, unit))
     for path, unit in folders:
+        if os.path.islink(path):  # noqa: PTH114 - exchanged for one since it was looked at
+            continue
         _list_folder(path, f"{unit}/", inside, listing)
 
 
