@@ -208,9 +208,10 @@ class _Databases:
         yield url
         PostgresResource(url=url).close()
         self._run(
-            "postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            "postgres",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'; "
+            f"ALTER DATABASE {name} RESET ALL",
         )
-        self._run("postgres", f"ALTER DATABASE {name} RESET ALL")
         self._run(name, _EMPTY)
         self._free.append(name)
 

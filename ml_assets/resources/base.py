@@ -194,6 +194,12 @@ def with_database(url: str, database: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/{quote(database, safe='')}{query}"
 
 
+def or_database(url: str, database: str) -> str:
+    """The URL, of this database if it names none: libpq would take one that is called like the user."""
+    named = url.split("?", 1)[0].split("://", 1)[1].partition("/")[2]
+    return url if named else with_database(url, database)
+
+
 def embedded_url(service: str, home: str | Path) -> str:
     """URL of an embedded server under `home`, started if it does not run.
 

@@ -30,6 +30,7 @@ from ml_assets.resources.base import (
     embedded_url,
     missing_table,
     one_sentence,
+    or_database,
     plain,
     require_scheme,
     unavailable,
@@ -99,8 +100,7 @@ class DuckLakeResource(DuckDBResource):
         catalog_url, postgres_url = plain(self.catalog_url), plain(self.postgres_url)
         if catalog_url:
             url = require_scheme("DuckLake's catalog", catalog_url, _SCHEMES, "ML_ASSETS_LAKE_URL")
-            named = url.split("?", 1)[0].split("://", 1)[1].partition("/")[2]
-            return url if named else with_database(url, CATALOG_DATABASE)
+            return or_database(url, CATALOG_DATABASE)
         if postgres_url:
             url = require_scheme("DuckLake's catalog", postgres_url, _SCHEMES, "ML_ASSETS_POSTGRES_URL")
         else:
@@ -430,11 +430,11 @@ def _landmark(
 
     A catalog that was restored has versions of the same numbers, written at other times.
     """
-    version = before[1] if before else None
+    version = before[1] if before else 0
     question = (
         "SELECT (SELECT schema_uuid::text FROM public.ducklake_schema WHERE schema_name = 'main' LIMIT 1) AS lake, "
         "snapshot_id AS newest, snapshot_time::text AS at, "
-        f"(SELECT snapshot_time::text FROM public.ducklake_snapshot WHERE snapshot_id = {version or 0}) AS before "
+        f"(SELECT snapshot_time::text FROM public.ducklake_snapshot WHERE snapshot_id = {version}) AS before "
         "FROM public.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
     )
     found = connection.execute("FROM postgres_query(?, ?)", [METADATA, question]).fetchall()

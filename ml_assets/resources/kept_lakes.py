@@ -29,12 +29,12 @@ _KEPT = 4
 
 class _Kept(NamedTuple):
     instance: "duckdb.DuckDBPyConnection"
-    landmark: tuple[object, ...]
+    landmark: tuple[object, ...] | None
     made: float
 
 
 _kept: dict[Hashable, _Kept] = {}
-"""By what the instance was made of, the newest last."""
+"""By what the instance was made of, the one that was used last at the end."""
 
 _lock = threading.Lock()
 
@@ -65,7 +65,7 @@ def connection(
         _give_up(key, kept)
     instance = make()
     try:
-        first = landmark(instance, None) or ()
+        first = landmark(instance, None)
     except BaseException:
         close(instance)
         raise
@@ -90,7 +90,7 @@ def close(connection: "duckdb.DuckDBPyConnection") -> None:
 
 
 def _keep(key: Hashable, kept: _Kept) -> None:
-    """Keep it, in place of the oldest one if there are too many. Who still uses that one may go on."""
+    """Keep it, in place of the one that was not used for longest if there are too many; who has that one may go on."""
     with _lock:
         _kept.pop(key, None)
         while len(_kept) >= _KEPT:

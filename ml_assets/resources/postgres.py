@@ -30,6 +30,7 @@ from ml_assets.resources.base import (
     connecting,
     embedded_url,
     missing_table,
+    or_database,
     plain,
     require_scheme,
     unavailable,
@@ -99,8 +100,7 @@ class PostgresResource(dg.ConfigurableResource):
         if not configured:
             return with_database(embedded_url("postgres", self.home), database or DATABASE)
         url = require_scheme("PostgreSQL", configured, _SCHEMES, "ML_ASSETS_POSTGRES_URL")
-        named = url.split("?", 1)[0].split("://", 1)[1].partition("/")[2]
-        return with_database(url, database or DATABASE) if database or not named else url
+        return with_database(url, database) if database else or_database(url, DATABASE)
 
     @contextmanager
     def connect(self, write: bool = False, database: str | None = None) -> "Iterator[psycopg.Connection]":

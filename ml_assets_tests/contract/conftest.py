@@ -23,6 +23,7 @@ from ml_assets.io_managers import redis as redis_io
 from ml_assets.io_managers import sqlite as sqlite_io
 from ml_assets.lib.arrow_types import arrow_schema
 from ml_assets.lib.staging import TableState
+from ml_assets.refresh import QUIET
 
 FIRST = date(2026, 1, 1)
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST.isoformat(), end_date="2026-02-01", timezone="UTC")
@@ -40,10 +41,6 @@ COLUMNS = (
     Column("document", "json"),
     Column("kind", "string", choices=("a", "b")),
 )
-
-
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-"""What is logged of a run takes longer to write than a few rows do; what fails is raised."""
 
 
 @dataclass

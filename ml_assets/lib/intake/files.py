@@ -362,14 +362,16 @@ class _Files:
             # Hash and line are known later: the line from the place of a row in the table, since a window
             # function over the reader would read with one thread.
             judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
-            known_later = "unit, unit_hash, line, raw_text, quarantine_reason"
-            shorter = f"SELECT * EXCLUDE ({known_later}), {{}} AS bad FROM"
+            values = "* EXCLUDE (unit, unit_hash, line, raw_text, quarantine_reason)"
             try:
                 self._visit.connection.execute(
-                    f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS {shorter.format('false')} {STAGE} LIMIT 0"
+                    f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS "
+                    f"SELECT {values}, false AS bad FROM {STAGE} LIMIT 0"
                 )
                 # Outside of a transaction, within which row numbers would begin elsewhere.
-                self._visit.insert(_BULK, f"{shorter.format('quarantine_reason IS NOT NULL')} ({judged})")
+                self._visit.insert(
+                    _BULK, f"SELECT {values}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
+                )
             except duckdb.Error:
                 return False  # no clean JSON lines or CSV
         return True
