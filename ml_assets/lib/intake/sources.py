@@ -141,13 +141,14 @@ def list_source(source: Source, landing_folder: Path) -> Listing:
     """
     listing = Listing()
     below = not Path(source.glob).is_absolute()
+    inside = landing_folder.resolve() if below else None
     pattern = os.path.join(glob.escape(str(landing_folder)), source.glob) if below else source.glob  # noqa: PTH118
     for found in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute one
         path = Path(found)
         if path.is_dir():
             continue
         unit = unit_name(path.relative_to(landing_folder) if below else path)
-        look_at(found, unit, listing, landing_folder.resolve() if below else None, source.version)
+        look_at(found, unit, listing, inside, source.version)
     return listing
 
 
