@@ -47,6 +47,8 @@ _LEDGER_TABLES = (
 _DAY_US = 86_400_000_000
 _INSERT_BYTES = 128 * 2**20
 """Size of the rows of one INSERT."""
+_MORSEL_ROWS = 16_384
+"""Rows that a thread takes at a time: with whole batches one thread gets two thirds of a day of 100,000."""
 
 
 class DuckLakeIOManager(TableIOManager):
@@ -226,7 +228,8 @@ def _insert(
     names = ", ".join(map(quote_identifier, contract.names))
     for batches in _portions(staged, buckets):
         # A stream: what is registered stays with the transaction to its end.
-        rows = pa.RecordBatchReader.from_batches(arrow_schema(contract), batches)
+        morsels = chain.from_iterable(map(_morsels, batches))
+        rows = pa.RecordBatchReader.from_batches(arrow_schema(contract), morsels)
         connection.register("staged_rows", rows)
         try:
             connection.execute(f"INSERT INTO {_name(contract)} ({names}) SELECT {names} FROM staged_rows")
@@ -250,6 +253,11 @@ def _taken(batches: "Iterator[pa.RecordBatch]", size: int) -> "Iterator[pa.Recor
     while size > 0 and (batch := next(batches, None)) is not None:
         size -= batch.nbytes
         yield batch
+
+
+def _morsels(batch: "pa.RecordBatch") -> "Iterator[pa.RecordBatch]":
+    """A batch in parts that share its memory."""
+    return (batch.slice(start, _MORSEL_ROWS) for start in range(0, batch.num_rows, _MORSEL_ROWS))
 
 
 def _groups(staged: "Staged", buckets: set[int]) -> Iterator[set[int]]:
@@ -485,10 +493,10 @@ def _remembered(connection: "duckdb.DuckDBPyConnection", asset: str) -> Contract
 
     if not _columns(connection, "ledger", "contracts"):
         return None
-    rows = connection.execute(
-        f"SELECT contract FROM {_CONTRACTS} WHERE asset = $1 ORDER BY sequence DESC LIMIT 1", [asset]
+    ((text,),) = connection.execute(
+        f"SELECT arg_max(contract, sequence) FROM {_CONTRACTS} WHERE asset = $1", [asset]
     ).fetchall()
-    return contract_of_text(rows[0][0]) if rows else None
+    return None if text is None else contract_of_text(text)
 
 
 def _select_sql(contract: Contract, columns: Sequence[str], windows: Sequence[Window]) -> str:

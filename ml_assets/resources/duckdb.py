@@ -51,6 +51,9 @@ METADATA = "__ducklake_metadata_lake"
 
 _INTERRUPT_EVERY_S = 0.02
 _VANISHED_MS = 15_000
+_ROW_GROUP = 61_440
+"""Rows of a Parquet row group in a new lake, half of DuckDB's own number: two threads write a day of 100,000."""
+
 SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
 
@@ -375,7 +378,8 @@ class DuckLakeResource(DuckDBResource):
         if missing:
             # One transaction, so that whoever collides does so once.
             creations = (f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(name)}" for name in missing)
-            connection.execute(f"BEGIN; {'; '.join(creations)}; COMMIT")
+            grouping = f"CALL lake.set_option('parquet_row_group_size', {_ROW_GROUP})"
+            connection.execute(f"BEGIN; {'; '.join(creations)}; {grouping}; COMMIT")
             self._sign(connection)
 
     def _sign(self, connection: "duckdb.DuckDBPyConnection") -> None:
