@@ -404,7 +404,7 @@ def _chroma(store: ChromaResource, server: PostgresResource) -> Bench:
 
     def transport(rows: pa.Table, contract: Contract) -> None:
         collection = chroma.ensure_collection(store.client(write=True), contract)
-        for _ in chroma._add(collection, contract, _unchecked(rows, contract), {0}, set()):
+        for _ in chroma._add(collection, contract, _unchecked(rows, contract), {0}, set(), set()):
             pass
 
     def by_row(rows: list[dict[str, Any]], contract: Contract) -> None:

@@ -16,6 +16,7 @@ does not: how a server is reached and asked.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -267,8 +268,9 @@ def write(
     collection = ensure_collection(client, contract)
     sweep(client, connection, contract)
     before = postgres_table.recorded_buckets(connection, contract)
+    known = set(_all_ids(collection))
     # What else is there still serves somebody, or may be half of what a killed writer wanted.
-    present = set(_all_ids(collection)).intersection(_manifest(connection, contract.table).values())
+    present = known.intersection(_manifest(connection, contract.table).values())
 
     def measured_now(window: Window) -> "Buckets":
         live = _manifest(connection, contract.table)
@@ -283,7 +285,7 @@ def write(
     changed = set(staged.buckets) if upsert else confirmed(staged, before, measured_now)
     if not changed:
         return False
-    _fill_live(connection, _add(collection, contract, staged, changed, present))
+    _fill_live(connection, _add(collection, contract, staged, changed, known, present))
     displaced = _displaced(connection, contract, staged) - changed
     if not _flip(connection, contract, staged, changed):
         return False
@@ -552,14 +554,30 @@ def _manifest(
 
 
 def _add(
-    collection: "Collection", contract: Contract, staged: "Staged", changed: set[int], present: set[str]
+    collection: "Collection",
+    contract: Contract,
+    staged: "Staged",
+    changed: set[int],
+    known: set[str],
+    present: set[str],
 ) -> "Iterator[_Entry]":
-    """Bring new entries into Chroma; gives every staged row's line of the manifest."""
+    """Bring new entries into Chroma; gives every staged row's line of the manifest.
+
+    Args:
+        known: ids of all entries that the collection has.
+        present: those of them that need not be brought again.
+    """
     from ml_assets.lib.staging import bucket_name, row_hashes
 
-    for batch in staged.batches(changed):
-        for start in range(0, batch.num_rows, _ADDED):
-            part = batch.slice(start, _ADDED)
+    parts = (
+        batch.slice(start, _ADDED)
+        for batch in staged.batches(changed)
+        for start in range(0, batch.num_rows, _ADDED)
+    )
+    # The next part is prepared while the server, which takes longer, has the one before.
+    with ThreadPoolExecutor(1, "chroma") as sender:
+        sent: Future[None] | None = None
+        for part in parts:
             keys, vectors = _keys(part, contract), _vectors(part, contract)
             hashes, buckets = row_hashes(part, contract, staged.bucket_us)
             names = [bucket_name(bucket, contract, staged.bucket_us) for bucket in buckets]
@@ -569,12 +587,17 @@ def _add(
             ids = [f"{key}:{digest:016x}" for key, digest in zip(keys, hashes, strict=True)]
             new = [n for n, entry in enumerate(ids) if entry not in present]
             if new:
-                rows = part.take(new)
-                collection.upsert(
-                    ids=[ids[n] for n in new], embeddings=vectors[new], **_encoded(rows, contract)
-                )
+                added = [ids[n] for n in new]
+                # `add` is quicker by a fifteenth, and passes over what is there.
+                bring = collection.add if known.isdisjoint(added) else collection.upsert
+                encoded = _encoded(part.take(new), contract)
+                if sent is not None:
+                    sent.result()
+                sent = sender.submit(bring, ids=added, embeddings=vectors[new], **encoded)
             bits = (vector.tobytes() for vector in vectors)
             yield from zip(keys, ids, names, bits, strict=True)
+        if sent is not None:
+            sent.result()
 
 
 def _fill_live(connection: "psycopg.Connection", entries: "Iterable[_Entry]") -> None:
@@ -749,7 +772,7 @@ def _vectors(batch: "pa.RecordBatch", contract: Contract) -> "np.ndarray":
 
 
 def _encoded(batch: "pa.RecordBatch", contract: Contract) -> dict[str, Any]:
-    """Rows as arguments of `upsert`, but for ids and vectors."""
+    """Rows as arguments of `add` and `upsert`, but for ids and vectors."""
     columns = [(column, batch.column(column.name).to_pylist()) for column in _plain_columns(contract)]
     found: dict[str, Any] = {
         "metadatas": [
