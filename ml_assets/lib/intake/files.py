@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ml_assets.contracts import STREAMS, Stream
 from ml_assets.lib import faults
+from ml_assets.lib.arrow_types import BATCH_ROWS
 from ml_assets.lib.intake import landing, ledger, splitter
 from ml_assets.lib.intake.judge import Bounds, judge_rows
 from ml_assets.lib.intake.landing import LandingFile
@@ -41,7 +42,11 @@ _UNPACKED = 8
 """How much larger a packed file is taken to be."""
 
 _BULK = "bulk"
-"""Temporary table of a large file's rows as DuckDB's readers give them, judged."""
+"""A large file's rows as DuckDB's readers give them, judged, with the place of each as `rowid`."""
+
+_IN_MEMORY_BYTES = 512 << 20
+"""Size to which a file's judged rows are gathered in memory; larger ones go to a table, which DuckDB may spill, and
+which takes half as long again."""
 
 _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """What the operating system says when it is not the file's fault."""
@@ -179,6 +184,9 @@ class _Files:
             self._visit.commit(places, fresh, counts, arrived)
         else:
             self._visit.commit_stage(places, fresh, counts)
+        if bulk:
+            self._visit.connection.unregister(_BULK)
+            self._visit.connection.execute(f"DROP TABLE IF EXISTS temp.{_BULK}")
 
     def _place(self, file: LandingFile) -> Place:
         return Place(self._root, file.unit, file.fingerprint)
@@ -337,16 +345,18 @@ class _Files:
         rows = self._content[file].lines - header
         if not bulk or not self._is_clean(file, rows):
             return self._read_text(self._visit.table, file.format, {unit_hash: file})
-        placed = (
-            f"{quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
-            f"rowid + {header + 1} AS line"
+        names = ", ".join(quote_identifier(column.name) for column in self._stream.columns)
+        self._visit.insert(
+            self._visit.table,
+            f"SELECT {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
+            f"rowid + {header + 1} AS line, day, {names} FROM {_BULK}",
         )
-        self._visit.insert(self._visit.table, f"SELECT {placed}, * EXCLUDE (bad) FROM {_BULK}")
         return {unit_hash: rows}
 
     def _read_bulk(self, file: LandingFile) -> bool:
         """Read a file into `_BULK` by DuckDB's own readers; False if it has to be read with care."""
         import duckdb
+        import numpy as np
 
         if self._source is not None or file.format == "parquet":
             return False  # goes straight into the lake
@@ -359,43 +369,32 @@ class _Files:
                 return False
             relation, types = bulk
             row = _Arranged(self._stream, types)
-            # Hash and line are known later: the line from the place of a row in the table, since a window
-            # function over the reader would read with one thread.
+            # Hash and line are known later: the line from the place of a row, since a window function over the
+            # reader would read with one thread.
             judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
-            values = "* EXCLUDE (unit, unit_hash, line, raw_text, quarantine_reason)"
+            names = ", ".join(quote_identifier(column.name) for column in self._stream.columns)
+            rows = f"SELECT day, {names}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
+            connection = self._visit.connection
             try:
-                self._visit.connection.execute(
-                    f"CREATE OR REPLACE TEMPORARY TABLE {_BULK} AS "
-                    f"SELECT {values}, false AS bad FROM {STAGE} LIMIT 0"
-                )
-                # Outside of a transaction, within which row numbers would begin elsewhere.
-                self._visit.insert(
-                    _BULK, f"SELECT {values}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
-                )
+                if file.size <= _IN_MEMORY_BYTES:
+                    # By `sql`: what `execute` gives is fetched by one thread.
+                    gathered = connection.sql(rows).to_arrow_table(BATCH_ROWS)
+                    places = pa.array(np.arange(gathered.num_rows))
+                    connection.register(_BULK, gathered.append_column("rowid", places))
+                else:
+                    # Outside of a transaction, within which row numbers would begin elsewhere.
+                    connection.execute(f"CREATE TEMPORARY TABLE {_BULK} AS {rows}")
             except duckdb.Error:
                 return False  # no clean JSON lines or CSV
         return True
-
-    def _has_unknown_keys(self, file: LandingFile) -> bool:
-        """Whether an object of the JSON lines file that `_BULK` was read from has a key that the stream has not."""
-        execute = self._visit.connection.execute
-        names = [column.name for column in self._stream.columns]
-        values = " + ".join(f"count({quote_identifier(name)})" for name in names)
-        # Where there are no more keys than values, there is no other key. Where a value is null or is an object
-        # itself, it takes a look at the names.
-        if execute(f"SELECT {values} FROM {_BULK}").fetchone() == (self._content[file].keys,):
-            return False
-        with _safe_name(file.path) as name:
-            objects = f"read_json_objects({quote_literal(name)}, format = 'newline_delimited')"
-            unknown = _unknown_keys(names, "json")
-            return execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone() == (True,)
 
     def _is_clean(self, file: LandingFile, lines: int) -> bool:
         """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
         numbers = [quote_identifier(c.name) for c in self._stream.columns if c.type == "float64"]
         suspects = " OR ".join(f"{name} IN (0, 1)" for name in numbers) or "false"
+        values = " + ".join(f"count({quote_identifier(column.name)})" for column in self._stream.columns)
         found = self._visit.connection.execute(
-            f"SELECT count(*), count_if(bad), bool_or({suspects}) FROM {_BULK}"
+            f"SELECT count(*), count_if(bad), bool_or({suspects}), {values} FROM {_BULK}"
         ).fetchone()
         if found is None or found[:2] != (lines, 0):
             return False
@@ -404,7 +403,17 @@ class _Files:
         # Numbers may have been written as true or false, which the JSON reader takes for 1 and 0, and it passes
         # over what it was not asked for.
         bent = found[2] and splitter.contains(file, (b"true", b"false"))
-        return not bent and not self._has_unknown_keys(file)
+        # Where there are no more keys than values, there is no unknown one. Where a value is null or is an object
+        # itself, it takes a look at the names.
+        return not bent and (found[3] == self._content[file].keys or not self._has_unknown_keys(file))
+
+    def _has_unknown_keys(self, file: LandingFile) -> bool:
+        """Whether an object of a JSON lines file has a key that the stream has not."""
+        with _safe_name(file.path) as name:
+            objects = f"read_json_objects({quote_literal(name)}, format = 'newline_delimited')"
+            unknown = _unknown_keys([column.name for column in self._stream.columns], "json")
+            found = self._visit.connection.execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone()
+        return found == (True,)
 
     def _bulk_json(self, path: str) -> tuple[str, dict[str, str]]:
         types = {c.name: _BULK_JSON_TYPES.get(c.type, "VARCHAR") for c in self._stream.columns}

@@ -75,6 +75,12 @@ class _Reading:
     faults: tuple[tuple[str, str], ...] = ()
 
 
+def set_bounds(connection: "duckdb.DuckDBPyConnection", bounds: Bounds) -> None:
+    """Give the connection the variables that `judge_rows` reads: a lazy relation takes no parameters."""
+    connection.execute("SET VARIABLE intake_start = $1", [bounds.first_day])
+    connection.execute("SET VARIABLE intake_end = $1", [bounds.end])
+
+
 def judge_rows(
     stream: Stream,
     source: str,
@@ -86,7 +92,7 @@ def judge_rows(
 
     The source has `unit`, `unit_hash`, `line`, `broken` (see splitter.py), and those of the stream's columns
     that are named in `types`, each under its own name. No other column of it may have a name of the file's:
-    it could be one of those here. Parameters: $first_day, $end.
+    it could be one of those here. The connection has the variables of `set_bounds`.
 
     Args:
         source: SQL of a relation.
@@ -188,7 +194,7 @@ def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str,
         faults.append((f"{value} < {low!r} OR {high}", f"is {{}}; write a number {span}"))
     if column.type == "timestamp":
         own_day = column.name == stream.day_column
-        start = "$first_day::DATE::TIMESTAMPTZ" if own_day else "TIMESTAMPTZ '1900-01-01 00:00:00+00'"
+        start = "getvariable('intake_start')::DATE::TIMESTAMPTZ" if own_day else "TIMESTAMPTZ '1900-01-01 00:00:00+00'"
         before = (
             "is {}, before the first daily partition; correct it, or set ML_ASSETS_PARTITIONS_START earlier"
             if own_day
@@ -196,7 +202,10 @@ def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str,
         )
         faults.append((f"{value} < {start}", before))
         faults.append(
-            (f"{value} >= $end::TIMESTAMPTZ", "is {}, in the future; correct it, or retry it after that day")
+            (
+                f"{value} >= getvariable('intake_end')::TIMESTAMPTZ",
+                "is {}, in the future; correct it, or retry it after that day",
+            )
         )
     return faults
 

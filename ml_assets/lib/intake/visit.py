@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from ml_assets.contracts import STREAMS, TABLES, Contract, Stream
 from ml_assets.lib.intake import ledger
-from ml_assets.lib.intake.judge import Bounds, register_functions
+from ml_assets.lib.intake.judge import Bounds, register_functions, set_bounds
 from ml_assets.lib.intake.ledger import Content, Place, Postgres
 from ml_assets.lib.sql import qualified, quote_identifier
 
@@ -119,6 +119,7 @@ class Visit:
         contract = TABLES[f"duckdb/intake_{self.stream.name}"]
         self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
         register_functions(self.connection)
+        set_bounds(self.connection, self._bounds)
         with self._postgres.connect() as connection:
             left = ledger.abandoned(connection, self.stream.name)
         if left:
@@ -171,15 +172,12 @@ class Visit:
         Args:
             target: `STAGE`, or the intake table in an open transaction.
             arriving: Arrow batches that the statement reads as the relation `arriving`.
-            values: more parameters of the statement.
+            values: parameters of the statement.
         """
-        given = {"first_day": self._bounds.first_day, "end": self._bounds.end, **values}
-        # DuckDB refuses values that the statement does not name; not every stream has days.
-        parameters = {name: value for name, value in given.items() if f"${name}" in select}
         if arriving:
             self.connection.register("arriving", pa.RecordBatchReader.from_batches(*arriving))
         try:
-            self.connection.execute(f"INSERT INTO {target} BY NAME {select}", parameters)
+            self.connection.execute(f"INSERT INTO {target} BY NAME {select}", values or None)
         finally:
             if arriving:
                 self.connection.unregister("arriving")
