@@ -275,13 +275,13 @@ EVENTS = {
         [
             (3, "accuracy is 'high', not a number"),
             (4, "accuracy is 'true', not a number"),
-            (5, "accuracy is '1.01'; write a number from 0 to 1"),
-            (6, "accuracy is '-0.01'; write a number from 0 to 1"),
-            (7, "accuracy is 'NaN', no finite number"),
-            (8, "accuracy is 'Infinity', no finite number"),
+            (5, "accuracy is '1.01'; write a finite number from 0 to 1"),
+            (6, "accuracy is '-0.01'; write a finite number from 0 to 1"),
+            (7, "accuracy is 'NaN'; write a finite number"),
+            (8, "accuracy is 'Infinity'; write a finite number"),
             (10, "batch_size is '1.5', not a whole number"),
             (11, "batch_size is '-1'; write a number at least 0"),
-            (12, "inference_time_ms is 'Infinity', no finite number"),
+            (12, "inference_time_ms is 'Infinity'; write a finite number at least 0"),
         ],
     ),
     "types.parquet": (

@@ -62,10 +62,12 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, large):
-    if large:
+@pytest.mark.parametrize("way", ["with care", "by way of memory", "by way of a table"])
+def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, way):
+    if way != "with care":
         monkeypatch.setattr(files, "LARGE_BYTES", -1)
+    if way == "by way of a table":
+        monkeypatch.setattr(files, "_IN_MEMORY_BYTES", -1)
     for name, content in CONTENTS.items():
         room.put("performance", name, content)
     room.take_in("performance")
@@ -135,6 +137,14 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, large):
 def test_keys_are_counted_whatever_the_pieces_in_which_they_come(tmp_path, monkeypatch, content, keys):
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
-    for size in (1, 2, 3, 1 << 20):
-        monkeypatch.setattr(landing, "_CHUNK", size)
-        assert landing.look_through(path, count_lines=True, count_keys=True).keys == keys
+    lines = len(content.splitlines())
+    for part in (5, 12, 1 << 20):
+        monkeypatch.setattr(landing, "_PART", part)
+        hashes = set()
+        for size in (1, 2, 3, 1 << 20):
+            monkeypatch.setattr(landing, "_CHUNK", size)
+            found = landing.look_through(path, count_lines=True, count_keys=True)
+            assert (found.keys, found.lines) == (keys, lines)
+            hashes.add(found.sha256)
+        # The parts' bounds tell, and nothing else.
+        assert len(hashes) == 1

@@ -9,6 +9,7 @@ convert exactly is refused with a sentence; a row gives the first reason that ap
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,6 +34,8 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT"
 _NUMBERS = (*_INTEGERS, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE")
 _NESTED = ("STRUCT", "MAP", "UNION")
 _NAIVE = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
+
+_LARGEST = {"int64": 2**63 - 1, "float64": sys.float_info.max}
 
 # A time of day, then a zone.
 _ZONED = r":\d{2}(\.\d+)?\s*(z|utc|gmt|[+-]\d{2}(:?\d{2})?)$"
@@ -178,23 +181,28 @@ def _read(stream: Stream, column: Column, given_type: str | None, extras: bool) 
 
 def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str, str]]:
     faults: list[tuple[str, str]] = []
-    if column.type == "string":
-        faults.append((f"contains({value}, chr(0))", "holds the character U+0000; take it out"))
+    # Few conditions, since each is looked at for every row.
     if column.choices:
         listed = ", ".join(map(quote_literal, column.choices))
         faults.append((f"{value} NOT IN ({listed})", f"is {{}}; write one of {', '.join(column.choices)}"))
+    elif column.type == "string":
+        faults.append((f"contains({value}, chr(0))", "holds the character U+0000; take it out"))
     if column.minimum is not None or column.maximum is not None:
         low = 0 if column.minimum is None else column.minimum
         span = f"at least {low:g}" if column.maximum is None else f"from {low:g} to {column.maximum:g}"
-        if column.type == "float64":
-            faults.append(
-                (f"NOT isfinite({value})", f"is {{}}, no finite number; leave it out or write one {span}")
-            )
-        high = "false" if column.maximum is None else f"{value} > {column.maximum!r}"
-        faults.append((f"{value} < {low!r} OR {high}", f"is {{}}; write a number {span}"))
+        high = _LARGEST[column.type] if column.maximum is None else column.maximum
+        what = "finite number" if column.type == "float64" else "number"
+        # NaN lies beyond every number.
+        faults.append(
+            (f"{value} NOT BETWEEN {low!r} AND {high!r}", f"is {{}}; write a {what} {span}, or leave it out")
+        )
     if column.type == "timestamp":
         own_day = column.name == stream.day_column
-        start = "getvariable('intake_start')::DATE::TIMESTAMPTZ" if own_day else "TIMESTAMPTZ '1900-01-01 00:00:00+00'"
+        start = (
+            "getvariable('intake_start')::DATE::TIMESTAMPTZ"
+            if own_day
+            else "TIMESTAMPTZ '1900-01-01 00:00:00+00'"
+        )
         before = (
             "is {}, before the first daily partition; correct it, or set ML_ASSETS_PARTITIONS_START earlier"
             if own_day

@@ -8,7 +8,9 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Literal, NamedTuple
@@ -30,6 +32,9 @@ _FOR_ALL = 0o444
 
 _CHUNK = 128 << 10
 """Of a file that is looked through. Larger arrays are given back to the system and taken anew each time."""
+
+_PART = 32 << 20
+"""Of a file that is hashed by itself, so that every core has some."""
 
 
 class LandingFile(NamedTuple):
@@ -217,7 +222,7 @@ class Content:
     """What a look at all bytes of a file tells.
 
     Args:
-        sha256: in hexadecimal.
+        sha256: in hexadecimal; of a file of several parts, that of the parts' own ones.
         lines: number of lines, the last one with or without its end; 0 unless asked for.
         keys: how many keys JSON in the file has at most; None if that takes more than counting, or unasked for.
     """
@@ -245,18 +250,36 @@ def look_through(path: Path, count_lines: bool = False, count_keys: bool = False
     Raises:
         OSError: it cannot be read.
     """
+    look = partial(_look_at_part, path, count_lines=count_lines, count_keys=count_keys)
+    starts = range(0, path.stat().st_size, _PART)
+    if len(starts) <= 1:
+        return look(0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(look, starts))
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    counted = [part.keys for part in parts if part.keys is not None]
+    keys = sum(counted) if len(counted) == len(parts) else None
+    return Content(digest, sum(part.lines for part in parts), keys)
+
+
+def _look_at_part(path: Path, start: int, count_lines: bool, count_keys: bool) -> Content:
+    """The same of `_PART` bytes; a line or a key belongs to the part that it ends in."""
     digest = hashlib.sha256()
-    lines, last = 0, b"\n"
-    keys: int | None = 0 if count_keys else None
-    for chunk in read_chunks(path):
-        digest.update(chunk)
-        if count_lines:
-            lines += _count(chunk, b"\n")
-        if keys is not None:
-            more = _keys(last + chunk)
-            keys = None if more is None else keys + more
-        last = chunk[-1:]
-    return Content(digest.hexdigest(), lines + (count_lines and last != b"\n"), keys)
+    lines, left, keys = 0, _PART, 0 if count_keys else None
+    with path.open("rb") as stream:
+        stream.seek(max(0, start - 1))
+        last = stream.read(1) if start else b"\n"
+        while left and (chunk := stream.read(min(_CHUNK, left))):
+            left -= len(chunk)
+            digest.update(chunk)
+            if count_lines:
+                lines += _count(chunk, b"\n")
+            if keys is not None:
+                more = _keys(last + chunk)
+                keys = None if more is None else keys + more
+            last = chunk[-1:]
+        unended = count_lines and last != b"\n" and not stream.read(1)
+    return Content(digest.hexdigest(), lines + unended, keys)
 
 
 def _count(text: bytes, byte: bytes) -> int:
