@@ -29,6 +29,7 @@ from ml_assets import services
 from ml_assets.lib.intake.files import take_in_files
 from ml_assets.lib.intake.judge import Bounds
 from ml_assets.lib.intake.landing import list_files
+from ml_assets.lib.intake.ledger import ensure_schema
 from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -156,7 +157,9 @@ def _bare(home: str, kind: str, path: str) -> float:
 
 def _intake(home: str, servers: str, folder: str, rows: int) -> float:
     lake, postgres = _stores(home, servers)
+    # Made once, by the first intake of all.
     ensure_tables(lake)
+    ensure_schema(postgres)
     start = time.perf_counter()
     report = _take_in(lake, postgres, Path(folder))
     assert (report.rows_read, report.rows_quarantined) == (rows, 0)

@@ -392,7 +392,10 @@ class _Files:
         """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
         numbers = [quote_identifier(c.name) for c in self._stream.columns if c.type == "float64"]
         suspects = " OR ".join(f"{name} IN (0, 1)" for name in numbers) or "false"
-        values = " + ".join(f"count({quote_identifier(column.name)})" for column in self._stream.columns)
+        # No good row lacks a value that it must have; the others are counted.
+        optional = [quote_identifier(column.name) for column in self._stream.columns if column.nullable]
+        required = len(self._stream.columns) - len(optional)
+        values = " + ".join([f"{required} * count(*)", *(f"count({name})" for name in optional)])
         found = self._visit.connection.execute(
             f"SELECT count(*), count_if(bad), bool_or({suspects}), {values} FROM {_BULK}"
         ).fetchone()

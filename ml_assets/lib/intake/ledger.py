@@ -119,13 +119,11 @@ def only_one(postgres: Postgres, stream: str) -> "Iterator[None]":
 
 def known_places(connection: "psycopg.Connection", stream: str, root: str) -> dict[str, Known]:
     """Everything found so far under a root, by unit."""
-    # Nothing else is made of a row: of thousands, what the garbage collector has to look at counts.
-    with connection.cursor(row_factory=lambda _: Known._make) as cursor:
-        cursor.execute(
-            "SELECT unit, fingerprint, unit_hash, retired FROM ledger.places WHERE stream = %s AND root = %s",
-            (stream, root),
-        )
-        return {place.unit: place for place in cursor}
+    rows = connection.execute(
+        "SELECT unit, fingerprint, unit_hash, retired FROM ledger.places WHERE stream = %s AND root = %s",
+        (stream, root),
+    )
+    return {row[0]: Known._make(row) for row in rows.fetchall()}
 
 
 def content_states(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> dict[str, str]:
