@@ -314,6 +314,9 @@ class DuckLakeResource(DuckDBResource):
             connection.execute(f"SET threads = {self.threads:d}")
         # Memory is not kept for files that were read; the operating system has them.
         connection.execute("SET enable_external_file_cache = false")
+        connection.execute(
+            "SET enable_progress_bar = false"
+        )  # as in `open`: a connection inherits it from nobody
 
     def _load_extensions(self, connection: "duckdb.DuckDBPyConnection") -> None:
         names = ["postgres_scanner", "ducklake"] + (["httpfs"] if "://" in self.data else [])
@@ -368,6 +371,8 @@ class DuckLakeResource(DuckDBResource):
             Path(self.data).mkdir(parents=True, exist_ok=True)
         connection.execute("DETACH DATABASE IF EXISTS lake")
         connection.execute(self._attach_statement(url))
+        # One transaction, so that whoever collides does so once, and the loser leaves nothing behind.
+        connection.execute("BEGIN")
         present = {
             name
             for (name,) in connection.execute(
@@ -375,11 +380,12 @@ class DuckLakeResource(DuckDBResource):
             ).fetchall()
         }
         missing = [schema for schema in SCHEMAS if schema not in present]
+        for name in missing:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(name)}")
+        if len(missing) == len(SCHEMAS):  # a new lake; another one's options are its operator's
+            connection.execute(f"CALL lake.set_option('parquet_row_group_size', {_ROW_GROUP})")
+        connection.execute("COMMIT")
         if missing:
-            # One transaction, so that whoever collides does so once.
-            creations = (f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(name)}" for name in missing)
-            grouping = f"CALL lake.set_option('parquet_row_group_size', {_ROW_GROUP})"
-            connection.execute(f"BEGIN; {'; '.join(creations)}; {grouping}; COMMIT")
             self._sign(connection)
 
     def _sign(self, connection: "duckdb.DuckDBPyConnection") -> None:
