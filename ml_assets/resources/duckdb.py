@@ -140,7 +140,7 @@ class DuckLakeResource(DuckDBResource):
             connection.execute("SET TimeZone = 'UTC'")
             # On by default, and printed to standard output even when that is a pipe that expects JSON.
             connection.execute("SET enable_progress_bar = false")
-            # Rows of each partition that a write keeps in memory beyond the limit; a row group's worth.
+            # Rows of each partition that a write keeps in memory beyond the limit: two row groups' worth.
             connection.execute("SET partitioned_write_flush_threshold = 131072")
             connection.execute("USE lake")
         except BaseException:
@@ -314,9 +314,8 @@ class DuckLakeResource(DuckDBResource):
             connection.execute(f"SET threads = {self.threads:d}")
         # Memory is not kept for files that were read; the operating system has them.
         connection.execute("SET enable_external_file_cache = false")
-        connection.execute(
-            "SET enable_progress_bar = false"
-        )  # as in `open`: a connection inherits it from nobody
+        # As in `open`: it cannot be set for all connections of an instance.
+        connection.execute("SET enable_progress_bar = false")
 
     def _load_extensions(self, connection: "duckdb.DuckDBPyConnection") -> None:
         names = ["postgres_scanner", "ducklake"] + (["httpfs"] if "://" in self.data else [])

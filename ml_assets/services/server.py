@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -71,7 +72,7 @@ class ServiceState:
     log: Path
 
 
-class Server:
+class Server(ABC):
     """One embedded server of one home."""
 
     name: ClassVar[str]
@@ -89,21 +90,21 @@ class Server:
     # What a server says of itself.
 
     @classmethod
+    @abstractmethod
     def available(cls) -> bool:
         """Whether its program is installed here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose_url(self, last: str | None) -> str:
         """The URL to start at; `last` is the one of the previous start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self, url: str) -> list[str]:
         """The program, by absolute path, and its arguments."""
-        raise NotImplementedError
 
+    @abstractmethod
     def program(self) -> str:
         """Name of the program's file, by which its processes are told from others."""
-        raise NotImplementedError
 
     def prepare(self) -> None:
         """Make the data folder ready, with nobody in it."""
@@ -114,19 +115,19 @@ class Server:
         """uid and gid that the server runs as."""
         return os.geteuid(), os.getegid()
 
+    @abstractmethod
     def probe(self, url: str) -> bool:
         """Whether the server at `url` answers; False where nothing listens.
 
         Raises:
             TimeoutError: it is there, but silent or not ready.
         """
-        raise NotImplementedError
 
     def verify(self, url: str, pid: int) -> bool:
         """Whether what answers at `url` is process `pid`, not a stranger on the same port."""
         return True
 
-    def initialise(self, url: str) -> None:
+    def initialise(self, url: str) -> None:  # noqa: B027 - most servers need nothing
         """Bring a server that has just started to what the project expects of it."""
 
     def version(self) -> str:

@@ -140,6 +140,7 @@ class _Files:
     def __init__(self, visit: Visit, root: str, source: Source | None, gone: Mapping[str, str]) -> None:
         self._visit = visit
         self._stream: Stream = visit.stream
+        self._columns = ", ".join(quote_identifier(column.name) for column in visit.stream.columns)
         self._report = visit.report
         self._root = root
         self._source = source
@@ -345,11 +346,10 @@ class _Files:
         rows = self._content[file].lines - header
         if not bulk or not self._is_clean(file, rows):
             return self._read_text(self._visit.table, file.format, {unit_hash: file})
-        names = ", ".join(quote_identifier(column.name) for column in self._stream.columns)
         self._visit.insert(
             self._visit.table,
             f"SELECT {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
-            f"rowid + {header + 1} AS line, day, {names} FROM {_BULK}",
+            f"rowid + {header + 1} AS line, day, {self._columns} FROM {_BULK}",
         )
         return {unit_hash: rows}
 
@@ -372,8 +372,7 @@ class _Files:
             # Hash and line are known later: the line from the place of a row, since a window function over the
             # reader would read with one thread.
             judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
-            names = ", ".join(quote_identifier(column.name) for column in self._stream.columns)
-            rows = f"SELECT day, {names}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
+            rows = f"SELECT day, {self._columns}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
             connection = self._visit.connection
             try:
                 if file.size <= _IN_MEMORY_BYTES:

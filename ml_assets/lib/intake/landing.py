@@ -189,8 +189,7 @@ def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version
     elif stat.st_mode & _FOR_ALL != _FOR_ALL and not os.access(path, os.R_OK):
         listing.skipped[unit] = unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     else:
-        format, compression = known
-        file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, format, compression, version)
+        file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, *known, version=version)
         listing.files.append(file)
 
 

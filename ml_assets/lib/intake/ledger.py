@@ -123,7 +123,7 @@ def known_places(connection: "psycopg.Connection", stream: str, root: str) -> di
         "SELECT unit, fingerprint, unit_hash, retired FROM ledger.places WHERE stream = %s AND root = %s",
         (stream, root),
     )
-    return {row[0]: Known._make(row) for row in rows.fetchall()}
+    return {place.unit: place for place in map(Known._make, rows.fetchall())}
 
 
 def content_states(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> dict[str, str]:
