@@ -49,14 +49,14 @@ def staged(contract: Contract, version: int, days: int = 2) -> Staged:
 
 def written(store: ClickHouseResource, contract: Contract, version: int, days: int = 2) -> None:
     with writing(store, contract.table) as client, closing(staged(contract, version, days)) as rows:
-        assert write(client, contract, rows)
+        assert write(store, client, contract, rows)
 
 
 def committed(store: ClickHouseResource, contract: Contract, version: int) -> str:
     """What a writer leaves who is killed right after its commit; returns the name of the table."""
     with store.client(write=True) as client, closing(staged(contract, version)) as rows:
         ensure_table(client, contract)
-        identity = clickhouse_io._commit(client, contract, rows, set(rows.buckets))
+        identity = clickhouse_io._commit(store, client, contract, rows, set(rows.buckets))
     return f"{contract.table}__ready__{identity}"
 
 
@@ -110,7 +110,7 @@ def test_a_plan_whose_rows_are_not_all_staged_is_not_committed(store):
     written(store, DAILY, 1)
     with store.client(write=True) as client, closing(staged(DAILY, 2)) as rows:
         with pytest.raises(RuntimeError, match="0 of the 1 rows of partition 20260102 are staged"):
-            clickhouse_io._commit(client, DAILY, rows, {min(rows.buckets)})
+            clickhouse_io._commit(store, client, DAILY, rows, {min(rows.buckets)})
         assert tables(client) == {"events"}
         assert versions(client, DAILY) == [1, 1]
 
