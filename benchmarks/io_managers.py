@@ -350,8 +350,7 @@ def _postgres(store: PostgresResource) -> Bench:
 
 def _sqlite(store: SQLiteResource) -> Bench:
     def create(connection: Any, contract: Contract) -> str:
-        for statement in sqlite.create_statements(contract):
-            connection.execute(statement)
+        sqlite.ensure_table(connection, contract)
         return f"INSERT INTO {contract.table} VALUES ({', '.join('?' * len(contract.columns))})"
 
     def raw(rows: pa.Table, contract: Contract) -> None:

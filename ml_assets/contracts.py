@@ -32,6 +32,11 @@ _POSTGRES_OWN = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 _COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9](?<!--next)(?<!--old)")
 """Up to 12 characters less than Chroma takes, since maintenance gives collections names that end in more."""
 
+_CLICKHOUSE_OWN = re.compile(
+    r"write_ledger|write_contracts|.+__(lock|(stage|ready|failed|lock)__[0-9a-f_]{16,})", re.DOTALL
+)
+"""Names of the tables that ClickHouse's writers keep beside a table; see lib/clickhouse_redo.py and _lock.py."""
+
 RUN_STATUSES = ("created", "running", "completed", "failed", "cancelled")
 EVENT_KINDS = ("evaluation", "inference")
 
@@ -83,11 +88,12 @@ class Contract:
         mode: see `WriteMode`.
         scope: constant column values that mark the rows which this contract's writer owns. Rows with other
             values in these columns belong to somebody else and are never touched.
-        foreign_keys: enforced where the store can (SQLite).
+        foreign_keys: enforced in SQLite and PostgreSQL.
         unique_across_days: whether a key may stand on one day only.
         partition_us: length of a partition as it is stored, in microseconds; not longer than any of the asset's.
         indexes: columns that are looked up by; a GIN index in PostgreSQL for JSON. Stores without secondary
             indexes have none.
+        asset_key: the whole key of an asset whose contract was inferred, of which `asset` is made.
     """
 
     asset: str
@@ -102,6 +108,7 @@ class Contract:
     unique_across_days: bool = False
     partition_us: int = 86_400_000_000
     indexes: tuple[str, ...] = ()
+    asset_key: str = ""
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -180,6 +187,8 @@ def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterabl
         for column in columns:
             if column.name in _POSTGRES_OWN:
                 yield f"each table of PostgreSQL has a column {column.name!r} of its own"
+    if store == "clickhouse" and _CLICKHOUSE_OWN.fullmatch(table):
+        yield f"a table of ClickHouse cannot have the name {table!r}, which its writers give to tables of their own"
     if store == "chroma":
         if not _COLLECTION.fullmatch(table):
             yield (

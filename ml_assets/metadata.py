@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ml_assets.contracts import STREAMS, Column, Contract
+from ml_assets.contracts import STREAMS, TABLES, Column, Contract
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,18 +29,26 @@ _INHERITED = {column.name: column.description for stream in STREAMS.values() for
 """What a column means that a table carries on from a stream, unless its contract says more."""
 
 
-def table_schema(contract: Contract) -> dg.TableSchema:
-    """The contract as Dagster's table schema, with its constraints."""
+def table_schema(contract: Contract, declared: dg.TableSchema | None = None) -> dg.TableSchema:
+    """The contract as Dagster's table schema, with its constraints.
+
+    Args:
+        declared: what the asset's definition says of the table. Its descriptions, tags and other constraints
+            stay; types, nulls and keys are the contract's.
+    """
+    said = {column.name: column for column in declared.columns} if declared else {}
+    ours = _table_constraints(contract)
+    theirs = (declared.constraints.other if declared and declared.constraints else None) or ()
     return dg.TableSchema(
-        columns=[_table_column(contract, column) for column in contract.columns],
-        constraints=dg.TableConstraints(other=list(_table_constraints(contract))),
+        columns=[_table_column(contract, column, said.get(column.name)) for column in contract.columns],
+        constraints=dg.TableConstraints(other=list(dict.fromkeys([*ours, *theirs]))),
     )
 
 
-def table_metadata(contract: Contract) -> dict[str, Any]:
-    """Metadata of an asset's definition: schema, physical name, kind of storage."""
+def table_metadata(contract: Contract, declared: dg.TableSchema | None = None) -> dict[str, Any]:
+    """Metadata of an asset's definition: schema, physical name, kind of storage; `declared` as in `table_schema`."""
     return {
-        "dagster/column_schema": table_schema(contract),
+        "dagster/column_schema": table_schema(contract, declared),
         "dagster/table_name": table_name(contract),
         "dagster/storage_kind": STORAGE_KINDS.get(contract.store, contract.store),
     }
@@ -85,17 +93,22 @@ def write_metadata(rows: int, seconds: float, written: bool) -> dict[str, Any]:
     }
 
 
-def _table_column(contract: Contract, column: Column) -> dg.TableColumn:
+def _table_column(contract: Contract, column: Column, declared: dg.TableColumn | None) -> dg.TableColumn:
     alone = contract.key == (column.name,)
+    inherited = _INHERITED.get(column.name) if contract.asset in TABLES else None
+    constraints = declared.constraints if declared else None
+    others = [*_column_constraints(column), *((constraints and constraints.other) or ())]
+    unique = alone and (contract.partition_column is None or contract.unique_across_days)
     return dg.TableColumn(
         name=column.name,
         type=f"vector({column.dimension})" if column.type == "vector" and column.dimension else column.type,
-        description=column.description or _INHERITED.get(column.name),
+        description=column.description or (declared and declared.description) or inherited,
         constraints=dg.TableColumnConstraints(
             nullable=column.nullable and column.name not in contract.key,
-            unique=alone and (contract.partition_column is None or contract.unique_across_days),
-            other=list(_column_constraints(column)),
+            unique=unique or bool(constraints and constraints.unique),
+            other=list(dict.fromkeys(others)),
         ),
+        tags=declared.tags if declared else None,
     )
 
 
@@ -116,7 +129,9 @@ def _table_constraints(contract: Contract) -> Sequence[str]:
         scope = " within a day" if contract.partition_column and not contract.unique_across_days else ""
         found.append(f"unique ({', '.join(contract.key)}){scope}")
     if contract.partition_column:
-        found.append(f"partitioned by the UTC day of {contract.partition_column}")
+        minutes = contract.partition_us // 60_000_000
+        length = "UTC day" if minutes == 1440 else "hour" if minutes == 60 else f"{minutes} minutes"
+        found.append(f"partitioned by the {length} of {contract.partition_column}")
     found += [f"{k.column} references {k.parent}.{k.parent_column}" for k in contract.foreign_keys]
     found += [f"{name} = {value!r} in the rows that this asset owns" for name, value in contract.scope]
     return found

@@ -21,7 +21,7 @@ import dagster as dg
 from ml_assets import metadata
 from ml_assets.contracts import TABLES, Contract
 from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, told
-from ml_assets.lib.validation import WHOLE, Limits, Window, micros
+from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, micros
 from ml_assets.resources.base import plain
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _DAY_US = 86_400_000_000
 _MINUTE_US = 60_000_000
 _BUCKETS_US = (_DAY_US, 60 * _MINUTE_US, 15 * _MINUTE_US, 5 * _MINUTE_US, _MINUTE_US)
 """Lengths of a stored partition, longest first: the longest is taken that no partition of Dagster's cuts in two."""
+
+_NOWHERE = Window(EPOCH, EPOCH)
 
 _WINDOWS = 60
 """Windows after which a cron schedule, whose finest step is a minute, has shown all its minutes and hours of the day."""
@@ -63,6 +65,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         from ml_assets.lib.staging import stage
 
         start = time.perf_counter()
+        _require_asset(context)
         asset = "/".join(context.asset_key.path)
         with self._told(asset, GATHERED):
             rows = self._rows(obj)
@@ -89,15 +92,22 @@ class TableIOManager(dg.ConfigurableIOManager):
         """The rows that the consumer asks for, in the type of its annotation.
 
         `pandas.DataFrame`, `pyarrow.Table` (also without annotation), or `pyarrow.RecordBatchReader`, which
-        is streamed. The metadata `columns` of the input names the columns to read. A consumer with
-        partitions gets the rows of its own, any other consumer all rows.
+        is streamed. The metadata `columns` of the input names the columns to read. The rows are those of the
+        partitions that Dagster maps the consumer's to, or of all that the asset's definition has now.
+
+        Raises:
+            LookupError: the table was never written, unless no partition of it is asked for.
         """
+        _require_asset(context)
         with self._told("/".join(context.asset_key.path), READ):
+            wanted = context.dagster_type.typing_type
+            nothing = _asks_for_nothing(context)
+            if nothing and not self._was_written(context):
+                return as_type(self._columns_alone(context), wanted)
             contract = self._input_contract(context)
-            columns = (context.definition_metadata or {}).get("columns")
-            names = list(columns) if columns else list(contract.names)
-            window = input_window(context, contract)
-            return self._load(context.dagster_type.typing_type, contract, names, window)
+            names = _wanted_columns(context, contract) or list(contract.names)
+            window = _NOWHERE if nothing else input_window(context, contract)
+            return self._load(wanted, contract, names, window)
 
     def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
         return as_type(self._streamed(contract.asset, self._read(contract, columns, window)), wanted)
@@ -130,8 +140,9 @@ class TableIOManager(dg.ConfigurableIOManager):
             return TABLES[asset]
         from ml_assets.lib.inference import inferred_contract, table_asset
 
-        asset = table_asset(context.asset_key.path, self.store)
-        return inferred_contract(asset, context.definition_metadata or {}, rows, self._remembered(asset))
+        table = table_asset(context.asset_key.path, self.store)
+        contract = inferred_contract(table, context.definition_metadata or {}, rows, self._remembered(table))
+        return replace(contract, asset_key=asset)
 
     def _input_contract(self, context: dg.InputContext) -> Contract:
         asset = "/".join(context.asset_key.path)
@@ -145,6 +156,21 @@ class TableIOManager(dg.ConfigurableIOManager):
         if contract is None:
             raise never_written(asset)
         return contract
+
+    def _was_written(self, context: dg.InputContext) -> bool:
+        from ml_assets.lib.inference import table_asset
+
+        return self._remembered(table_asset(context.asset_key.path, self.store)) is not None
+
+    def _columns_alone(self, context: dg.InputContext) -> "pa.RecordBatchReader":
+        """No rows of a table that is not there yet, and no columns unless they are known."""
+        import pyarrow as pa
+
+        from ml_assets.lib.arrow_types import arrow_schema
+
+        contract = TABLES.get("/".join(context.asset_key.path))
+        schema = arrow_schema(contract, _wanted_columns(context, contract)) if contract else pa.schema([])
+        return pa.RecordBatchReader.from_batches(schema, [])
 
     def _rows(self, obj: Any) -> Any:
         """What the asset returned as Arrow data or a DataFrame; a store may accept more than those."""
@@ -204,19 +230,90 @@ def _frame(table: "pa.Table") -> "pd.DataFrame":
     return frame
 
 
+def _require_asset(context: dg.OutputContext | dg.InputContext) -> None:
+    if not context.has_asset_key:
+        raise TypeError(
+            f"{context.name!r} is handed from op to op, and this IO manager keeps assets, each in a table: give ops "
+            "within a graph another one (dg.mem_io_manager, say)."
+        )
+
+
+def _wanted_columns(context: dg.InputContext, contract: Contract) -> list[str]:
+    """The columns that the input's metadata names; none if it names none.
+
+    Raises:
+        ContractViolation: there is no such column, or one is named twice.
+    """
+    from ml_assets.lib.arrow_types import ContractViolation, arrow_schema
+
+    columns: Any = (context.definition_metadata or {}).get("columns") or ()
+    names: list[str] = [columns] if isinstance(columns, str) else list(columns)
+    arrow_schema(contract, names)
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ContractViolation(
+            f"{contract.asset}: the metadata 'columns' of input {context.name!r} names {', '.join(map(repr, doubled))} "
+            "twice; name each column once."
+        )
+    return names
+
+
+def _asks_for_nothing(context: dg.InputContext) -> bool:
+    """Whether Dagster maps the consumer's partitions to none: those before the first one, for instance.
+
+    Raises:
+        ValueError: they are mapped to several that do not lie side by side.
+    """
+    from dagster._check import CheckError  # what Dagster says then; it has no public name
+
+    if not context.has_asset_partitions:
+        return False
+    try:
+        _ = context.asset_partition_key_range
+    except CheckError as fault:
+        keys = list(context.asset_partition_keys)
+        if not keys:
+            return True
+        raise ValueError(
+            f"{'/'.join(context.asset_key.path)} is read in partitions with gaps between them ({', '.join(keys[:3])}"
+            f"{', ...' if len(keys) > 3 else ''}): map the consumer to a range of them, and leave out there what is not "
+            "wanted."
+        ) from fault
+    return False
+
+
 def output_window(context: dg.OutputContext, contract: Contract) -> tuple[Window, int]:
-    """The run's window, and the length of a stored partition in microseconds."""
+    """The run's window, and the length of a stored partition in microseconds.
+
+    Raises:
+        ValueError: the partition column is a date, and the partitions are not days of UTC.
+    """
     if not context.has_asset_partitions:
         return WHOLE, _DAY_US
     window = _time_window(context, contract)
-    return window, _bucket_us(context.asset_partitions_def, window)
+    length = _bucket_us(context.asset_partitions_def, window)
+    if length != _DAY_US:
+        _refuse_dates(contract)
+    return window, length
 
 
 def input_window(context: dg.InputContext, contract: Contract) -> Window:
-    """The window that the consumer needs: its own partitions, or everything if it has none."""
+    """The window of the partitions that Dagster maps the consumer's to; the whole table if it has none."""
     if not context.has_asset_partitions or contract.partition_column is None:
         return WHOLE
-    return _time_window(context, contract)
+    window = _time_window(context, contract)
+    if any(edge is not None and micros(edge) % _DAY_US for edge in (window.start, window.end)):
+        _refuse_dates(contract)
+    return window
+
+
+def _refuse_dates(contract: Contract) -> None:
+    """A date says nothing of the hour at which such a partition begins."""
+    column = contract.by_name[contract.partition_column or ""]
+    if column.type == "date":
+        raise ValueError(
+            f"{contract.asset}: its partitions do not begin with a day of UTC, and the partition column {column.name!r} "
+            "is a date: name a timestamp instead, or partition by days of UTC."
+        )
 
 
 def _time_window(context: dg.OutputContext | dg.InputContext, contract: Contract) -> Window:
@@ -274,8 +371,9 @@ def _utc_offsets_us(partitions: dg.TimeWindowPartitionsDefinition) -> set[int]:
 def _report(
     context: dg.OutputContext, contract: Contract, staged: "Staged", seconds: float, changed: bool
 ) -> None:
+    declared = (context.definition_metadata or {}).get("dagster/column_schema")
     described = {
-        **metadata.table_metadata(contract),
+        **metadata.table_metadata(contract, getattr(declared, "schema", declared)),
         **metadata.write_metadata(staged.rows, seconds, changed),
     }
     if not context.has_asset_partitions:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.lib.validation import WHOLE, Limits, Window, micros
 from ml_assets.resources.chroma import NEXT, ChromaResource, Similar, open_collection
 from ml_assets.resources.postgres import PostgresResource
 
@@ -332,11 +332,16 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
                 )
         for column in contract.columns:
             if column.name not in old.by_name and not column.nullable:
-                raise ContractViolation(
-                    f"{contract.asset}: the contract has a new column {column.name!r} that may not be null, and the "
-                    "entries have no value for it; make it nullable. Nothing was written."
-                )
+                raise ContractViolation(f"{_valueless(contract, column)} Nothing was written.")
     postgres_table.remember(connection, contract)
+
+
+def _valueless(contract: Contract, column: Column) -> str:
+    """What is said of a new column that may not be null."""
+    return (
+        f"{contract.asset}: the contract has a new column {column.name!r} that may not be null, and the entries have "
+        "no value for it; make it nullable."
+    )
 
 
 def _described(column: Column | None) -> str:
@@ -671,15 +676,20 @@ def _entries(
 
     Raises:
         LookupError: the collection was never written.
+        ContractViolation: the entries lack a column that may not be null.
         RuntimeError: an entry that the manifest names is not in Chroma, unless `missing_ok`.
     """
     from ml_assets.lib import postgres_table
-    from ml_assets.lib.arrow_types import never_written
+    from ml_assets.lib.arrow_types import ContractViolation, never_written
 
-    if postgres_table.remembered(connection, contract.asset) is None:
+    written = postgres_table.remembered(connection, contract.asset)
+    if written is None:
         raise never_written(contract.asset)
     _hold(connection, contract.table)
     chosen = [contract.by_name[name] for name in columns or contract.names]
+    for column in chosen:
+        if not column.nullable and column.name not in written.by_name:
+            raise ContractViolation(_valueless(contract, column))
     first, end = _partition_names(contract, window)
     with connection.cursor(name="live_entries") as cursor:
         cursor.execute(
@@ -705,11 +715,16 @@ def _opened(client: "ClientAPI", contract: Contract) -> "Collection":
 
 def _partition_names(contract: Contract, window: Window) -> tuple[str | None, str | None]:
     """First name of a window's partitions, and the first one after them; their order is that of time."""
+    from ml_assets.lib.staging import HOUR_US, bucket_name
+
     if contract.partition_column is None or window.start is None or window.end is None:
         return None, None
-    first, end = (edge.astimezone(UTC) for edge in (window.start, window.end))
     # A day's name is the beginning of its hours' names, so that it bounds those, too.
-    return f"{first:%Y-%m-%d-%H:%M}".removesuffix("-00:00"), f"{end:%Y-%m-%d-%H:%M}".removesuffix("-00:00")
+    first, end = (
+        bucket_name(micros(edge), contract, HOUR_US).removesuffix("-00:00")
+        for edge in (window.start, window.end)
+    )
+    return first, end
 
 
 def _fetch(

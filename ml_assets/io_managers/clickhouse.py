@@ -8,7 +8,7 @@ What belongs here: DDL, staging, reading. What does not: anything about another 
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -83,9 +83,11 @@ class ClickHouseIOManager(TableIOManager):
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self.clickhouse.client(write=True) as client:
-                if not _columns(client, contract.table):
+                held = _columns(client, contract.table)
+                if not held:
                     raise never_written(contract.asset)
-                yield from _select(client, contract, columns, contract.table, window)
+                _refuse_lacking(contract, held, columns, window)
+                yield from _select(client, contract, columns, contract.table, window, held)
 
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
 
@@ -199,7 +201,9 @@ def _commit(
         if contract.mode == "upsert":
             _keep_others(client, stage, contract, changed, staged.bucket_us)
             held = measure(
-                _select(client, contract, contract.names, stage, WHOLE), contract, staged.bucket_us
+                _select(client, contract, contract.names, stage, WHOLE, contract.names),
+                contract,
+                staged.bucket_us,
             )
             changed = _differing(client, contract, held, changed, staged.bucket_us)
             if not changed:
@@ -377,7 +381,13 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
             dropped = f"DELETE WHERE table_name = {quote_literal(contract.table)} SETTINGS mutations_sync = 2"
             client.command(f"ALTER TABLE {LEDGER} {dropped}")
     elif old is not None:
-        refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}", clustered=True)
+        refuse_new_identity(
+            old,
+            contract,
+            f"DROP TABLE {quote_identifier(contract.table)}",
+            clustered=True,
+            stored=_TYPES,
+        )
     if existing:
         _fit_columns(client, contract, existing)
     if not existing or old != contract:
@@ -386,34 +396,53 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
 
 
 def _fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) -> None:
-    """Add nullable columns that the table lacks, refuse what else differs."""
+    """Add nullable columns that the table lacks, refuse what else differs, before anything is added."""
     from ml_assets.lib.arrow_types import ContractViolation
 
-    table = quote_identifier(contract.table)
+    table, added = quote_identifier(contract.table), []
     for column in contract.columns:
         name, kind = quote_identifier(column.name), _type(contract, column)
-        if column.name not in existing:
-            statement = f"ALTER TABLE {table} ADD COLUMN {name} {kind}"
-            if column.nullable:
-                client.command(statement)
-                continue
-            difference = (
-                f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
-                f"value for it; run {statement} DEFAULT ..., make it nullable"
-            )
+        if column.name not in existing and column.nullable:
+            added.append(f"ADD COLUMN {name} {kind}")
+        elif column.name not in existing:
+            raise ContractViolation(f"{_lacking(contract, column)} Nothing was written.")
         elif existing[column.name] != kind:
-            difference = (
-                f"column {column.name!r} is {existing[column.name]} in ClickHouse and {kind} in the contract; run "
-                f"ALTER TABLE {table} MODIFY COLUMN {name} {kind}"
+            raise ContractViolation(
+                f"{contract.asset}: column {column.name!r} is {existing[column.name]} in ClickHouse and {kind} in the "
+                f"contract; run ALTER TABLE {table} MODIFY COLUMN {name} {kind}, or undo the change. Nothing was "
+                "written."
             )
-        else:
-            continue
-        raise ContractViolation(f"{contract.asset}: {difference}, or undo the change. Nothing was written.")
     for name in existing.keys() - set(contract.names):
         raise ContractViolation(
             f"{contract.asset}: the table has a column {name!r} that the contract does not have; run ALTER TABLE "
             f"{table} DROP COLUMN {quote_identifier(name)}, or add it to the contract. Nothing was written."
         )
+    if added:
+        client.command(f"ALTER TABLE {table} {', '.join(added)}")
+
+
+def _lacking(contract: Contract, column: Column) -> str:
+    table, name = quote_identifier(contract.table), quote_identifier(column.name)
+    return (
+        f"{contract.asset}: the contract has a new column {column.name!r} that may not be null, and the table's rows "
+        f"have no value for it; run ALTER TABLE {table} ADD COLUMN {name} {_type(contract, column)} DEFAULT ..., make "
+        "it nullable, or undo the change."
+    )
+
+
+def _refuse_lacking(contract: Contract, held: Container[str], columns: Sequence[str], window: Window) -> None:
+    """Refuse to read what the table's rows cannot have; what may be null they have as null, see `_select`.
+
+    Raises:
+        ContractViolation: the contract has gained a column that may not be null since the table was written.
+    """
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    placing = contract.partition_column if not window.whole else None
+    needed = (*columns, placing) if placing else columns
+    for column in (contract.by_name[name] for name in needed if name not in held):
+        if not column.nullable or column.name in (*contract.key, contract.partition_column):
+            raise ContractViolation(_lacking(contract, column))
 
 
 def create_statement(contract: Contract, bucket_us: int = _DAY_US) -> str:
@@ -486,23 +515,52 @@ def _partitions(client: "Client", table: str) -> list[str]:
 
 
 def _select(
-    client: "Client", contract: Contract, columns: Sequence[str], table: str, window: Window
+    client: "Client",
+    contract: Contract,
+    columns: Sequence[str],
+    table: str,
+    window: Window,
+    held: Container[str],
 ) -> "Iterator[pa.RecordBatch]":
+    """Rows of a table; null stands for the columns that it does not have yet, as it will once they are added.
+
+    Args:
+        held: names of the columns that it has.
+    """
     import pyarrow as pa
 
     from ml_assets.lib.arrow_types import arrow_schema, recast
     from ml_assets.lib.staging import windows_sql
 
-    names = ", ".join(map(quote_identifier, columns))
+    named = [(name, quote_identifier(name)) for name in columns]
+    chosen = ", ".join(quoted if name in held else f"NULL AS {quoted}" for name, quoted in named)
     where = windows_sql(contract, [window], _literal(contract))
     schema = arrow_schema(contract, columns)
+    vectors = [contract.by_name[name] for name in columns if contract.by_name[name].type == "vector"]
+    optional = [column.name for column in vectors if column.nullable]
     stream = client.query_arrow_stream(
-        f"SELECT {names} FROM {quote_identifier(table)} WHERE {where}", use_strings=True
+        f"SELECT {chosen} FROM {quote_identifier(table)} WHERE {where}", use_strings=True
     )
     with stream as blocks:
         for block in blocks:
             for batch in block.to_batches() if isinstance(block, pa.Table) else [block]:
-                yield from recast(pa.RecordBatchReader.from_batches(batch.schema, [batch]), schema)
+                for rows in recast(pa.RecordBatchReader.from_batches(batch.schema, [batch]), schema):
+                    yield _empty_as_null(rows, optional)
+
+
+def _empty_as_null(batch: "pa.RecordBatch", names: Iterable[str]) -> "pa.RecordBatch":
+    """An array cannot be Nullable, so that rows older than a column of vectors have `[]` for what is null elsewhere."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in names:
+        vectors = batch.column(name)
+        empty = pc.call_function("equal", [pc.call_function("list_value_length", [vectors]), pa.scalar(0)])
+        if pc.call_function("any", [empty]).as_py():
+            with_nulls = pc.call_function("if_else", [empty, pa.scalar(None, vectors.type), vectors])
+            place = batch.schema.get_field_index(name)
+            batch = batch.set_column(place, batch.schema.field(place), with_nulls)
+    return batch
 
 
 def _literal(contract: Contract) -> Any:
@@ -519,9 +577,12 @@ def _utc(moment: datetime) -> str:
 def _measured(client: "Client", contract: Contract, window: Window, bucket_us: int) -> "Buckets":
     from ml_assets.lib.staging import measure
 
-    if not _columns(client, contract.table):
+    held = _columns(client, contract.table)
+    if not held:
         return {}
-    return measure(_select(client, contract, contract.names, contract.table, window), contract, bucket_us)
+    _refuse_lacking(contract, held, contract.names, window)
+    rows = _select(client, contract, contract.names, contract.table, window, held)
+    return measure(rows, contract, bucket_us)
 
 
 def _recorded(client: "Client", contract: Contract) -> "Buckets":

@@ -5,11 +5,11 @@ store's tables; PostgreSQL appears only as the lake's catalog, whose advisory lo
 commit to a table. (DuckLake finds conflicts at commit; two inserts into one empty partition are none to it.)
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
@@ -43,6 +43,8 @@ _LEDGER_TABLES = (
     "bytes BIGINT, content_hash VARCHAR, hash_version VARCHAR, written_at TIMESTAMPTZ)",
     f"CREATE TABLE IF NOT EXISTS {_CONTRACTS} (asset VARCHAR, contract VARCHAR, sequence BIGINT)",
 )
+
+_T = TypeVar("_T")
 
 _DAY_US = 86_400_000_000
 _INSERT_BYTES = 128 * 2**20
@@ -86,9 +88,7 @@ class DuckLakeIOManager(TableIOManager):
         from ml_assets.lib.arrow_types import arrow_schema, recast
 
         schema = arrow_schema(contract, columns)
-        with _explained(contract):
-            reader = self.lake.reader(_select_sql(contract, columns, [window]))
-        return recast(reader, schema)
+        return recast(self._selected(contract, columns, window, self.lake.reader), schema)
 
     def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
         if getattr(wanted, "__name__", "") == "DuckDBPyRelation":
@@ -100,8 +100,25 @@ class DuckLakeIOManager(TableIOManager):
     ) -> "duckdb.DuckDBPyRelation":
         """The rows as a lazy relation: what is asked of it is asked of the lake."""
         # The relation, and whatever is made from it, keeps the connection open.
+        return self._selected(contract, columns, window, lambda statement: self.lake.open().sql(statement))
+
+    def _selected(
+        self, contract: Contract, columns: Sequence[str], window: Window, ask: "Callable[[str], _T]"
+    ) -> "_T":
+        """What `ask` makes of a SELECT; columns that the table does not have yet are null in every row."""
+        import duckdb
+
         with _explained(contract):
-            return self.lake.open().sql(_select_sql(contract, columns, [window]))
+            try:
+                return ask(_select_sql(contract, columns, [window]))
+            except duckdb.BinderException:
+                # Only now: to look at the columns beforehand takes a third of the time of a small read.
+                with self.lake.get_connection() as connection:
+                    existing = _columns(connection, contract.schema, contract.table)
+                missing = _missing_columns(contract, existing, columns)
+                if not missing:
+                    raise
+                return ask(_select_sql(contract, columns, [window], missing))
 
     def _remembered(self, asset: str) -> Contract | None:
         with self.lake.get_connection() as connection:
@@ -339,11 +356,26 @@ def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged:
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f'new.{n}' for n in names)})"
     ).fetchall()[0][0]
     connection.execute("DROP TABLE temp.staged_once")
-    if count:
-        windows = spans_of(touched, staged.bucket_us)
+    windows = spans_of(touched, staged.bucket_us)
+    if count or not _as_noted(connection, contract, touched, windows):
         held = _measured(connection, contract, windows, staged.bucket_us)
         _record(connection, contract, held, touched, staged.bucket_us)
     return bool(count)
+
+
+def _as_noted(
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, buckets: set[int], windows: Sequence[Window]
+) -> bool:
+    """Whether some partitions hold as many rows as the ledger says. An application may have added its own."""
+    from ml_assets.lib.staging import windows_sql
+
+    if not buckets:
+        return True
+    where = windows_sql(contract, windows, _literal)
+    noted = _recorded(connection, contract)
+    rows = sum(state.rows for bucket, state in noted.items() if bucket in buckets)
+    counted = connection.execute(f"SELECT count(*) FROM {_name(contract)} WHERE {where}").fetchall()
+    return counted == [(rows,)]
 
 
 def make_tables(lake: DuckLakeResource, contracts: Iterable[Contract]) -> None:
@@ -372,6 +404,7 @@ def ensure_table(connection: "duckdb.DuckDBPyConnection", contract: Contract) ->
     existing = _columns(connection, contract.schema, contract.table)
     old = _remembered(connection, contract.asset)
     if not existing:
+        _refuse_other_case(connection, contract)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(contract.schema)}")
         for statement in create_statements(contract):
             connection.execute(statement)
@@ -392,6 +425,53 @@ def ensure_table(connection: "duckdb.DuckDBPyConnection", contract: Contract) ->
         )
 
 
+def _refuse_other_case(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> None:
+    """Refuse a table whose name differs from that of another one in upper and lower case only."""
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    found = connection.execute(
+        "SELECT table_name FROM duckdb_tables() "
+        "WHERE database_name = 'lake' AND schema_name = $1 AND lower(table_name) = lower($2)",
+        [contract.schema, contract.table],
+    ).fetchone()
+    if found:
+        other = qualified("lake", contract.schema, found[0])
+        raise ContractViolation(
+            f"{contract.asset}: the lake has a table {found[0]!r}, and takes names that differ in upper and lower case "
+            f"only for one; give one of the two assets another name, or run DROP TABLE {other} if the other one is no "
+            "more. Nothing was written."
+        )
+
+
+def _missing_columns(
+    contract: Contract, existing: dict[str, tuple[str, bool]], columns: Sequence[str]
+) -> list[Column]:
+    """Columns that the table does not have yet.
+
+    Raises:
+        ContractViolation: one of them is asked for, and may not be null.
+    """
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    missing = [column for column in contract.columns if column.name not in existing]
+    for column in missing:
+        if _is_required(contract, column) and column.name in (*columns, contract.partition_column):
+            raise ContractViolation(f"{contract.asset}: {_valueless(contract, column)}.")
+    return missing
+
+
+def _valueless(contract: Contract, column: Column) -> str:
+    """What is said of a new column that may not be null."""
+    return (
+        f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no value for "
+        f"it; run {_add_column_sql(contract, column)} DEFAULT ..., or make it nullable"
+    )
+
+
+def _add_column_sql(contract: Contract, column: Column) -> str:
+    return f"ALTER TABLE {_name(contract)} ADD COLUMN {quote_identifier(column.name)} {_TYPES[column.type]}"
+
+
 def _fit_columns(
     connection: "duckdb.DuckDBPyConnection", contract: Contract, existing: dict[str, tuple[str, bool]]
 ) -> None:
@@ -402,14 +482,10 @@ def _fit_columns(
         kind, required = _TYPES[column.type], _is_required(contract, column)
         alter = f"ALTER TABLE {_name(contract)} ALTER COLUMN {quote_identifier(column.name)}"
         if column.name not in existing:
-            statement = f"ALTER TABLE {_name(contract)} ADD COLUMN {quote_identifier(column.name)} {kind}"
             if not required:
-                connection.execute(statement)
+                connection.execute(_add_column_sql(contract, column))
                 continue
-            difference = (
-                f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
-                f"value for it; run {statement} DEFAULT ..., make it nullable"
-            )
+            difference = _valueless(contract, column)
         elif existing[column.name][0] != kind:
             difference = (
                 f"column {column.name!r} is {existing[column.name][0]} in the lake and {kind} in the contract; run "
@@ -474,7 +550,8 @@ def _name(contract: Contract) -> str:
 
 
 def _literal(moment: datetime) -> str:
-    return quote_literal(moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")) + "::TIMESTAMPTZ"
+    # Not strftime, which writes the year 999 with three digits.
+    return quote_literal(moment.astimezone(UTC).isoformat(" ", "microseconds")) + "::TIMESTAMPTZ"
 
 
 def _columns(connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> dict[str, tuple[str, bool]]:
@@ -499,11 +576,16 @@ def _remembered(connection: "duckdb.DuckDBPyConnection", asset: str) -> Contract
     return None if text is None else contract_of_text(text)
 
 
-def _select_sql(contract: Contract, columns: Sequence[str], windows: Sequence[Window]) -> str:
+def _select_sql(
+    contract: Contract, columns: Sequence[str], windows: Sequence[Window], missing: Iterable[Column] = ()
+) -> str:
+    """The rows of some windows; `missing` columns, which the table does not have, as null."""
     from ml_assets.lib.staging import windows_sql
 
-    names = ", ".join(map(quote_identifier, columns))
-    return f"SELECT {names} FROM {_name(contract)} WHERE {windows_sql(contract, windows, _literal)}"
+    names, source = ", ".join(map(quote_identifier, columns)), _name(contract)
+    if nulls := ", ".join(f"NULL::{_TYPES[each.type]} AS {quote_identifier(each.name)}" for each in missing):
+        source = f"(SELECT *, {nulls} FROM {source})"
+    return f"SELECT {names} FROM {source} WHERE {windows_sql(contract, windows, _literal)}"
 
 
 def _measured(
@@ -515,9 +597,11 @@ def _measured(
     from ml_assets.lib.arrow_types import arrow_schema, batch_rows, recast
     from ml_assets.lib.staging import measure
 
-    if not _columns(connection, contract.schema, contract.table):
+    existing = _columns(connection, contract.schema, contract.table)
+    if not existing:
         return {}
-    rows = connection.execute(_select_sql(contract, contract.names, windows))
+    missing = _missing_columns(contract, existing, contract.names)
+    rows = connection.execute(_select_sql(contract, contract.names, windows, missing))
     reader = rows.to_arrow_reader(batch_rows(contract))
     return measure(recast(reader, arrow_schema(contract)), contract, bucket_us)
 

@@ -12,12 +12,12 @@ What belongs here: the IO manager, and `lookup`, the one way to read a row. What
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from ml_assets.contracts import TABLES, Contract
+from ml_assets.contracts import TABLES, Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.postgres import PostgresResource
@@ -36,6 +36,19 @@ _KEPT_S = 60
 
 _FIELDS = 5_000
 """Rows of one command."""
+
+_WANTED = {
+    "string": "text",
+    "int64": "an integer of 64 bits, such as 7 or '7'",
+    "float64": "a number, such as 0.5 or '0.5'",
+    "bool": "true or false",
+    "timestamp": "a time with its time zone, such as '2026-01-31T09:30:00+00:00'",
+    "date": "a date, such as '2026-01-31'",
+    "json": "a JSON document as text",
+}
+"""Values of a key, for the sentence."""
+
+_INT64 = range(-(2**63), 2**63)
 
 _EMPTY = "0" * 16
 """The version of a table without rows."""
@@ -64,7 +77,7 @@ class RedisIOManager(TableIOManager):
     redis: RedisResource
     postgres: PostgresResource
 
-    def lookup(self, asset: str, entity: str) -> dict[str, Any] | None:
+    def lookup(self, asset: str, entity: Any) -> dict[str, Any] | None:
         """The row of one entity of an asset that this IO manager has written; None if there is none.
 
         Opens its connections anew. A server that answers many requests keeps a client and a contract and
@@ -72,10 +85,11 @@ class RedisIOManager(TableIOManager):
 
         Args:
             asset: its key, parts separated by slashes.
-            entity: value of its key column.
+            entity: value of its key column, or that value as text.
 
         Raises:
             LookupError: the asset was never written.
+            ValueError: the key column cannot hold such a value.
         """
         from ml_assets.lib.arrow_types import never_written
         from ml_assets.lib.inference import table_asset
@@ -102,6 +116,11 @@ class RedisIOManager(TableIOManager):
             raise ContractViolation(
                 f"{contract.asset} has {', '.join(contract.key) or 'no column'} as its key, but rows are looked up by "
                 "the value of one column: name it in the metadata 'key'. Nothing was written."
+            )
+        if contract.by_name[contract.key[0]].type == "vector":
+            raise ContractViolation(
+                f"{contract.asset} has the vector {contract.key[0]!r} as its key, and no row can be looked up by one: "
+                "name another column in the metadata 'key'. Nothing was written."
             )
         return contract
 
@@ -243,38 +262,108 @@ def _expire_others(cache: "Redis", pointer: str, version: str) -> int:
 
 
 def lookup(
-    cache: "Redis | None", postgres: PostgresResource, contract: Contract, entity: str
+    cache: "Redis | None", postgres: PostgresResource, contract: Contract, entity: Any
 ) -> dict[str, Any] | None:
     """The row of one entity, None if there is none: from Redis, and from PostgreSQL where Redis does not have it.
 
     Args:
         cache: `RedisResource.client()`; None reads PostgreSQL.
-        entity: value of the contract's key, a single text column.
+        entity: value of the contract's key, or that value as text, as `_field` writes it.
+
+    Raises:
+        ValueError: the key cannot hold such a value.
     """
     from redis import RedisError
 
+    field = _field_of(contract, entity)
     if cache is not None:
         try:
-            found: Any = cache.eval(_LOOKUP, 1, _pointer(contract), entity)
+            found: Any = cache.eval(_LOOKUP, 1, _pointer(contract), field)
         except RedisError:
             found = None  # a cache that is gone is no reason not to answer
         if found is not None:
             return _unpacked(found, contract)
-    return _lookup_postgres(postgres, contract, entity)
+    return _lookup_postgres(postgres, contract, field)
 
 
-def _lookup_postgres(postgres: PostgresResource, contract: Contract, entity: str) -> dict[str, Any] | None:
+def _lookup_postgres(postgres: PostgresResource, contract: Contract, field: str) -> dict[str, Any] | None:
     from ml_assets.lib import postgres_table
     from ml_assets.lib.sql import quote_identifier, quote_literal
 
     with postgres.connect() as connection:
         if not postgres_table.table_exists(connection, contract.schema, contract.table):
             return None
-        condition = f"{quote_identifier(contract.key[0])} = {quote_literal(entity)}"
+        condition = f"{quote_identifier(contract.key[0])} = {quote_literal(field)}"
         for batch in postgres_table.read(connection, contract, contract.names, WHOLE, condition):
             for row in batch.to_pylist():
                 return row
     return None
+
+
+def _field(value: Any, column: Column) -> str:
+    """A key's value as the name of a row's field in Redis, which PostgreSQL reads as the same value.
+
+    Text and JSON are themselves; numbers are as Python writes them, booleans `true` and `false`, dates and times
+    ISO 8601, these in UTC.
+    """
+    match column.type:
+        case "bool":
+            return "true" if value else "false"
+        case "float64":
+            return repr(value + 0.0)  # -0.0 counts as 0.0
+        case "timestamp" | "date":
+            return _json_time(value)
+    return str(value)
+
+
+def _field_of(contract: Contract, entity: Any) -> str:
+    """The field of the row that somebody looks up.
+
+    Raises:
+        ValueError: the key cannot hold such a value.
+    """
+    column = contract.by_name[contract.key[0]]
+    try:
+        value = _parsed(entity, column) if isinstance(entity, str) else entity
+        if not _fits(value, column):
+            raise ValueError
+        return _field(value, column)
+    except (ValueError, KeyError, OverflowError) as fault:
+        raise ValueError(
+            f"{contract.asset}: its key {column.name!r} is {column.type}, and {entity!r} is no such value: look up "
+            f"{_WANTED[column.type]}."
+        ) from fault
+
+
+def _parsed(text: str, column: Column) -> Any:
+    """The value that a text stands for."""
+    from ml_assets.lib.canonical_json import canonical
+
+    parsers: dict[str, Callable[[str], Any]] = {
+        "int64": int,
+        "float64": float,
+        "bool": lambda text: {"true": True, "false": False}[text.lower()],
+        "timestamp": datetime.fromisoformat,
+        "date": date.fromisoformat,
+        "json": canonical,
+    }
+    return parsers.get(column.type, str)(text)
+
+
+def _fits(value: Any, column: Column) -> bool:
+    """Whether a value is one of the column's type."""
+    match column.type:
+        case "bool":
+            return isinstance(value, bool)
+        case "int64":
+            return isinstance(value, int) and not isinstance(value, bool) and value in _INT64
+        case "float64":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "timestamp":
+            return isinstance(value, datetime) and value.tzinfo is not None
+        case "date":
+            return isinstance(value, date) and not isinstance(value, datetime)
+    return isinstance(value, str)
 
 
 def _pointer(contract: Contract) -> str:
@@ -302,11 +391,13 @@ def _copy(cache: "Redis", name: str, connection: "psycopg.Connection", contract:
     from ml_assets.lib import postgres_table
 
     cache.delete(name)
+    key = contract.by_name[contract.key[0]]
     for batch in postgres_table.read(connection, contract, contract.names):
         for start in range(0, batch.num_rows, _FIELDS):
             rows = batch.slice(start, _FIELDS).to_pylist()
             cache.hset(
-                name, mapping={row[contract.key[0]]: json.dumps(row, default=_json_time) for row in rows}
+                name,
+                mapping={_field(row[key.name], key): json.dumps(row, default=_json_time) for row in rows},
             )
 
 

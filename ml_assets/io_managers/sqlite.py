@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.sql import quote_identifier, quote_literal, utc_text
+from ml_assets.lib.sql import qualified, quote_identifier, quote_literal, utc_text
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.sqlite import SQLiteResource
 
@@ -63,12 +63,10 @@ class SQLiteIOManager(TableIOManager):
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         import pyarrow as pa
 
-        from ml_assets.lib.arrow_types import arrow_schema, never_written
+        from ml_assets.lib.arrow_types import arrow_schema
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self.sqlite.connect() as connection:
-                if not _columns(connection, contract.table):
-                    raise never_written(contract.asset)
                 yield from self.sqlite.streamed(connection, _select(connection, contract, columns, [window]))
 
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
@@ -147,9 +145,9 @@ def _put(
 
     if contract.mode == "overwrite" and not contract.unique_across_days:
         where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
-        connection.execute(f"DELETE FROM {quote_identifier(contract.table)} WHERE {where}")
+        connection.execute(f"DELETE FROM {_table(contract)} WHERE {where}")
         try:
-            _insert(connection, quote_identifier(contract.table), contract, staged, changed)
+            _insert(connection, _table(contract), contract, staged, changed)
         except IntegrityError as fault:
             if "UNIQUE" not in str(fault):
                 raise
@@ -181,7 +179,7 @@ def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
     """Create the table, or add the nullable columns that the contract has gained.
 
     Raises:
-        ContractViolation: the table differs in another way; says what to do.
+        ContractViolation: the table differs in another way, or cannot have its name; says what to do.
     """
     from ml_assets.lib.contract_json import contract_text, refuse_new_identity
 
@@ -189,23 +187,60 @@ def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
         connection.execute(statement)
     existing = _columns(connection, contract.table)
     old = _remembered(connection, contract.asset)
-    if not existing:
-        for statement in create_statements(contract):
-            connection.execute(statement)
-        _record(connection, contract, {}, None, contract.partition_us)  # what a table held that was dropped
-    elif old is not None:
-        refuse_new_identity(old, contract, f"DROP TABLE {quote_identifier(contract.table)}")
+    _refuse_name(connection, contract)
     if existing:
-        _fit_columns(connection, contract, existing)
-        for name in contract.indexes:
-            index, column = map(quote_identifier, (f"{contract.table}_{name}", name))
-            connection.execute(
-                f"CREATE INDEX IF NOT EXISTS {index} ON {quote_identifier(contract.table)} ({column})"
+        if old is not None:
+            refuse_new_identity(
+                old, contract, f"DROP TABLE {quote_identifier(contract.table)}", stored=_TYPES
             )
+        _fit_columns(connection, contract, existing)
+    else:
+        connection.execute(_create_statement(contract))
+        _record(connection, contract, {}, None, contract.partition_us)  # what a table held that was dropped
+    made = _made_indexes(connection, contract)
+    for covered, statement in _indexes(contract).items():
+        if covered not in made:
+            connection.execute(statement)
     if not existing or old != contract:
         connection.execute(
             f"INSERT OR REPLACE INTO {_CONTRACTS} VALUES (?, ?)", [contract.asset, contract_text(contract)]
         )
+
+
+def _table(contract: Contract) -> str:
+    """The table in SQL. Its name alone might mean a temporary table, which SQLite looks for first."""
+    return qualified("main", contract.table)
+
+
+def _refuse_name(connection: "sqlite3.Connection", contract: Contract) -> None:
+    """Refuse a name that something else has. Tables, views and indexes have one list of names, in any case."""
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    name = contract.table
+    if name in (_LEDGER, _CONTRACTS) or _folded(name).startswith(b"sqlite_"):
+        raise ContractViolation(
+            f"{contract.asset}: SQLite or its IO manager keeps the name {name!r} for itself: give the asset another "
+            "name. Nothing was written."
+        )
+    found = connection.execute(
+        "SELECT type, name, tbl_name FROM main.sqlite_master WHERE name = ? COLLATE NOCASE "
+        "AND type IN ('table', 'view', 'index') AND NOT (type = 'table' AND name = ?)",
+        [name, name],
+    ).fetchall()
+    for kind, other, table in found:
+        of_table = f" of table {table!r}" if kind == "index" else ""
+        raise ContractViolation(
+            f"{contract.asset}: the file has {'an' if kind == 'index' else 'a'} {kind} {other!r}{of_table}, so a table "
+            f"{name!r} cannot stand beside it, in upper or lower case: give the asset another name, or run DROP "
+            f"{kind.upper()} {quote_identifier(other)} if it is needed no more"
+            f"{' (one that an asset needs is made again under another name)' if kind == 'index' else ''}. "
+            "Nothing was written."
+        )
+
+
+def _folded(name: str) -> bytes:
+    """What SQLite compares of a name: letters of ASCII in lower case, and in no other alphabet."""
+    return name.encode().lower()
 
 
 def _fit_columns(
@@ -214,15 +249,17 @@ def _fit_columns(
     """Add nullable columns that the table lacks, refuse what else differs. SQLite cannot alter a column."""
     from ml_assets.lib.arrow_types import ContractViolation
 
-    table = quote_identifier(contract.table)
-    # The indexes keep their names when the table is renamed, and the new table's could not be made.
-    drops = "".join(f" and DROP INDEX IF EXISTS {name}" for name in _indexes(contract))
-    rebuild = (
-        f"ALTER TABLE {table} RENAME TO {quote_identifier(f'old_{contract.table}')}{drops}, materialize again"
-    )
+    table, rebuild = quote_identifier(contract.table), _rebuild(connection, contract)
+    spelled = {_folded(name): name for name in existing}
     for column in contract.columns:
         kind, required = _TYPES[column.type], _is_required(contract, column)
-        if column.name in existing and existing[column.name] != (kind, required):
+        other = spelled.get(_folded(column.name), column.name)
+        if other != column.name:
+            difference = (
+                f"column {column.name!r} is {other!r} in the file, and SQLite takes them for one; run ALTER TABLE "
+                f"{table} RENAME COLUMN {quote_identifier(other)} TO {quote_identifier(column.name)}"
+            )
+        elif column.name in existing and existing[column.name] != (kind, required):
             was, is_now = (
                 f"{k}{' NOT NULL' if r else ''}" for k, r in (existing[column.name], (kind, required))
             )
@@ -236,7 +273,9 @@ def _fit_columns(
             )
         else:
             if column.name not in existing:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote_identifier(column.name)} {kind}")
+                connection.execute(
+                    f"ALTER TABLE {_table(contract)} ADD COLUMN {quote_identifier(column.name)} {kind}"
+                )
             continue
         raise ContractViolation(f"{contract.asset}: {difference}, or undo the change. Nothing was written.")
     for name in existing.keys() - set(contract.names):
@@ -248,9 +287,20 @@ def _fit_columns(
             )
 
 
-def create_statements(contract: Contract) -> list[str]:
-    """The table's DDL: columns, key, foreign keys (which follow a deleted parent), index on the partition."""
-    table = quote_identifier(contract.table)
+def _rebuild(connection: "sqlite3.Connection", contract: Contract) -> str:
+    """What makes way for a new table and keeps the old one."""
+    # The indexes keep their names when the table is renamed, and the new table's could not be made.
+    rows = connection.execute(
+        "SELECT name FROM main.sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL ORDER BY name",
+        [contract.table],
+    ).fetchall()
+    drops = "".join(f" and DROP INDEX IF EXISTS {quote_identifier(name)}" for (name,) in rows)
+    table, old = quote_identifier(contract.table), quote_identifier(f"old_{contract.table}")
+    return f"ALTER TABLE {table} RENAME TO {old}{drops}, materialize again"
+
+
+def _create_statement(contract: Contract) -> str:
+    """The table's DDL: columns, key, foreign keys (which follow a deleted parent)."""
     columns = [
         f"{quote_identifier(c.name)} {_TYPES[c.type]}{' NOT NULL' if _is_required(contract, c) else ''}"
         for c in contract.columns
@@ -260,25 +310,44 @@ def create_statements(contract: Contract) -> list[str]:
         f"({quote_identifier(key.parent_column)}) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED"
         for key in contract.foreign_keys
     ]
-    statements = []
     if contract.key and not contract.key_by_day:
         columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
-    statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
-    for name, (unique, expression) in _indexes(contract).items():
-        statements.append(f"CREATE {unique}INDEX {name} ON {table} ({expression})")
-    return statements
+    return f"CREATE TABLE {_table(contract)} ({', '.join(columns)})"
 
 
-def _indexes(contract: Contract) -> dict[str, tuple[str, str]]:
-    """By its quoted name, what an index is made of: UNIQUE or nothing, and the columns."""
+def _indexes(contract: Contract) -> dict[str, str]:
+    """By what an index covers, the statement that makes it.
+
+    Its name has a dot, `orders.day`, since a table may be called `orders_day`, and names of tables and indexes
+    must differ.
+    """
     found = {}
-    if contract.key_by_day:
-        found[quote_identifier(f"{contract.table}_key")] = ("UNIQUE ", _conflict_target(contract))
     looked_up = (*(key.column for key in contract.foreign_keys), *contract.indexes)
     for column in [contract.partition_column, *looked_up]:
         if column:
-            found[quote_identifier(f"{contract.table}_{column}")] = ("", quote_identifier(column))
-    return found
+            found[_covered(contract, quote_identifier(column))] = "INDEX", f"{contract.table}.{column}"
+    if contract.key_by_day:
+        # In parentheses: `key` may be a column that has an index, too.
+        covered = _covered(contract, _conflict_target(contract))
+        found[covered] = "UNIQUE INDEX", f"{contract.table}.(key)"
+    return {
+        covered: f"CREATE {kind} {qualified('main', name)} {covered}"
+        for covered, (kind, name) in found.items()
+    }
+
+
+def _covered(contract: Contract, expression: str) -> str:
+    """The end of an index's statement, as SQLite keeps it; an index on a table of `main` names that alone."""
+    return f"ON {quote_identifier(contract.table)} ({expression})"
+
+
+def _made_indexes(connection: "sqlite3.Connection", contract: Contract) -> set[str]:
+    """What those of the contract's indexes cover that the table has, by whatever name: older files have others."""
+    rows = connection.execute(
+        "SELECT sql FROM main.sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
+        [contract.table],
+    ).fetchall()
+    return {covered for covered in _indexes(contract) if any(sql.endswith(covered) for (sql,) in rows)}
 
 
 def _conflict_target(contract: Contract) -> str:
@@ -304,8 +373,13 @@ def _is_required(contract: Contract, column: Column) -> bool:
 
 
 def _columns(connection: "sqlite3.Connection", table: str) -> dict[str, tuple[str, bool]]:
-    """Type and whether it may not be null, of each column that the table has."""
-    rows = connection.execute('SELECT name, type, "notnull" FROM pragma_table_info(?)', [table]).fetchall()
+    """Type and whether it may not be null, of each column that the table has; none if there is no such table."""
+    # By way of the list of tables, since the pragma would find "Orders" for "orders".
+    rows = connection.execute(
+        'SELECT made.name, made.type, made."notnull" FROM main.sqlite_master AS held, '
+        "pragma_table_info(held.name, 'main') AS made WHERE held.name = ? AND held.type IN ('table', 'view')",
+        [table],
+    ).fetchall()
     return {name: (kind, bool(required)) for name, kind, required in rows}
 
 
@@ -339,7 +413,7 @@ def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged
 
     where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
     connection.execute(
-        f"DELETE FROM {quote_identifier(contract.table)} AS old WHERE {where} "
+        f"DELETE FROM {_table(contract)} AS old WHERE {where} "
         f"AND NOT EXISTS (SELECT 1 FROM temp.stage AS new WHERE {_same_key(contract)})"
     )
     _insert_or_update(connection, contract)
@@ -347,18 +421,17 @@ def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged
 
 def _insert_or_update(connection: "sqlite3.Connection", contract: Contract) -> int:
     """Merge the stage into the table; returns how many rows that changed."""
-    table = quote_identifier(contract.table)
     names = ", ".join(map(quote_identifier, contract.names))
     values = [quote_identifier(name) for name in contract.names if name not in contract.key]
     action = "NOTHING"
     if values:
         # `IS NOT` compares nulls, too: only rows that differ are written.
-        differs = " OR ".join(f"{table}.{name} IS NOT excluded.{name}" for name in values)
+        differs = " OR ".join(f"old.{name} IS NOT excluded.{name}" for name in values)
         action = f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in values)} WHERE {differs}"
     conflict = f"ON CONFLICT ({_conflict_target(contract)}) DO {action}" if contract.key else ""
     # WHERE true: without it SQLite reads ON as part of a join.
     cursor = connection.execute(
-        f"INSERT INTO {table} ({names}) SELECT {names} FROM temp.stage WHERE true {conflict}"
+        f"INSERT INTO {_table(contract)} AS old ({names}) SELECT {names} FROM temp.stage WHERE true {conflict}"
     )
     connection.execute("DROP TABLE temp.stage")
     return cursor.rowcount
@@ -378,7 +451,7 @@ def _displaced(connection: "sqlite3.Connection", contract: Contract, staged: "St
     )
     keys = ", ".join(f"old.{quote_identifier(name)}" for name in contract.key)
     found = connection.execute(
-        f"SELECT {was}, {keys} FROM {quote_identifier(contract.table)} AS old JOIN temp.stage AS new "
+        f"SELECT {was}, {keys} FROM {_table(contract)} AS old JOIN temp.stage AS new "
         f"ON {_same_key(contract)} WHERE {was} <> {now} GROUP BY 1 ORDER BY 1"
     ).fetchall()
     return staged.taken_from(found)
@@ -386,7 +459,8 @@ def _displaced(connection: "sqlite3.Connection", contract: Contract, staged: "St
 
 def _bucket_sql(moment: str, bucket_us: int) -> str:
     """Start of the partition that a time lies in; floor, also before 1970."""
-    seconds, length = f"unixepoch({moment})", bucket_us // 1_000_000
+    # Without the fraction, which SQLite rounds: the last half millisecond of a day would be the next day's.
+    seconds, length = f"unixepoch(substr({moment}, 1, 19))", bucket_us // 1_000_000
     return f"({seconds} - ({seconds} % {length} + {length}) % {length}) * 1000000"
 
 
@@ -396,10 +470,10 @@ def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) ->
     if not contract.foreign_keys:
         return
     for key in contract.foreign_keys:
-        child, parent = quote_identifier(key.column), quote_identifier(key.parent)
+        child, parent = qualified("child", key.column), qualified("parent", key.parent_column)
         orphans = connection.execute(
-            f"SELECT DISTINCT {child} FROM {quote_identifier(contract.table)} WHERE {child} IS NOT NULL AND {child} "
-            f"NOT IN (SELECT {quote_identifier(key.parent_column)} FROM {parent}) LIMIT 3"
+            f"SELECT DISTINCT {child} FROM {_table(contract)} AS child WHERE {child} IS NOT NULL AND {child} "
+            f"NOT IN (SELECT {parent} FROM {qualified('main', key.parent)} AS parent) LIMIT 3"
         ).fetchall()
         if orphans:
             raise ContractViolation(
@@ -436,7 +510,10 @@ def _record(
         connection.execute(f"DELETE FROM {_LEDGER} WHERE table_name = ?", [contract.table])
     else:
         names = [(contract.table, bucket_name(bucket, contract, bucket_us)) for bucket in buckets]
-        connection.executemany(f"DELETE FROM {_LEDGER} WHERE table_name = ? AND partition = ?", names)
+        # Also by the name without zeros in front that partitions before the year 1000 once had.
+        connection.executemany(
+            f"DELETE FROM {_LEDGER} WHERE table_name = ?1 AND partition IN (?2, ltrim(?2, '0'))", names
+        )
     now = utc_text(datetime.now(UTC))
     connection.executemany(
         f"INSERT INTO {_LEDGER} VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -478,12 +555,34 @@ def _select(
 
     schema = arrow_schema(contract, columns)
     where = windows_sql(contract, windows, _time_literal(contract))
-    names = ", ".join(map(quote_identifier, columns))
-    cursor = connection.execute(f"SELECT {names} FROM {quote_identifier(contract.table)} WHERE {where}")
+    values = ", ".join(_selected(connection, contract, columns))
+    cursor = connection.execute(f"SELECT {values} FROM {_table(contract)} AS held WHERE {where}")
     while rows := cursor.fetchmany(_READ_ROWS):
-        values = zip(columns, zip(*rows, strict=True), strict=True)
-        arrays = [_decoded(list(cells), contract.by_name[name]) for name, cells in values]
+        cells = zip(columns, zip(*rows, strict=True), strict=True)
+        arrays = [_decoded(list(column), contract.by_name[name]) for name, column in cells]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _selected(connection: "sqlite3.Connection", contract: Contract, columns: Sequence[str]) -> list[str]:
+    """The columns in SQL; null for those that the contract has gained since the table was last written.
+
+    Raises:
+        LookupError: the table was never written.
+        ContractViolation: a column is missing that may not be null; says what to do.
+    """
+    from ml_assets.lib.arrow_types import ContractViolation, never_written
+
+    existing = {_folded(name) for name in _columns(connection, contract.table)}
+    if not existing:
+        raise never_written(contract.asset)
+    # The partition column is compared with, and SQLite takes the "name" of none for a text.
+    for name in [*columns, *filter(None, [contract.partition_column])]:
+        if _folded(name) not in existing and _is_required(contract, contract.by_name[name]):
+            raise ContractViolation(
+                f"{contract.asset}: the table in the file has no column {name!r}, which the contract does not allow to "
+                f"be null; run {_rebuild(connection, contract)}, or undo the change."
+            )
+    return [qualified("held", name) if _folded(name) in existing else "NULL" for name in columns]
 
 
 def _time_literal(contract: Contract) -> Any:

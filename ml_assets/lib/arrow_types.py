@@ -194,7 +194,7 @@ def _fit(array: pa.Array, column: Column, contract: Contract) -> pa.Array:
     if column.type == "json":
         try:
             return pa.array(canonical_all(array.to_pylist(maps_as_pydicts="strict")), pa.string())
-        except (JSONError, KeyError) as fault:
+        except (KeyError, ValueError) as fault:  # no JSON, or a name stands twice: in a map, in a struct
             raise ContractViolation(
                 f"{contract.asset}: column {column.name!r}: {fault}; mend or quarantine the rows. Nothing was written."
             ) from fault
@@ -213,7 +213,14 @@ def _unfit(array: pa.Array, target: pa.DataType) -> Iterator[pa.Scalar]:
 def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(array.type):
         array = pc.cast(array, pa.list_(array.type.value_type))
-    return pc.cast(array, target)
+    fit = pc.cast(array, target)
+    if pa.types.is_decimal(array.type) and pa.types.is_floating(target):
+        # A decimal such as SQL's 0.1 becomes the double that stands for it, one of more digits than a double has
+        # would become another number.
+        back = pc.cast(fit, array.type, safe=False)
+        if not back.equals(array):
+            raise pa.ArrowInvalid("it has more digits than a double holds")
+    return fit
 
 
 def _lossless(given: pa.DataType, wanted: str) -> bool:
@@ -226,7 +233,6 @@ def _lossless(given: pa.DataType, wanted: str) -> bool:
         case "int64":
             return pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)
         case "float64":
-            # A decimal such as SQL's 0.1 becomes the double that stands for it.
             return pa.types.is_floating(given) or pa.types.is_integer(given) or pa.types.is_decimal(given)
         case "timestamp":
             return pa.types.is_timestamp(given) and given.tz is not None

@@ -35,6 +35,9 @@ RENEWED_S = 10.0
 STALE_S = 60
 """Age at which a lock is taken for a dead writer's."""
 
+IS_LOCK = "engine = 'Memory' AND JSONHas(comment, 'pid')"
+"""What makes a row of system.tables a lock and no table of somebody who happened to choose such a name."""
+
 _HELD: set[str] = set()
 """The locks that this process holds."""
 
@@ -64,7 +67,7 @@ def locked(
         timeout_s: how long to wait for another writer.
 
     Raises:
-        WriteBusy: another one was not done by then; says who.
+        WriteBusy: another one was not done by then, and it says who; or a table that is no lock has its name.
     """
     from clickhouse_connect.driver.exceptions import Error
 
@@ -173,6 +176,7 @@ def _take_over_from_the_dead(client: "Client", table: str) -> None:
 
     held = _holder(client, table)
     if held is None:
+        _refuse_another_table(client, table)
         return
     identity, holder, age_s = held
     if age_s < STALE_S and not _is_dead(holder, identity):
@@ -186,12 +190,26 @@ def _take_over_from_the_dead(client: "Client", table: str) -> None:
             raise
 
 
+def _refuse_another_table(client: "Client", table: str) -> None:
+    """Waiting would not help if the name is that of a table which is no lock, and such a table is not ours to move."""
+    found = client.query(
+        "SELECT engine FROM system.tables "
+        f"WHERE database = currentDatabase() AND name = {{name:String}} AND NOT ({IS_LOCK})",
+        parameters={"name": lock_name(table)},
+    ).result_rows
+    if found:
+        raise WriteBusy(
+            f"ClickHouse table {table} cannot be written: its lock would be called {lock_name(table)}, and that is "
+            f"another table ({found[0][0]}): rename that one and run this again. Nothing was written."
+        )
+
+
 def _holder(client: "Client", table: str) -> tuple[str, dict, float] | None:
     """The lock's uuid, who holds it, and seconds since they said so. None if nobody does."""
     rows = client.query(
         "SELECT replaceAll(toString(uuid), '-', ''), comment, "
         "toUnixTimestamp(now()) - toUnixTimestamp(metadata_modification_time) FROM system.tables "
-        "WHERE database = currentDatabase() AND name = {name:String}",
+        f"WHERE database = currentDatabase() AND name = {{name:String}} AND {IS_LOCK}",
         parameters={"name": lock_name(table)},
     ).result_rows
     return (rows[0][0], json.loads(rows[0][1]), rows[0][2]) if rows else None

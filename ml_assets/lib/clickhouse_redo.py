@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ml_assets.lib.clickhouse_lock import IS_LOCK
 from ml_assets.lib.faults import full_disk, lost_server
 from ml_assets.lib.sql import quote_identifier, quote_literal
 
@@ -46,8 +47,14 @@ LEDGER_TABLES = (
 )
 _NAME = re.compile(
     "(?P<table>.+?)__((?P<ready>ready)__(?P<id>[0-9a-f]{16})(__[0-9a-f]{16})?|stage__[0-9a-f]{16}"
-    "|lock(__[0-9a-f]{32})?)"
+    "|lock(__[0-9a-f]{32})?)",
+    re.DOTALL,
 )
+_OURS = (
+    "(match(name, '__(stage|ready)__[0-9a-f]{16}(__[0-9a-f]{16})?$') AND endsWith(engine, 'MergeTree')"
+    f" OR match(name, '__lock(__[0-9a-f]{{32}})?$') AND {IS_LOCK})"
+)
+"""What makes a row of system.tables one of a writer's tables: its name alone may be that of anybody's."""
 
 _ABANDONED_S = 24 * 3600
 """Age at which a staging table is taken for one whose writer is gone."""
@@ -161,7 +168,7 @@ def _left(client: "Client") -> list[Left]:
     found = client.query(
         "SELECT name, toUnixTimestamp(now()) - toUnixTimestamp(metadata_modification_time), "
         "JSONExtractInt(comment, 'sequence') AS sequence FROM system.tables "
-        "WHERE database = currentDatabase() AND match(name, '__(stage|ready|lock)(__|$)') ORDER BY sequence, name"
+        f"WHERE database = currentDatabase() AND {_OURS} ORDER BY sequence, name"
     ).result_rows
     named = [(name, _NAME.fullmatch(name), age_s) for name, age_s, _ in found]
     return [Left(name, parts["table"], parts["id"] or "", age_s) for name, parts, age_s in named if parts]

@@ -6,6 +6,7 @@ What does not: comparing columns with the real table; each store looks at its ow
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -28,16 +29,30 @@ def contract_of_text(text: str) -> Contract:
     return Contract(**{**fields, **names})
 
 
-def refuse_new_identity(old: Contract, new: Contract, drop: str, clustered: bool = False) -> None:
-    """Refuse a change of what identifies or places a row; the rows that are there were placed otherwise.
+def refuse_new_identity(
+    old: Contract,
+    new: Contract,
+    drop: str,
+    clustered: bool = False,
+    stored: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse a change of what identifies or places a row, or says what a value means.
 
     Args:
         drop: the statement that makes way for a new table.
         clustered: whether `order_by` places rows in the store, too.
+        stored: the store's own type of each type, where several are stored alike: the table itself does not show
+            such a change, and its values would be taken for what they are not.
 
     Raises:
-        ContractViolation: key, partitions or a vector's dimension differ.
+        ContractViolation: key, partitions, a vector's dimension or a type differ, or it is another asset's table.
     """
+    if old.asset_key and new.asset_key and old.asset_key != new.asset_key:
+        raise ContractViolation(
+            f"{new.asset}: the table is that of asset {old.asset_key!r}, and {new.asset_key!r} would replace its rows: "
+            f"give one of them another name, or, if the asset was renamed, run {drop} and materialize all of it again. "
+            "Nothing was written."
+        )
     for (name, was), (_, now) in zip(_identity(old, clustered), _identity(new, clustered), strict=True):
         if was != now:
             raise _changed(new, f"{name} was {was!r}", f"{now!r} in the contract", drop)
@@ -48,6 +63,8 @@ def refuse_new_identity(old: Contract, new: Contract, drop: str, clustered: bool
         )
     for column in new.columns:
         before = old.by_name.get(column.name, column)
+        if stored and column.type != before.type and stored[column.type] == stored[before.type]:
+            raise _changed(new, f"{column.name!r} was {before.type}", f"{column.type} in the contract", drop)
         if column.type == before.type == "vector" and column.dimension != before.dimension:
             was = f"the dimension of {column.name!r} was {before.dimension}"
             raise _changed(new, was, f"{column.dimension} in the contract", drop)

@@ -46,6 +46,11 @@ def inferred_contract(
     given = {name: _plain(metadata[name]) for name in _KNOWN if name in metadata}
     key = _names(given.get("key"))
     partition_column = given.get("partition_column") or given.get("partition_expr")
+    if partition_column is not None and not isinstance(partition_column, str):
+        raise ContractViolation(
+            f"{asset}: the metadata 'partition_column' (or 'partition_expr') is {partition_column!r}; name one column, a "
+            "timestamp with a time zone or a date."
+        )
     mode = given.get("mode", "overwrite")
     if mode not in get_args(WriteMode):
         raise ContractViolation(f"{asset}: mode {mode!r} is none of {', '.join(get_args(WriteMode))}.")
@@ -84,6 +89,11 @@ def _columns(
 ) -> tuple[Column, ...]:
     """Columns as declared, and as the rows have them where nothing is declared."""
     fields = _fields(asset, data)
+    if not fields:
+        raise ContractViolation(
+            f"{asset}: the asset returned no columns. An empty result has columns, too, by which it is known that it is "
+            "one: return them without rows (pandas: pd.DataFrame(columns=[...])). Nothing was written."
+        )
     declared = _plain(metadata.get(_SCHEMA))
     if declared is None:
         return tuple(_inferred(asset, field, data, last, field.name not in required) for field in fields)
@@ -141,6 +151,8 @@ def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nul
             f"hold: give it a type (a dtype in pandas), or name it in the metadata '{_SCHEMA}'. Nothing was written."
         )
     kind = before.type if before and without_values else _logical(asset, field)
+    if before and pa.types.is_decimal(field.type) and before.type in ("int64", "float64"):
+        kind = before.type  # how a database wrote a sum need not be the same each time
     made_float = kind == "float64" and hasattr(data, "dtypes")
     if before and (without_values or (made_float and before.type == "int64")):
         return Column(field.name, before.type, nullable, dimension=before.dimension)
@@ -163,7 +175,7 @@ def _logical(asset: str, field: pa.Field) -> ColumnType:
         "string": lambda t: (
             pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
         ),
-        "int64": pa.types.is_integer,
+        "int64": lambda t: pa.types.is_integer(t) or (pa.types.is_decimal(t) and t.scale <= 0),
         "float64": lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t),
         "bool": pa.types.is_boolean,
         "timestamp": pa.types.is_timestamp,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ml_assets.contracts import Column, Contract
+from ml_assets.contracts import Column, Contract, ForeignKey
 from ml_assets.lib.arrow_types import (
     ContractViolation,
     arrow_schema,
@@ -99,16 +99,23 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
 
     Raises:
         ContractViolation: the table in the database is not the contract's and cannot be made so, or a row
-            that somebody else owns has the key of one of ours, or one in another partition of the same day.
+            that somebody else owns has the key of one of ours, or one in another partition of the same day, or
+            a foreign key points nowhere.
     """
     import psycopg
 
     try:
-        return _write(connection, contract, staged)
+        changed = _write(connection, contract, staged)
+        _ensure_foreign_keys(connection, contract)
+        return changed
     except psycopg.errors.UniqueViolation as fault:
         if fault.diag.table_name != contract.table:
             raise
         raise key_taken(contract, fault.diag.message_detail or "") from fault
+    except psycopg.errors.ForeignKeyViolation as fault:
+        if fault.diag.table_name != contract.table:
+            raise
+        raise _points_nowhere(contract, fault) from fault
 
 
 def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:
@@ -274,23 +281,64 @@ def create_statements(contract: Contract) -> list[str]:
     statements = []
     if contract.key and not contract.key_by_day:
         columns.append(f"PRIMARY KEY ({', '.join(map(quote_identifier, contract.key))})")
-    for key in contract.foreign_keys:
-        parent = qualified(contract.schema, key.parent)
-        columns.append(
-            f"FOREIGN KEY ({quote_identifier(key.column)}) REFERENCES {parent} ({quote_identifier(key.parent_column)}) "
-            "ON DELETE CASCADE"
-        )
+    columns += [_foreign_key_sql(contract, key) for key in contract.foreign_keys]
     statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
     if contract.key_by_day:
         statements.append(f"CREATE UNIQUE INDEX ON {table} ({_conflict_target(contract)})")
     if contract.partition_column and contract.partition_column not in contract.key[:1]:
         statements.append(f"CREATE INDEX ON {table} ({quote_identifier(contract.partition_column)})")
-    statements += [
-        f"CREATE INDEX ON {table} USING hnsw ({quote_identifier(c.name)} vector_cosine_ops)"
-        for c in contract.columns
-        if c.type == "vector" and (c.dimension or _INDEXED_DIMENSIONS) <= _INDEXED_DIMENSIONS
+    vectors = [statement for column in contract.columns for statement in _vector_index(contract, column)]
+    return [*statements, *vectors, *_index_statements(contract)]
+
+
+def _vector_index(contract: Contract, column: Column) -> list[str]:
+    """The statement for a vector's index; none for other columns, nor for vectors that are too long for one."""
+    if column.type != "vector" or (column.dimension or _INDEXED_DIMENSIONS) > _INDEXED_DIMENSIONS:
+        return []
+    return [
+        f"CREATE INDEX ON {_name(contract)} USING hnsw ({quote_identifier(column.name)} vector_cosine_ops)"
     ]
-    return [*statements, *_index_statements(contract)]
+
+
+def _foreign_key_sql(contract: Contract, key: ForeignKey) -> str:
+    parent = qualified(contract.schema, key.parent)
+    return (
+        f"FOREIGN KEY ({quote_identifier(key.column)}) REFERENCES {parent} ({quote_identifier(key.parent_column)}) "
+        "ON DELETE CASCADE"
+    )
+
+
+def _ensure_foreign_keys(connection: "psycopg.Connection", contract: Contract) -> None:
+    """Add the foreign keys that a table lacks because its contract got them later.
+
+    After the rows: the write may be what brings the table's rows into line with them. The table itself is asked, not
+    the contract that it was last written by, which may have named a foreign key that nobody had added.
+    """
+    if not contract.foreign_keys:
+        return
+    rows = run(
+        connection,
+        "SELECT own.attname, parent.relname, theirs.attname FROM pg_constraint AS c "
+        "JOIN pg_class AS parent ON parent.oid = c.confrelid "
+        "JOIN pg_attribute AS own ON own.attrelid = c.conrelid AND own.attnum = c.conkey[1] "
+        "JOIN pg_attribute AS theirs ON theirs.attrelid = c.confrelid AND theirs.attnum = c.confkey[1] "
+        "WHERE c.contype = 'f' AND c.conrelid = to_regclass(%s) AND cardinality(c.conkey) = 1",
+        [_name(contract)],
+    ).fetchall()
+    present = {ForeignKey(*row) for row in rows}
+    for key in contract.foreign_keys:
+        if key not in present:
+            run(connection, f"ALTER TABLE {_name(contract)} ADD {_foreign_key_sql(contract, key)}")
+
+
+def _points_nowhere(contract: Contract, fault: "psycopg.Error") -> ContractViolation:
+    """The error for a row whose parent is not there; the server tells which one."""
+    detail = (fault.diag.message_detail or str(fault).splitlines()[0]).rstrip(".")
+    drop = f"ALTER TABLE {_name(contract)} DROP CONSTRAINT {quote_identifier(fault.diag.constraint_name or '...')}"
+    return ContractViolation(
+        f"{contract.asset}: a row points to one that is not there ({detail}): write that one first, or mend or delete "
+        f"the row; if the contract has no such foreign key any more, run {drop}. Nothing was written."
+    )
 
 
 def _index_statements(contract: Contract) -> list[str]:
@@ -328,22 +376,24 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Rows by COPY, streamed, in the contract's types. Nothing is read of columns that were not asked for.
 
+    Columns that the contract has gained since the table was last written are null in every row.
+
     The transaction's statement time-out holds for each block of rows anew: it counts the time that the server
     takes, not the time that the consumer takes.
 
     Raises:
         LookupError: there is no such table.
+        ContractViolation: the table lacks a column that may not be null.
         TimeoutError: a block took longer.
     """
-    if not table_exists(connection, contract.schema, contract.table):
-        raise never_written(contract.asset)
+    source = _source(connection, contract, columns)
     schema = arrow_schema(contract, columns)
     chosen = [contract.by_name[name] for name in columns]
     selected = ", ".join(
         f"{quote_identifier(c.name)}{'::text' if c.type in ('json', 'vector') else ''}" for c in chosen
     )
     where = f"{windows_sql(contract, [window], _literal)} AND {condition}"
-    statement = f"COPY (SELECT {selected} FROM {_name(contract)} WHERE {where}) TO STDOUT (FORMAT csv)"
+    statement = f"COPY (SELECT {selected} FROM {source} WHERE {where}) TO STDOUT (FORMAT csv)"
     limit_ms = _statement_timeout_ms(connection)
     run(connection, "SET LOCAL statement_timeout = 0")
     with closing(_blocks(connection, statement)) as blocks:
@@ -354,6 +404,19 @@ def read(
                 break
             yield from _parsed(block, schema, chosen)
     run(connection, f"SET LOCAL statement_timeout = {limit_ms:d}")
+
+
+def _source(connection: "psycopg.Connection", contract: Contract, columns: Sequence[str]) -> str:
+    """What to select columns of a contract from: the table, and nulls for columns that it does not have yet."""
+    existing = _existing_columns(connection, contract)
+    if not existing:
+        raise never_written(contract.asset)
+    missing = [column for column in contract.columns if column.name not in existing]
+    for column in missing:
+        if _is_required(contract, column) and column.name in (*columns, contract.partition_column):
+            raise ContractViolation(_valueless(contract, column))
+    nulls = "".join(f", NULL AS {quote_identifier(column.name)}" for column in missing)
+    return f"(SELECT *{nulls} FROM {_name(contract)}) AS complete" if missing else _name(contract)
 
 
 def _statement_timeout_ms(connection: "psycopg.Connection") -> int:
@@ -531,10 +594,26 @@ def _upsert(connection: "psycopg.Connection", contract: Contract, staged: Staged
     stage = _stage(connection, contract, staged, every)
     _refuse_foreign(connection, contract, stage)
     displaced = _displaced(connection, contract, staged, stage)
-    if not _insert_or_update(connection, contract, stage):
-        return False
-    _measure_again(connection, contract, every | displaced, staged)
-    return True
+    changed = bool(_insert_or_update(connection, contract, stage))
+    if changed or not _as_noted(connection, contract, every, staged):
+        _measure_again(connection, contract, every | displaced, staged)
+    return changed
+
+
+def _as_noted(
+    connection: "psycopg.Connection", contract: Contract, buckets: set[int], staged: Staged
+) -> bool:
+    """Whether some partitions hold as many rows as the ledger says. An application may have added its own.
+
+    Only counted: an upsert with changes reads and hashes these rows, which takes much longer.
+    """
+    if not buckets:
+        return True
+    where = windows_sql(contract, spans_of(buckets, staged.bucket_us), _literal)
+    statement = f"SELECT count(*) FROM {_name(contract)} WHERE {where} AND {owned_sql(contract)}"
+    noted = recorded_buckets(connection, contract)
+    rows = sum(state.rows for bucket, state in noted.items() if bucket in buckets)
+    return run(connection, statement).fetchall() == [(rows,)]
 
 
 def _stage(connection: "psycopg.Connection", contract: Contract, staged: Staged, buckets: set[int]) -> str:
@@ -621,7 +700,8 @@ def _slice_sql(contract: Contract, staged: Staged, buckets: set[int]) -> str:
 
 
 def _literal(moment: datetime) -> str:
-    return quote_literal(moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + "+00")
+    # Not strftime, which writes the year 999 with three digits.
+    return quote_literal(moment.astimezone(UTC).isoformat(" ", "microseconds"))
 
 
 def _name(contract: Contract) -> str:
@@ -670,16 +750,22 @@ def _existing_columns(connection: "psycopg.Connection", contract: Contract) -> d
 
 
 def _add_column(connection: "psycopg.Connection", contract: Contract, column: Column) -> None:
-    statement = (
-        f"ALTER TABLE {_name(contract)} ADD COLUMN {quote_identifier(column.name)} {_sql_type(column)}"
+    if _is_required(contract, column):
+        raise ContractViolation(f"{_valueless(contract, column)} Nothing was written.")
+    for statement in (_add_column_sql(contract, column), *_vector_index(contract, column)):
+        run(connection, statement)
+
+
+def _valueless(contract: Contract, column: Column) -> str:
+    """What is said of a new column that may not be null."""
+    return (
+        f"{contract.asset}: the contract has a new column {column.name!r} that may not be null, and the table's rows "
+        f"have no value for it; run {_add_column_sql(contract, column)} NOT NULL DEFAULT ..., or make it nullable."
     )
-    if not column.nullable:
-        raise ContractViolation(
-            f"{contract.asset}: the contract has a new column {column.name!r} that may not be null, and the "
-            f"table's rows have no value for it; run {statement} NOT NULL DEFAULT ..., or make it nullable. "
-            "Nothing was written."
-        )
-    run(connection, statement)
+
+
+def _add_column_sql(contract: Contract, column: Column) -> str:
+    return f"ALTER TABLE {_name(contract)} ADD COLUMN {quote_identifier(column.name)} {_sql_type(column)}"
 
 
 def _vectors_as_text(batch: pa.RecordBatch, contract: Contract) -> pa.RecordBatch:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
+_LAST_US = micros(datetime.max.replace(tzinfo=UTC))
 
 _MEMORY_BYTES = 64 * 2**20
 """Rows beyond this go to a temporary file."""
@@ -88,15 +89,19 @@ def bucket_name(bucket: int, contract: Contract, bucket_us: int = DAY_US) -> str
     """A bucket as text for ledgers: `2026-01-31`, `2026-01-31-09:00`, or "" if the table has no partitions."""
     if contract.partition_column is None:
         return ""
-    return bucket_start(bucket).strftime("%Y-%m-%d" if bucket_us == DAY_US else "%Y-%m-%d-%H:%M")
+    start = bucket_start(bucket)
+    day = start.date().isoformat()  # strftime's %Y has no zeros in front
+    return day if bucket_us == DAY_US else f"{day}-{start:%H:%M}"
 
 
 def bucket_of_name(name: str) -> int:
     """The bucket of a `bucket_name`."""
     if not name:
         return 0
-    form = "%Y-%m-%d" if len(name) == 10 else "%Y-%m-%d-%H:%M"
-    return (datetime.strptime(name, form).replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+    # Not by strptime: ledgers may hold `999-03-01`, which once was the name of `0999-03-01`.
+    year, month, day, *time = name.split("-")
+    hour, minute = time[0].split(":") if time else (0, 0)
+    return micros(datetime(int(year), int(month), int(day), int(hour), int(minute), tzinfo=UTC))
 
 
 @dataclass
@@ -538,7 +543,10 @@ def spans_of(buckets: Iterable[int], bucket_us: int) -> list[Window]:
             found[-1] = (found[-1][0], bucket + bucket_us)
         else:
             found.append((bucket, bucket + bucket_us))
-    return [Window(bucket_start(first), bucket_start(last)) for first, last in found]
+    # No end after the last day of the year 9999, after which Python knows no other.
+    return [
+        Window(bucket_start(first), bucket_start(last) if last <= _LAST_US else None) for first, last in found
+    ]
 
 
 def windows_sql(contract: Contract, windows: Iterable[Window], literal: Callable[[datetime], str]) -> str:
@@ -552,10 +560,19 @@ def windows_sql(contract: Contract, windows: Iterable[Window], literal: Callable
     column = quote_identifier(contract.partition_column)
     parts = []
     for window in windows:
-        if window.start is None or window.end is None:
+        if window.start is None:
             return "true"
-        parts.append(f"({column} >= {literal(window.start)} AND {column} < {literal(window.end)})")
-    return f"({' OR '.join(parts)})" if parts else "false"
+        end = f" AND {column} < {literal(window.end)}" if window.end else ""
+        parts.append(f"({column} >= {literal(window.start)}{end})")
+    return _any_of(parts) if parts else "false"
+
+
+def _any_of(conditions: Sequence[str]) -> str:
+    """The conditions joined by OR in halves: in a row each would lie one deeper, and stores refuse deep ones."""
+    if len(conditions) == 1:
+        return conditions[0]
+    half = len(conditions) // 2
+    return f"({_any_of(conditions[:half])} OR {_any_of(conditions[half:])})"
 
 
 def row_hashes(

@@ -1,14 +1,20 @@
 """Contracts change, rows move, other people own rows and columns, somebody tampers."""
 
 import re
+from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
+from typing import get_args
 
+import duckdb
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import TABLES, Column
+from ml_assets.contracts import TABLES, Column, ColumnType, ForeignKey
+from ml_assets.io_managers import redis as redis_io
 from ml_assets.lib.arrow_types import ContractViolation
 
+FIRST = date(2026, 1, 1)
 SECOND = date(2026, 1, 2)
 NEW = Column("added", "string")
 
@@ -20,6 +26,51 @@ def test_a_new_nullable_column_is_added(case, row):
     found = {r["id"]: r["added"] for r in case.read(columns=["id", "added"]).to_pylist()}
     assert found == {"one": None, "two": "x"}
     assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+ADDED = (
+    *(Column(f"new_{kind}", kind) for kind in get_args(ColumnType) if kind != "vector"),
+    Column("new_vector", "vector", dimension=2),
+)
+
+
+def test_columns_that_the_table_does_not_have_yet_are_read_as_null(case, row):
+    case.write(case.table(row("one")))
+    added = ADDED if case.manager.limits.null_vector else ADDED[:-1]
+    case.change(columns=(*case.contract.columns, *added))
+    names = [column.name for column in added]
+    assert case.read().equals(case.table(row("one")))
+    assert case.read(columns=["id", *names], day=FIRST).to_pylist() == [{"id": "one", **dict.fromkeys(names)}]
+    assert case.read(columns=names[:1]).to_pylist() == [{names[0]: None}]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_a_relation_has_nulls_of_a_column_that_the_table_does_not_have_yet(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, Column("count_of_days", "int64")))
+    relation = case.read(duckdb.DuckDBPyRelation, columns=["id", "count_of_days"], day=FIRST)
+    assert [str(kind) for kind in relation.types] == ["VARCHAR", "BIGINT"]
+    assert relation.fetchall() == [("one", None)]
+
+
+@pytest.mark.parametrize("case", ["serving"], indirect=True)
+def test_a_column_that_the_table_does_not_have_yet_is_looked_up_as_null(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, NEW))
+    with case.manager.redis.client() as cache:
+        for place in (cache, None):
+            found = redis_io.lookup(place, case.manager.postgres, case.contract, "one")
+            assert found is not None
+            assert (found["amount"], found["added"]) == (1.5, None)
+
+
+def test_a_column_that_may_not_be_null_and_is_not_there_yet_is_a_sentence(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, Column("added", "string", nullable=False)))
+    with pytest.raises(ContractViolation, match=f"{case.contract.asset}: .*'added'.*null"):
+        case.read()
+    assert case.ids() == ["one"]
 
 
 def test_a_new_column_has_nothing_of_a_document_that_has_its_name_within(case, row):
@@ -326,3 +377,69 @@ def test_a_foreign_key_that_points_nowhere_is_refused(case, row, monkeypatch):
     with pytest.raises(ContractViolation, match="holds 'nobody', which events"):
         case.write(case.table({"id": "b", "parent": "nobody"}), first=None)
     assert case.ids() == ["a"]
+
+
+@pytest.mark.parametrize("case", ["postgres"], indirect=True)
+def test_a_foreign_key_that_a_contract_gains_holds_for_old_rows_and_new_ones(case, monkeypatch):
+    identity, parent = Column("id", "int64", nullable=False), Column("parent", "int64")
+    case.change(columns=(identity,), key=("id",), partition_column=None, mode="upsert_delete")
+    case.write(case.table({"id": 1}, {"id": 2}), first=None)
+    case.contract = replace(case.contract, asset=f"{case.name}/children", columns=(identity, parent))
+    case.write = partial(case.write, first=None)
+    monkeypatch.setitem(TABLES, case.contract.asset, case.contract)
+    case.write(case.table({"id": 1, "parent": 99}, {"id": 2, "parent": 1}))
+    case.change(foreign_keys=(ForeignKey("parent", "events", "id"),))
+    for rows in ([{"id": 1, "parent": 99}, {"id": 2, "parent": 1}], [{"id": 3, "parent": 98}]):
+        with pytest.raises(ContractViolation, match=f"{case.contract.asset}: .*9[89].*events"):
+            case.write(case.table(*rows))
+    mended = case.table({"id": 1, "parent": 2}, {"id": 2, "parent": None})
+    case.write(mended)
+    with pytest.raises(ContractViolation, match=f"{case.contract.asset}: .*97.*events"):
+        case.write(case.table({"id": 3, "parent": 97}))
+    assert case.read().sort_by("id").equals(mended)
+
+
+@pytest.mark.parametrize("case", ["postgres"], indirect=True)
+def test_a_vector_that_is_added_later_has_its_index_too(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, Column("late", "vector", dimension=2)))
+    case.write(case.table(row("two", late=[1.0, 2.0])))
+    with connection_of(case) as connection:
+        indexes = connection.execute(
+            "SELECT indexdef FROM pg_indexes WHERE tablename = 'events' AND indexdef LIKE '%hnsw%' ORDER BY 1"
+        ).fetchall()
+    assert [re.findall(r"hnsw \((\w+)", definition) for (definition,) in indexes] == [["late"], ["vector"]]
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_tables_that_differ_in_upper_and_lower_case_only(case, row, monkeypatch):
+    case.write(case.table(row("one")))
+    other = replace(case.contract, asset="duckdb/Events")
+    monkeypatch.setitem(TABLES, other.asset, other)
+    case.contract = other
+    with pytest.raises(ContractViolation, match="duckdb/Events: the lake has a table 'events'") as refused:
+        case.write(case.table(row("two")))
+    (printed,) = re.findall(r"; .*run (.*) if the other", str(refused.value))
+    execute(case, printed)
+    case.write(case.table(row("two")))
+    assert case.ids() == ["two"]
+
+
+@pytest.mark.parametrize("case", ["postgres", "duckdb"], indirect=True)
+@pytest.mark.parametrize("partitioned", [True, False])
+def test_an_upsert_that_changes_nothing_counts_the_rows_of_others(case, row, partitioned):
+    case.change(mode="upsert", **({} if partitioned else {"partition_column": None}))
+    first = FIRST if partitioned else None
+    case.write(case.table(row("one")), first=first)
+    table = "features.events" if case.name == "duckdb" else "events"
+    execute(
+        case,
+        f"INSERT INTO {table} (id, happened_at, text, vector) "
+        "VALUES ('theirs', '2026-01-01 10:00:00+00', 'x', '[1,2,3]')",
+    )
+    result = case.write(case.table(row("one")), first=first)
+    (event,) = result.get_asset_materialization_events()
+    found = event.materialization.metadata
+    count = found["dagster/partition_row_count" if partitioned else "dagster/row_count"].value
+    assert (count, found["written"].value) == (2, False)
+    assert case.recorded(case.contract) == case.measured(case.contract)

@@ -104,6 +104,9 @@ def test_any_name_of_a_table_can_stand_in_a_plan(clickhouse, name):
         for version in (1, 2):
             written(clickhouse, contract, version)
             assert versions(client, contract) == [version] * 2
+        ready = committed(clickhouse, contract, 3)
+        assert recover(client, alone=True) == [ready]
+        assert versions(client, contract) == [3, 3]
 
 
 def test_a_plan_whose_rows_are_not_all_staged_is_not_committed(store):

@@ -70,11 +70,11 @@ def test_sqlite_is_asked_for_a_column_of_a_day(written, monkeypatch):
 
     monkeypatch.setattr(sqlite3, "connect", traced)
     read_one_day(written)
-    (query,) = [each for each in statements if 'FROM "events"' in each]
-    assert query.startswith('SELECT "id" FROM')
+    (query,) = [each for each in statements if 'FROM "main"."events"' in each]
+    assert query.startswith('SELECT "held"."id" FROM')
     with written.manager.sqlite.connect() as connection:
         plan = " ".join(str(line) for line in connection.execute(f"EXPLAIN QUERY PLAN {query}"))
-    assert "SEARCH events USING INDEX events_happened_at" in plan
+    assert "SEARCH held USING INDEX events.happened_at" in plan
 
 
 @pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server"], indirect=True)

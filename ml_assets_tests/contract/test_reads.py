@@ -1,7 +1,7 @@
 """What a consumer gets: the type it asks for, the columns and partitions that it needs."""
 
 import time
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from ml_assets.contracts import Column
 from ml_assets.io_managers.base import as_type
 from ml_assets.lib.query import Query
-from ml_assets.lib.validation import WHOLE
+from ml_assets.lib.validation import WHOLE, Window
 
 SECOND = date(2026, 1, 2)
 
@@ -99,6 +99,19 @@ def test_a_server_that_gives_no_rows_in_time_is_a_sentence(written):
         with pytest.raises(TimeoutError, match=r"postgres/events: .*no rows for longer than 0\.5 s: read"):
             read().read_all()
     assert read().read_all().num_rows == 3
+
+
+@pytest.mark.parametrize("case", ["duckdb", "postgres", "chroma", "sqlite", "serving"], indirect=True)
+@pytest.mark.parametrize("year", [1, 999])
+def test_a_day_of_a_year_before_1000_is_found(case, row, year):
+    case.change(mode="upsert")
+    for count in (1, 2):
+        early = row("old", happened_at=datetime(year, 3, 1, 9, tzinfo=UTC), count=count)
+        case.write(case.table(early, row("new", count=count)), first=None)
+    day = Window(datetime(year, 3, 1, tzinfo=UTC), datetime(year, 3, 2, tzinfo=UTC))
+    found = case.manager._read(case.contract, ["id", "count"], day).read_all()
+    assert found.to_pylist() == [{"id": "old", "count": 2}]
+    assert case.recorded(case.contract) == case.measured(case.contract)
 
 
 @pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)

@@ -164,6 +164,7 @@ def test_long_vectors_in_postgres(case, dimension, indexes):
         ("postgres/t", ["\u00e9" * 32], "has 64 bytes, and PostgreSQL cuts it off after 63"),
         ("serving/" + "t" * 64, ["x"], "has 64 bytes, and PostgreSQL cuts it off after 63"),
         ("postgres/t", ["xmin"], "each table of PostgreSQL has a column 'xmin' of its own"),
+        ("clickhouse/door__lock", ["x"], "a table of ClickHouse cannot have the name 'door__lock'"),
         ("chroma/ab", ["x"], "a collection of Chroma cannot have the name 'ab'"),
         ("chroma/a b c", ["x"], "a collection of Chroma cannot have the name 'a b c'"),
         ("chroma/abc--old", ["x"], "a collection of Chroma cannot have the name 'abc--old'"),

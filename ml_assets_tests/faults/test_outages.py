@@ -220,6 +220,18 @@ SERVERS = ("duckdb", "postgres", "clickhouse", "chroma", "serving")
     [("duckdb", 0.3), ("duckdb", 0.5), ("duckdb", 0.9), *((store, 0.5) for store in SERVERS[1:])],
 )
 def test_a_server_that_goes_away_during_a_write_leaves_the_old_rows(store, part, wired, stored):
+    goes_away_during_a_write(part, wired, stored)
+
+
+@pytest.mark.parametrize("store", ["clickhouse"])
+@pytest.mark.parametrize("part", [0.3, 0.6])
+def test_a_server_that_goes_away_while_two_clients_insert(part, wired, stored, monkeypatch):
+    """As they do where rows are many, which these are if a batch is small."""
+    monkeypatch.setattr("ml_assets.lib.arrow_types.BATCH_ROWS", 20)
+    goes_away_during_a_write(part, wired, stored)
+
+
+def goes_away_during_a_write(part: float, wired: Any, stored: Callable[[TableIOManager], Stored]) -> None:
     """After a part of what a write of the same size has sent and received."""
     between, manager = wired
     table = stored(manager)

@@ -374,4 +374,4 @@ def test_experiments_are_looked_up_by_indexes(postgres: PostgresResource, sqlite
             file.execute(f"EXPLAIN QUERY PLAN SELECT * FROM ml_experiments WHERE {column} = 'x'").fetchall()
             for column in ("status", "model_type")
         ]
-    assert all("USING INDEX ml_experiments_" in str(plan) for plan in plans)
+    assert all("USING INDEX ml_experiments." in str(plan) for plan in plans)

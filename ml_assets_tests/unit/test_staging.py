@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,9 @@ import pytest
 from ml_assets.contracts import Column, Contract
 from ml_assets.lib import staging
 from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import Limits
+from ml_assets.lib.sql import quote_literal, utc_text
+from ml_assets.lib.staging import DAY_US, HOUR_US, bucket_name, bucket_of_name, spans_of, stage, windows_sql
+from ml_assets.lib.validation import Limits, micros
 
 CONTRACT = Contract("duckdb/t", "", (Column("id", "string", nullable=False), Column("n", "int64")), ("id",))
 
@@ -112,3 +114,43 @@ def test_nothing_is_left_in_the_temporary_folder(kept, monkeypatch, tmp_path):
     with pytest.raises(ContractViolation):
         stage(batches(["same"] * 5_000), CONTRACT, Limits(""))
     assert list(tmp_path.iterdir()) == []
+
+
+BY_TIME = Contract("duckdb/t", "", (Column("at", "timestamp", nullable=False),), (), partition_column="at")
+
+
+@pytest.mark.parametrize("year", [1, 99, 999, 1969, 1970, 2026, 9999])
+def test_a_partition_is_found_by_its_name(year):
+    start = datetime(year, 3, 1, 9, tzinfo=UTC)
+    hour, day = micros(start), micros(start.replace(hour=0))
+    assert bucket_name(hour, BY_TIME, HOUR_US) == f"{year:04d}-03-01-09:00"
+    assert bucket_name(day, BY_TIME) == f"{year:04d}-03-01"
+    for length, bucket in ((HOUR_US, hour), (DAY_US, day)):
+        name = bucket_name(bucket, BY_TIME, length)
+        assert bucket_of_name(name) == bucket
+        assert bucket_of_name(name.lstrip("0")) == bucket, "which is how it once was written"
+
+
+def test_text_of_times_is_in_their_order():
+    moments = [datetime(year, 3, 1, microsecond=5, tzinfo=UTC) for year in (1, 99, 999, 1969, 2026, 9999)]
+    texts = [utc_text(moment) for moment in moments]
+    assert texts == sorted(texts)
+    assert texts[2] == "0999-03-01T00:00:00.000005Z"
+    assert utc_text(datetime.fromisoformat("2026-01-01T01:30:00+02:00")) == "2025-12-31T23:30:00.000000Z"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5_000])
+def test_a_condition_for_many_windows_is_not_deep(count):
+    """SQLite refuses an expression that is deeper than 1,000."""
+    first = datetime(2000, 1, 1, tzinfo=UTC)
+    days = [first + timedelta(days=2 * n) for n in range(count)]
+    condition = windows_sql(
+        BY_TIME, spans_of(map(micros, days), DAY_US), lambda moment: quote_literal(utc_text(moment))
+    )
+    for day in days:
+        assert condition.count(f">= '{utc_text(day)}'") == 1
+    depths = np.cumsum([{"(": 1, ")": -1}.get(sign, 0) for sign in condition])
+    assert depths[-1] == 0
+    assert depths.max() <= 15
+    assert not re.search(r"\) OR \([^()]*\) OR ", condition)
+    assert (condition == "false") == (count == 0)

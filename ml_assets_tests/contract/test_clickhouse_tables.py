@@ -1,0 +1,240 @@
+"""ClickHouse's tables: which are ours, columns that a table has not got yet, and rows that two clients insert."""
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from datetime import date
+
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager, finish_writes, write, writing
+from ml_assets.lib import sharing
+from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.lib.clickhouse_lock import WriteBusy, lock_name
+from ml_assets.lib.clickhouse_redo import CONTRACTS, LEDGER, failed_name, ready_name, recover, stage_name
+from ml_assets.lib.sql import quote_identifier
+from ml_assets.lib.staging import stage
+from ml_assets.resources.clickhouse import ClickHouseResource
+
+SECOND = date(2026, 1, 2)
+HEX = "0123456789abcdef"
+
+both = pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server"], indirect=True)
+
+
+def tables(client) -> set[str]:
+    found = client.query("SELECT name FROM system.tables WHERE database = currentDatabase()").result_rows
+    return {name for (name,) in found} - {LEDGER, CONTRACTS}
+
+
+OURS = [
+    LEDGER,
+    CONTRACTS,
+    lock_name("door"),
+    f"{lock_name('door')}__{HEX * 2}",
+    stage_name("door", HEX),
+    ready_name("door", HEX),
+    f"{ready_name('door', HEX)}__{HEX}",
+    failed_name("two\nlines", HEX),
+]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_table_cannot_have_the_name_of_one_of_the_writers_own(name):
+    with pytest.raises(ValueError, match=r"a table of ClickHouse cannot have the name .*; rename it"):
+        Contract(f"clickhouse/{name}", "", (Column("id", "string"),), key=())
+
+
+@pytest.mark.parametrize("name", ["lock", "door__locks", "raw__stage__orders", "door__lock__open", "ledger"])
+def test_other_names_with_such_words_are_as_good_as_any(clickhouse, name):
+    contract = Contract(f"clickhouse/{name}", "", (Column("id", "string"),), key=())
+    for value in ("old", "new"):
+        rows = stage(pa.table({"id": [value]}), contract, ClickHouseIOManager.limits)
+        with writing(clickhouse, name) as client, closing(rows):
+            assert write(clickhouse, client, contract, rows)
+        assert finish_writes(clickhouse) == []
+        with clickhouse.client() as client:
+            assert client.query(f"SELECT id FROM {quote_identifier(name)}").result_rows == [(value,)]
+
+
+@pytest.fixture(params=["clickhouse", "shared_clickhouse_server"])
+def store(request: pytest.FixtureRequest) -> ClickHouseResource:
+    return request.getfixturevalue(request.param)
+
+
+SOMEBODYS = {
+    "door__lock": "ENGINE = MergeTree ORDER BY id",
+    "gate__lock": "ENGINE = Memory COMMENT 'my own'",
+    f"gate__lock__{HEX * 2}": "ENGINE = MergeTree ORDER BY id",
+    f"gate__stage__{HEX}": "ENGINE = Memory",
+    f"gate__ready__{HEX}__lock": "ENGINE = MergeTree ORDER BY id",
+}
+
+
+def test_a_table_of_somebody_else_is_no_lock_and_no_staging_table(store, monkeypatch):
+    """Whatever it is called: it is neither dropped nor renamed, and a writer does not wait for it."""
+    monkeypatch.setattr("ml_assets.lib.clickhouse_redo._ABANDONED_S", -1)
+    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.STALE_S", -1)
+    with store.client(write=True) as client:
+        for name, engine in SOMEBODYS.items():
+            client.command(f"CREATE TABLE {quote_identifier(name)} (id String) {engine}")
+        assert finish_writes(store) == []
+        assert recover(client, alone=True) == []
+        for table, engine in (("door", "MergeTree"), ("gate", "Memory")):
+            told = rf"{table} cannot be written: .* {table}__lock, and that is another table \({engine}\): rename"
+            with pytest.raises(WriteBusy, match=told), writing(store, table):
+                pass
+        assert tables(client) == set(SOMEBODYS)
+
+
+@both
+def test_a_vector_that_is_older_than_its_column_is_null(case, row):
+    """As in every other store, though an array cannot be Nullable: what is stored is an empty one."""
+    case.write(case.table(row("old"), row("too")))
+    case.change(columns=(*case.contract.columns, Column("extra", "vector", dimension=2)))
+    case.write(case.table(row("new", day=1, extra=[1.0, 2.0])), first=SECOND)
+    found = case.read(columns=["extra", "id"]).sort_by("id").to_pylist()
+    assert [each["extra"] for each in found] == [[1.0, 2.0], None, None]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+ADDED = (
+    Column("note", "string"),
+    Column("kind_too", "string", choices=("a", "b")),
+    Column("seen_at", "timestamp"),
+    Column("extra", "vector", dimension=2),
+    Column("more", "json"),
+)
+
+
+@both
+def test_columns_that_the_table_has_not_got_yet_are_null(case, row):
+    """The contract has gained them, and nothing has been written since."""
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, *ADDED))
+    names = [column.name for column in ADDED]
+    assert case.read(columns=names, day=date(2026, 1, 1)).to_pylist() == [dict.fromkeys(names)]
+    assert case.read().select(["id", *names]).to_pylist() == [{"id": "one", **dict.fromkeys(names)}]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+    case.write(case.table(row("two", day=1, **dict.fromkeys(names) | {"extra": [1.0, 2.0]})), first=SECOND)
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@both
+def test_a_column_that_may_not_be_null_and_is_not_there_is_told_of(case, row):
+    case.write(case.table(row("one")))
+    case.change(columns=(*case.contract.columns, Column("added", "string", nullable=False)))
+    told = r"clickhouse/events: .* new column 'added' that may not be null, .*; run ALTER TABLE \"events\" ADD COLUMN"
+    with pytest.raises(ContractViolation, match=told):
+        case.read()
+    with pytest.raises(ContractViolation, match=told):
+        case.measured(case.contract)
+    assert case.ids() == ["one"]
+
+
+@both
+def test_a_partition_cannot_be_read_by_a_column_that_is_not_there(case, row):
+    case.write(case.table(row("one")))
+    moment = Column("noted_at", "timestamp")
+    case.change(columns=(*case.contract.columns, moment), partition_column="noted_at")
+    with pytest.raises(ContractViolation, match="new column 'noted_at' that may not be null"):
+        case.read(columns=["id"], day=date(2026, 1, 1))
+
+
+@both
+def test_a_refused_change_has_not_begun(case, row):
+    """The new column, which may be null, stands before and after the one that is refused."""
+    case.write(case.table(row("one")))
+    columns = case.contract.columns
+    changed = tuple(replace(c, type="string") if c.name == "amount" else c for c in columns)
+    case.change(columns=(Column("before", "string"), *changed, Column("after", "string")))
+    with pytest.raises(ContractViolation, match=r"'amount' is Nullable\(Float64\).*Nothing was written"):
+        case.write(case.table(row("two", amount="3")))
+    case.change(columns=columns)
+    case.write(case.table(row("two")))
+    assert case.ids() == ["two"]
+
+
+@pytest.fixture
+def inserters(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Makes 300 rows many; how many clients each write was shared out to."""
+    monkeypatch.setattr("ml_assets.lib.arrow_types.BATCH_ROWS", 20)
+    shared, original = [], sharing.share_out
+
+    def share_out(items, work, threads):
+        shared.append(threads)
+        original(items, work, threads)
+
+    monkeypatch.setattr(sharing, "share_out", share_out)
+    return shared
+
+
+def many(case, row, amount: float):
+    return case.table(*(row(f"{n:03}", day=n % 3, amount=amount + n) for n in range(300)))
+
+
+@both
+def test_many_rows_are_inserted_by_two_clients(case, row, inserters):
+    for amount in (0.5, 0.25):
+        given = many(case, row, amount)
+        case.write(given, days=3)
+        assert case.read().sort_by("id").equals(given)
+        assert case.recorded(case.contract) == case.measured(case.contract)
+        for day in range(3):
+            days = case.read(columns=["happened_at"], day=date(2026, 1, 1 + day))["happened_at"].to_pylist()
+            assert Counter(moment.day for moment in days) == {1 + day: 100}
+    assert inserters == [2, 2]
+    # Only what has changed is written, so that these are few.
+    case.write(pa.concat_tables([given.slice(1), case.table(row("000", amount=7.0))]), days=3)
+    assert inserters == [2, 2, 2]
+    case.write(case.table(row("few")))
+    assert inserters == [2, 2, 2]
+
+
+@both
+def test_one_of_two_clients_fails_and_the_old_rows_stay(case, row, inserters):
+    """The engine refuses one row in the midst."""
+    given = many(case, row, 0.5)
+    case.write(given, days=3)
+    with case.manager.clickhouse.client(write=True) as client:
+        client.command("ALTER TABLE events ADD CONSTRAINT fewer CHECK amount <> 150.25")
+        with pytest.raises(DatabaseError, match="fewer"):
+            case.write(many(case, row, 0.25), days=3)
+        assert tables(client) == {"events"}
+        assert case.read().sort_by("id").equals(given)
+        client.command("ALTER TABLE events DROP CONSTRAINT fewer")
+    case.write(many(case, row, 0.25), days=3)
+    assert case.read().sort_by("id").equals(many(case, row, 0.25))
+    assert inserters == [2, 2, 2]
+
+
+@both
+def test_rows_that_cannot_be_read_again_leave_the_old_ones(case, row, inserters, monkeypatch):
+    """Both clients take their rows from one file, whose disk fails."""
+    given = many(case, row, 0.5)
+    case.write(given, days=3)
+    read = ClickHouseIOManager._write
+
+    def failing(manager, contract, staged):
+        batches = staged.batches
+
+        def some(buckets=None):
+            for nth, batch in enumerate(batches(buckets)):
+                if nth == 5:
+                    raise OSError(5, "Input/output error")
+                yield batch
+
+        monkeypatch.setattr(staged, "batches", some)
+        return read(manager, contract, staged)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClickHouseIOManager, "_write", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            case.write(many(case, row, 0.25), days=3)
+    assert inserters == [2, 2]
+    with case.manager.clickhouse.client() as client:
+        assert tables(client) == {"events"}
+    assert case.read().sort_by("id").equals(given)
