@@ -115,6 +115,7 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
         ),
     )
     if not changed:
+        _check_foreign_keys(connection, contract)  # one that the contract has just gained
         return False
     displaced = _put(connection, contract, staged, changed)
     _check_foreign_keys(connection, contract)

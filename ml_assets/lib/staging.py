@@ -148,9 +148,7 @@ class Staged:
 
     def covers(self, bucket: int) -> bool:
         """Whether a partition lies in the window."""
-        if self.window.start is None or self.window.end is None:
-            return True
-        return self.window.start <= bucket_start(bucket) < self.window.end
+        return self.window.covers(bucket)
 
     @property
     def rest_of_days(self) -> list[Window]:

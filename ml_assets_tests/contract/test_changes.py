@@ -379,7 +379,7 @@ def test_a_foreign_key_that_points_nowhere_is_refused(case, row, monkeypatch):
     assert case.ids() == ["a"]
 
 
-@pytest.mark.parametrize("case", ["postgres"], indirect=True)
+@pytest.mark.parametrize("case", ["postgres", "sqlite"], indirect=True)
 def test_a_foreign_key_that_a_contract_gains_holds_for_old_rows_and_new_ones(case, monkeypatch):
     identity, parent = Column("id", "int64", nullable=False), Column("parent", "int64")
     case.change(columns=(identity,), key=("id",), partition_column=None, mode="upsert_delete")

@@ -178,9 +178,24 @@ def test_upsert_deletes_nothing(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
+def test_an_upsert_of_scattered_days(case, row, monkeypatch):
+    """What lies between them stays, and is known; the lake has a way of its own when the days are many."""
+    monkeypatch.setattr("ml_assets.io_managers.duckdb._MANY_WINDOWS", 3)
+    case.change(mode="upsert")
+    every = [row(f"{day}", day) for day in range(10)]
+    case.write(case.table(*every), days=10)
+    odd = [row(f"{day}", day, amount=2.0) for day in range(1, 10, 2)]
+    assert _written(case.write(case.table(*odd), days=10), case) is True
+    assert _written(case.write(case.table(*odd), days=10), case) is False
+    found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
+    assert found == {f"{day}": 1.0 + day % 2 if day % 2 else 1.5 for day in range(10)}
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
 def _written(result, case):
-    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == case.key]
-    return event.materialization.metadata["written"].value
+    events = [e for e in result.get_asset_materialization_events() if e.asset_key == case.key]
+    (written,) = {event.materialization.metadata["written"].value for event in events}  # of all its partitions
+    return written
 
 
 @pytest.mark.parametrize("case", ["serving"], indirect=True)
