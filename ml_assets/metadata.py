@@ -105,7 +105,7 @@ def _table_column(contract: Contract, column: Column, declared: dg.TableColumn |
         description=column.description or (declared and declared.description) or inherited,
         constraints=dg.TableColumnConstraints(
             nullable=column.nullable and column.name not in contract.key,
-            unique=unique or bool(constraints and constraints.unique),
+            unique=unique,
             other=list(dict.fromkeys(others)),
         ),
         tags=declared.tags if declared else None,

@@ -21,7 +21,7 @@ import dagster as dg
 from ml_assets import metadata
 from ml_assets.contracts import TABLES, Contract
 from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, told
-from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, micros
+from ml_assets.lib.validation import WHOLE, Limits, Window, micros
 from ml_assets.resources.base import plain
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ _DAY_US = 86_400_000_000
 _MINUTE_US = 60_000_000
 _BUCKETS_US = (_DAY_US, 60 * _MINUTE_US, 15 * _MINUTE_US, 5 * _MINUTE_US, _MINUTE_US)
 """Lengths of a stored partition, longest first: the longest is taken that no partition of Dagster's cuts in two."""
-
-_NOWHERE = Window(EPOCH, EPOCH)
 
 _WINDOWS = 60
 """Windows after which a cron schedule, whose finest step is a minute, has shown all its minutes and hours of the day."""
@@ -101,13 +99,11 @@ class TableIOManager(dg.ConfigurableIOManager):
         _require_asset(context)
         with self._told("/".join(context.asset_key.path), READ):
             wanted = context.dagster_type.typing_type
-            nothing = _asks_for_nothing(context)
-            if nothing and not self._was_written(context):
-                return as_type(self._columns_alone(context), wanted)
+            if _asks_for_nothing(context):
+                return as_type(self._no_rows(context), wanted)
             contract = self._input_contract(context)
             names = _wanted_columns(context, contract) or list(contract.names)
-            window = _NOWHERE if nothing else input_window(context, contract)
-            return self._load(wanted, contract, names, window)
+            return self._load(wanted, contract, names, input_window(context, contract))
 
     def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
         return as_type(self._streamed(contract.asset, self._read(contract, columns, window)), wanted)
@@ -157,18 +153,15 @@ class TableIOManager(dg.ConfigurableIOManager):
             raise never_written(asset)
         return contract
 
-    def _was_written(self, context: dg.InputContext) -> bool:
-        from ml_assets.lib.inference import table_asset
-
-        return self._remembered(table_asset(context.asset_key.path, self.store)) is not None
-
-    def _columns_alone(self, context: dg.InputContext) -> "pa.RecordBatchReader":
-        """No rows of a table that is not there yet, and no columns unless they are known."""
+    def _no_rows(self, context: dg.InputContext) -> "pa.RecordBatchReader":
+        """No rows of a table that need not be there yet, and no columns unless they are known."""
         import pyarrow as pa
 
         from ml_assets.lib.arrow_types import arrow_schema
+        from ml_assets.lib.inference import table_asset
 
-        contract = TABLES.get("/".join(context.asset_key.path))
+        asset = "/".join(context.asset_key.path)
+        contract = TABLES.get(asset) or self._remembered(table_asset(context.asset_key.path, self.store))
         schema = arrow_schema(contract, _wanted_columns(context, contract)) if contract else pa.schema([])
         return pa.RecordBatchReader.from_batches(schema, [])
 
@@ -282,38 +275,18 @@ def _asks_for_nothing(context: dg.InputContext) -> bool:
 
 
 def output_window(context: dg.OutputContext, contract: Contract) -> tuple[Window, int]:
-    """The run's window, and the length of a stored partition in microseconds.
-
-    Raises:
-        ValueError: the partition column is a date, and the partitions are not days of UTC.
-    """
+    """The run's window, and the length of a stored partition in microseconds."""
     if not context.has_asset_partitions:
         return WHOLE, _DAY_US
     window = _time_window(context, contract)
-    length = _bucket_us(context.asset_partitions_def, window)
-    if length != _DAY_US:
-        _refuse_dates(contract)
-    return window, length
+    return window, _bucket_us(context.asset_partitions_def, window)
 
 
 def input_window(context: dg.InputContext, contract: Contract) -> Window:
     """The window of the partitions that Dagster maps the consumer's to; the whole table if it has none."""
     if not context.has_asset_partitions or contract.partition_column is None:
         return WHOLE
-    window = _time_window(context, contract)
-    if any(edge is not None and micros(edge) % _DAY_US for edge in (window.start, window.end)):
-        _refuse_dates(contract)
-    return window
-
-
-def _refuse_dates(contract: Contract) -> None:
-    """A date says nothing of the hour at which such a partition begins."""
-    column = contract.by_name[contract.partition_column or ""]
-    if column.type == "date":
-        raise ValueError(
-            f"{contract.asset}: its partitions do not begin with a day of UTC, and the partition column {column.name!r} "
-            "is a date: name a timestamp instead, or partition by days of UTC."
-        )
+    return _time_window(context, contract)
 
 
 def _time_window(context: dg.OutputContext | dg.InputContext, contract: Contract) -> Window:

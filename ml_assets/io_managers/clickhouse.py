@@ -28,7 +28,7 @@ from ml_assets.lib.clickhouse_redo import (
     recover,
     stage_name,
 )
-from ml_assets.lib.sql import quote_identifier, quote_json, quote_literal
+from ml_assets.lib.sql import first_date, quote_identifier, quote_json, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
 
@@ -462,6 +462,8 @@ def _partition_sql(contract: Contract, bucket_us: int) -> str:
     column = quote_identifier(contract.partition_column or "")
     if bucket_us == _DAY_US:
         return f"toYYYYMMDD({column})"
+    if contract.by_name[contract.partition_column or ""].type == "date":
+        column = f"toDateTime64({column}, 6, 'UTC')"
     return f"intDiv(toUnixTimestamp64Micro({column}), {bucket_us})"
 
 
@@ -473,7 +475,8 @@ def _partition_id(bucket: int, bucket_us: int) -> str:
 
 def _type(contract: Contract, column: Column) -> str:
     kind = _TYPES[column.type]
-    nullable = column.nullable and column.name not in contract.key and column.type != "vector"
+    placed = (*contract.key, contract.partition_column)
+    nullable = column.nullable and column.name not in placed and column.type != "vector"
     kind = f"Nullable({kind})" if nullable else kind
     # Few different values: those with choices, and what the table is ordered by besides its key.
     few = column.choices or (column.name in contract.order_by and column.name not in contract.key)
@@ -566,7 +569,7 @@ def _empty_as_null(batch: "pa.RecordBatch", names: Iterable[str]) -> "pa.RecordB
 def _literal(contract: Contract) -> Any:
     column = contract.by_name[contract.partition_column] if contract.partition_column else None
     if column is not None and column.type == "date":
-        return lambda moment: f"toDate32({quote_literal(moment.astimezone(UTC).date().isoformat())})"
+        return lambda moment: f"toDate32({quote_literal(first_date(moment))})"
     return lambda moment: f"toDateTime64({quote_literal(_utc(moment))}, 6, 'UTC')"
 
 

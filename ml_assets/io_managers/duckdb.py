@@ -47,7 +47,6 @@ _LEDGER_TABLES = (
 _T = TypeVar("_T")
 
 _DAY_US = 86_400_000_000
-_MANY_WINDOWS = 100
 _INSERT_BYTES = 128 * 2**20
 """Size of the rows of one INSERT."""
 _MORSEL_ROWS = 16_384
@@ -357,25 +356,24 @@ def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged:
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f'new.{n}' for n in names)})"
     ).fetchall()[0][0]
     connection.execute("DROP TABLE temp.staged_once")
-    windows = _few(spans_of(touched, staged.bucket_us))
-    if count or not _as_noted(connection, contract, windows):
+    windows = spans_of(touched, staged.bucket_us)
+    if count or not _as_noted(connection, contract, touched, windows):
         held = _measured(connection, contract, windows, staged.bucket_us)
         _record(connection, contract, held, touched, staged.bucket_us)
     return bool(count)
 
 
-def _few(windows: list[Window]) -> list[Window]:
-    """The windows, or one from the first to the last of them: DuckDB takes minutes for a condition of thousands."""
-    return windows if len(windows) <= _MANY_WINDOWS else [Window(windows[0].start, windows[-1].end)]
-
-
-def _as_noted(connection: "duckdb.DuckDBPyConnection", contract: Contract, windows: Sequence[Window]) -> bool:
-    """Whether some windows hold as many rows as the ledger says. An application may have added its own."""
+def _as_noted(
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, buckets: set[int], windows: Sequence[Window]
+) -> bool:
+    """Whether some partitions hold as many rows as the ledger says. An application may have added its own."""
     from ml_assets.lib.staging import windows_sql
 
+    if not buckets:
+        return True
     where = windows_sql(contract, windows, _literal)
     noted = _recorded(connection, contract)
-    rows = sum(state.rows for bucket, state in noted.items() if any(each.covers(bucket) for each in windows))
+    rows = sum(noted[bucket].rows for bucket in noted.keys() & buckets)
     counted = connection.execute(f"SELECT count(*) FROM {_name(contract)} WHERE {where}").fetchall()
     return counted == [(rows,)]
 

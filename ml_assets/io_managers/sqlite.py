@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.sql import qualified, quote_identifier, quote_literal, utc_text
+from ml_assets.lib.sql import first_date, qualified, quote_identifier, quote_literal, utc_text
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.sqlite import SQLiteResource
 
@@ -102,6 +102,7 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
     """
     from ml_assets.lib.staging import confirmed, measure
 
+    before = _remembered(connection, contract.asset) if contract.foreign_keys else None
     ensure_table(connection, contract)
     if contract.mode == "upsert":
         written = _upsert(connection, contract, staged)
@@ -115,7 +116,8 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
         ),
     )
     if not changed:
-        _check_foreign_keys(connection, contract)  # one that the contract has just gained
+        if before is not None and set(contract.foreign_keys) - set(before.foreign_keys):
+            _check_foreign_keys(connection, contract)
         return False
     displaced = _put(connection, contract, staged, changed)
     _check_foreign_keys(connection, contract)
@@ -590,7 +592,7 @@ def _time_literal(contract: Contract) -> Any:
     """Text of a moment as the partition column holds it; text order is time order."""
     column = contract.by_name[contract.partition_column] if contract.partition_column else None
     if column is not None and column.type == "date":
-        return lambda moment: quote_literal(moment.astimezone(UTC).date().isoformat())
+        return lambda moment: quote_literal(first_date(moment))
     return lambda moment: quote_literal(utc_text(moment))
 
 

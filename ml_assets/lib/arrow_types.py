@@ -8,6 +8,7 @@ UTC], date32, json as string in canonical form, vector as list<float32>.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -216,10 +217,12 @@ def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:
     fit = pc.cast(array, target)
     if pa.types.is_decimal(array.type) and pa.types.is_floating(target):
         # A decimal such as SQL's 0.1 becomes the double that stands for it, one of more digits than a double has
-        # would become another number.
+        # would become another number. Arrow's way back is exact for few digits behind the point only.
         back = pc.cast(fit, array.type, safe=False)
-        if not back.equals(array):
-            raise pa.ArrowInvalid("it has more digits than a double holds")
+        differs = pc.call_function("not_equal", [back, array])
+        for value, double in zip(array.filter(differs), fit.filter(differs), strict=True):
+            if Decimal(repr(double.as_py())) != value.as_py():
+                raise pa.ArrowInvalid("it has more digits than a double holds")
     return fit
 
 

@@ -47,7 +47,8 @@ def refuse_new_identity(
     Raises:
         ContractViolation: key, partitions, a vector's dimension or a type differ, or it is another asset's table.
     """
-    if old.asset_key and new.asset_key and old.asset_key != new.asset_key:
+    owners = {old.asset_key, new.asset_key} - {""}
+    if len(owners) > 1 and new.mode != "upsert":  # which only adds: several may do so together
         raise ContractViolation(
             f"{new.asset}: the table is that of asset {old.asset_key!r}, and {new.asset_key!r} would replace its rows: "
             f"give one of them another name, or, if the asset was renamed, run {drop} and materialize all of it again. "
@@ -61,9 +62,10 @@ def refuse_new_identity(
         raise _changed(
             new, f"a stored partition was as long as {was}", f"{now} in the asset's definition", drop
         )
+    kept = new.partition_column is not None or new.mode == "upsert"  # some rows, with their values of before
     for column in new.columns:
         before = old.by_name.get(column.name, column)
-        if stored and column.type != before.type and stored[column.type] == stored[before.type]:
+        if stored and kept and column.type != before.type and stored[column.type] == stored[before.type]:
             raise _changed(new, f"{column.name!r} was {before.type}", f"{column.type} in the contract", drop)
         if column.type == before.type == "vector" and column.dimension != before.dimension:
             was = f"the dimension of {column.name!r} was {before.dimension}"

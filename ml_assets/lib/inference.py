@@ -175,7 +175,7 @@ def _logical(asset: str, field: pa.Field) -> ColumnType:
         "string": lambda t: (
             pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
         ),
-        "int64": lambda t: pa.types.is_integer(t) or (pa.types.is_decimal(t) and t.scale <= 0),
+        "int64": pa.types.is_integer,
         "float64": lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t),
         "bool": pa.types.is_boolean,
         "timestamp": pa.types.is_timestamp,

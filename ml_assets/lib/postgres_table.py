@@ -328,7 +328,24 @@ def _ensure_foreign_keys(connection: "psycopg.Connection", contract: Contract) -
     present = {ForeignKey(*row) for row in rows}
     for key in contract.foreign_keys:
         if key not in present:
-            run(connection, f"ALTER TABLE {_name(contract)} ADD {_foreign_key_sql(contract, key)}")
+            _add_foreign_key(connection, contract, key)
+
+
+def _add_foreign_key(connection: "psycopg.Connection", contract: Contract, key: ForeignKey) -> None:
+    import psycopg
+
+    try:
+        run(connection, f"ALTER TABLE {_name(contract)} ADD {_foreign_key_sql(contract, key)}")
+    except (
+        psycopg.errors.InvalidForeignKey,
+        psycopg.errors.UndefinedTable,
+        psycopg.errors.UndefinedColumn,
+    ) as fault:
+        raise ContractViolation(
+            f"{contract.asset}: column {key.column!r} cannot be held to {key.parent}.{key.parent_column} "
+            f"({str(fault).splitlines()[0]}): write a table {key.parent} whose key that column is first, or take the "
+            "foreign key out of the contract. Nothing was written."
+        ) from fault
 
 
 def _points_nowhere(contract: Contract, fault: "psycopg.Error") -> ContractViolation:
@@ -701,7 +718,8 @@ def _slice_sql(contract: Contract, staged: Staged, buckets: set[int]) -> str:
 
 def _literal(moment: datetime) -> str:
     # Not strftime, which writes the year 999 with three digits.
-    return quote_literal(moment.astimezone(UTC).isoformat(" ", "microseconds"))
+    # With its type: a date would otherwise be compared with the literal's date alone.
+    return quote_literal(moment.astimezone(UTC).isoformat(" ", "microseconds")) + "::timestamptz"
 
 
 def _name(contract: Contract) -> str:

@@ -6,7 +6,7 @@ never put into SQL text by hand; they are bound. What does not: the statements t
 """
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from typing import LiteralString, cast
 
@@ -64,6 +64,13 @@ def quote_literal(text: str) -> str:
 def quote_json(value: object) -> str:
     """A value as JSON in a string literal of ClickHouse, which alone reads backslashes as escapes."""
     return quote_literal(json.dumps(value).replace("\\", "\\\\"))
+
+
+def first_date(moment: datetime) -> str:
+    """The first date whose midnight in UTC is not before a moment, as `2026-01-31`: dates compare by their midnights."""
+    day = moment.astimezone(UTC)
+    later = timedelta(days=1) if day.time() != time.min else timedelta()
+    return (day.date() + later).isoformat()
 
 
 def utc_text(moment: datetime) -> str:

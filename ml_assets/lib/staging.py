@@ -148,7 +148,9 @@ class Staged:
 
     def covers(self, bucket: int) -> bool:
         """Whether a partition lies in the window."""
-        return self.window.covers(bucket)
+        if self.window.start is None or self.window.end is None:
+            return True
+        return self.window.start <= bucket_start(bucket) < self.window.end
 
     @property
     def rest_of_days(self) -> list[Window]:

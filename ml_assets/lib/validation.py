@@ -52,7 +52,7 @@ class Window:
     """The slice of a table that a write replaces or a read returns: rows of [start, end) in UTC.
 
     Args:
-        start, end: None for the whole table; `end` alone if nothing can come after it.
+        start, end: None for the whole table.
     """
 
     start: datetime | None = None
@@ -62,11 +62,6 @@ class Window:
     def whole(self) -> bool:
         """Whether it is the whole table."""
         return self.start is None
-
-    def covers(self, bucket: int) -> bool:
-        """Whether a partition that starts at these microseconds since 1970 lies in it."""
-        after_start = self.start is None or micros(self.start) <= bucket
-        return after_start and (self.end is None or bucket < micros(self.end))
 
 
 WHOLE = Window()

@@ -163,3 +163,23 @@ def test_a_day_of_new_york_holds_two_days_of_a_key(case, row):
     case.write(case.table(row("one"), row("one", happened_at=evening + timedelta(hours=2))))
     assert case.ids() == ["one", "one"]
     assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_a_date_lies_in_the_partition_of_its_midnight(case, row, zone):
+    """However the partitions lie to the days of UTC: each date is in one of them, and is replaced and read with it."""
+    case.partitions = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01", timezone=zone)
+    case.change(partition_column="due")
+    shift = 0 if zone == "Europe/Berlin" else 1  # the midnight that lies within the fifth day of the zone
+    for version in (1.0, 2.0):
+        for day in (5, 6):
+            case.write(
+                case.table(row(f"{day}", amount=version, due=date(2026, 1, day + shift))), date(2026, 1, day)
+            )
+    for day in (5, 6):
+        [found] = case.read(day=date(2026, 1, day)).to_pylist()
+        assert (found["id"], found["amount"], found["due"]) == (f"{day}", 2.0, date(2026, 1, day + shift))
+    assert case.ids() == ["5", "6"]
+    assert case.recorded(case.contract) == case.measured(case.contract)
+    with pytest.raises(ContractViolation, match=r"'due' holds .* outside the partitions being written"):
+        case.write(case.table(row("x", due=date(2026, 1, 7 + shift))), date(2026, 1, 5))

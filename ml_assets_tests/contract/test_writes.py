@@ -178,9 +178,7 @@ def test_upsert_deletes_nothing(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
-def test_an_upsert_of_scattered_days(case, row, monkeypatch):
-    """What lies between them stays, and is known; the lake has a way of its own when the days are many."""
-    monkeypatch.setattr("ml_assets.io_managers.duckdb._MANY_WINDOWS", 3)
+def test_an_upsert_of_scattered_days(case, row):
     case.change(mode="upsert")
     every = [row(f"{day}", day) for day in range(10)]
     case.write(case.table(*every), days=10)
@@ -194,7 +192,9 @@ def test_an_upsert_of_scattered_days(case, row, monkeypatch):
 
 def _written(result, case):
     events = [e for e in result.get_asset_materialization_events() if e.asset_key == case.key]
-    (written,) = {event.materialization.metadata["written"].value for event in events}  # of all its partitions
+    (written,) = {
+        event.materialization.metadata["written"].value for event in events
+    }  # of all its partitions
     return written
 
 
