@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
@@ -48,11 +47,8 @@ _TYPES = {
     "json": "String",
     "vector": "Array(Float32)",
 }
-_INSERT_BATCHES = 2
-"""Batches of one INSERT: each makes a part per partition, and few parts are read and opened faster than many."""
-
 _INSERTERS = 2
-"""Clients that insert at once. The engine needs about 100 MB for a batch in flight (measured, chdb 4.4)."""
+"""Clients that insert at once, a batch each: the engine takes about 100 MB for one (measured, chdb 4.4)."""
 
 _DAY_US = 86_400_000_000
 
@@ -227,37 +223,30 @@ def _fill(
     changed: set[int],
 ) -> None:
     """Insert the rows. An INSERT keeps one core of the engine busy, so many rows are inserted by two clients."""
+    import pyarrow as pa
+
     from ml_assets.lib.arrow_types import BATCH_ROWS
     from ml_assets.lib.sharing import share_out
 
-    def insert(client: "Client", portions: "Iterable[pa.Table]") -> None:
-        for portion in portions:
-            client.insert_arrow(stage, portion, settings={"max_partitions_per_insert_block": 0})
+    def insert(client: "Client", batches: "Iterable[pa.RecordBatch]") -> None:
+        for batch in batches:
+            rows = pa.Table.from_batches([batch])
+            client.insert_arrow(stage, rows, settings={"max_partitions_per_insert_block": 0})
 
-    def insert_beside(portions: "Iterator[pa.Table]") -> None:
+    def insert_beside(batches: "Iterator[pa.RecordBatch]") -> None:
         with clickhouse.client(write=True) as own:
-            insert(own, portions)
+            insert(own, batches)
 
-    expected, portions = staged.rows_in(changed), _portions(contract, staged.batches(changed))
-    if expected > _INSERT_BATCHES * BATCH_ROWS:
-        share_out(portions, insert_beside, _INSERTERS)
+    expected, batches = staged.rows_in(changed), staged.batches(changed)
+    if expected > _INSERTERS * BATCH_ROWS:
+        share_out(batches, insert_beside, _INSERTERS)
     else:
-        insert(client, portions)
+        insert(client, batches)
     found = _count(client, stage)
     if found != expected:
         raise RuntimeError(
             f"{contract.asset}: ClickHouse took {found:,} of {expected:,} rows; the table is as it was, run it again."
         )
-
-
-def _portions(contract: Contract, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
-    import pyarrow as pa
-
-    from ml_assets.lib.arrow_types import arrow_schema
-
-    schema = arrow_schema(contract)
-    while portion := list(islice(batches, _INSERT_BATCHES)):
-        yield pa.Table.from_batches(portion, schema)
 
 
 def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged") -> set[int]:
