@@ -141,27 +141,27 @@ class TableIOManager(dg.ConfigurableIOManager):
         return replace(contract, asset_key=asset)
 
     def _input_contract(self, context: dg.InputContext) -> Contract:
-        asset = "/".join(context.asset_key.path)
-        if asset in TABLES:
-            return TABLES[asset]
         from ml_assets.lib.arrow_types import never_written
         from ml_assets.lib.inference import table_asset
 
-        asset = table_asset(context.asset_key.path, self.store)
-        contract = self._remembered(asset)
+        contract = self._known_contract(context)
         if contract is None:
-            raise never_written(asset)
+            raise never_written(table_asset(context.asset_key.path, self.store))
         return contract
+
+    def _known_contract(self, context: dg.InputContext) -> Contract | None:
+        from ml_assets.lib.inference import table_asset
+
+        path = context.asset_key.path
+        return TABLES.get("/".join(path)) or self._remembered(table_asset(path, self.store))
 
     def _no_rows(self, context: dg.InputContext) -> "pa.RecordBatchReader":
         """No rows of a table that need not be there yet, and no columns unless they are known."""
         import pyarrow as pa
 
         from ml_assets.lib.arrow_types import arrow_schema
-        from ml_assets.lib.inference import table_asset
 
-        asset = "/".join(context.asset_key.path)
-        contract = TABLES.get(asset) or self._remembered(table_asset(context.asset_key.path, self.store))
+        contract = self._known_contract(context)
         schema = arrow_schema(contract, _wanted_columns(context, contract)) if contract else pa.schema([])
         return pa.RecordBatchReader.from_batches(schema, [])
 

@@ -252,7 +252,7 @@ def _fit_columns(
     """Add nullable columns that the table lacks, refuse what else differs. SQLite cannot alter a column."""
     from ml_assets.lib.arrow_types import ContractViolation
 
-    table, rebuild = quote_identifier(contract.table), _rebuild(connection, contract)
+    table = quote_identifier(contract.table)
     spelled = {_folded(name): name for name in existing}
     for column in contract.columns:
         kind, required = _TYPES[column.type], _is_required(contract, column)
@@ -267,12 +267,13 @@ def _fit_columns(
                 f"{k}{' NOT NULL' if r else ''}" for k, r in (existing[column.name], (kind, required))
             )
             difference = (
-                f"column {column.name!r} is {was} in the file and {is_now} in the contract; run {rebuild}"
+                f"column {column.name!r} is {was} in the file and {is_now} in the contract; run "
+                f"{_rebuild(connection, contract)}"
             )
         elif column.name not in existing and required:
             difference = (
                 f"the contract has a new column {column.name!r} that may not be null, and the table's rows have no "
-                f"value for it; run {rebuild}, make it nullable"
+                f"value for it; run {_rebuild(connection, contract)}, make it nullable"
             )
         else:
             if column.name not in existing:
