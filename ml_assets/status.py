@@ -170,6 +170,9 @@ def _add_tables(
 def _measured_hash(store: str, module: Any, resources: Mapping[str, Any], contract: Contract) -> str | None:
     """Content hash of what the store holds; instead of it, why that cannot be read. None if Redis holds no copy."""
     try:
+        look_at = getattr(module, "damage", None)
+        if look_at and (damage := look_at(resources[store], contract)):
+            return f"rows that do not agree with themselves ({damage})"
         if store == "redis":  # the truth is PostgreSQL's, which is measured there
             copy = module.cached(resources["redis"], contract)
             return copy and copy.content_hash

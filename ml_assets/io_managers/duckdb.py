@@ -5,6 +5,7 @@ store's tables; PostgreSQL appears only as the lake's catalog, whose advisory lo
 commit to a table. (DuckLake finds conflicts at commit; two inserts into one empty partition are none to it.)
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,7 +17,10 @@ from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.resources import inlining
+from ml_assets.resources.base import one_sentence
 from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.inlining import METADATA
 from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
@@ -156,6 +160,36 @@ def measured(lake: DuckLakeResource, contract: Contract) -> "TableState":
         return table_state(_measured(connection, contract, [WHOLE]))
 
 
+def damage(lake: DuckLakeResource, contract: Contract) -> str:
+    """In what the table does not agree with itself; "" if it does."""
+    with lake.get_connection() as connection:
+        return damage_of(connection, contract.schema, contract.table)
+
+
+def damage_of(connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> str:
+    """As `damage`, of any table of the lake.
+
+    Args:
+        connection: to the lake. While the table is written, rows that a former version of this project keeps in the
+            catalog are told of, which are in order.
+        schema, table: the table; one that is not there agrees with itself.
+    """
+    import duckdb
+
+    if not _columns(connection, schema, table):
+        return ""
+    name = f"{schema}.{table}"
+    try:
+        stated, scanned = inlining.counts(connection, schema, table)
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.InternalException) as fault:
+        return f"{name} cannot be read ({one_sentence(fault)})"
+    if stated != scanned:
+        return f"{name}: count(*) says {stated:,} rows and a scan finds {scanned:,}"
+    if left := inlining.inlined(connection).get((schema, table)):
+        return f"{name}: {left:,} rows or deletions stand in the catalog instead of in files"
+    return ""
+
+
 @contextmanager
 def writing(lake: DuckLakeResource, contract: Contract) -> Iterator[None]:
     """Let one process at a time commit to the table, by a lock in the catalog's PostgreSQL.
@@ -174,7 +208,8 @@ def writing(lake: DuckLakeResource, contract: Contract) -> Iterator[None]:
 def write(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
     """Put staged rows in place in one transaction; returns whether anything had to be changed.
 
-    A conflict with somebody who does not take our lock is tried again, up to five times.
+    A conflict with somebody who does not take our lock is tried again, up to five times; one that is not about the
+    table's rows (the ledger is every writer's) as long as a write may take.
 
     Raises:
         ContractViolation: the table in the lake is not the contract's and cannot be made so.
@@ -182,7 +217,25 @@ def write(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "
     """
     from ml_assets.lib.conflicts import retried
 
-    return retried(contract.asset, _is_conflict, lambda: _write_once(connection, contract, staged))
+    return retried(
+        contract.asset,
+        _is_conflict,
+        lambda: _write_once(connection, contract, staged),
+        lambda fault: not _is_about(fault, connection, contract),
+    )
+
+
+def _is_about(fault: BaseException, connection: "duckdb.DuckDBPyConnection", contract: Contract) -> bool:
+    """Whether a conflict is about the table itself. DuckLake says the numbers of tables, not their names."""
+    numbers = {int(number) for number in re.findall(r'with index "(\d+)"', str(fault))}
+    if not numbers:
+        return "maximum retry count" not in str(fault).lower()
+    rows = connection.execute(
+        f"SELECT table_id FROM {METADATA}.ducklake_table AS t JOIN {METADATA}.ducklake_schema AS s USING (schema_id) "
+        "WHERE schema_name = $1 AND table_name = $2 AND t.end_snapshot IS NULL",
+        [contract.schema, contract.table],
+    ).fetchall()
+    return not rows or bool(numbers & {number for (number,) in rows})
 
 
 def _is_conflict(fault: BaseException) -> bool:
@@ -387,7 +440,7 @@ def make_tables(lake: DuckLakeResource, contracts: Iterable[Contract]) -> None:
     present = set(rows)
     for contract in contracts:
         if (contract.schema, contract.table) not in present:
-            with writing(lake, contract), lake.get_connection(write=True) as connection:
+            with lake.get_connection(write=True) as connection, writing(lake, contract):
                 connection.execute("BEGIN")
                 ensure_table(connection, contract)
                 connection.execute("COMMIT")

@@ -7,7 +7,7 @@ does not: locks, and which of a store's errors are conflicts; each store knows i
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 TRIES = 5
 
@@ -18,20 +18,36 @@ class WriteBusy(RuntimeError):
     """Somebody else kept writing to the same table for too long. One sentence: table, cause, way out."""
 
 
-def retried(asset: str, is_conflict: Callable[[BaseException], bool], write: Callable[[], _T]) -> _T:
+def retried(
+    asset: str,
+    is_conflict: Callable[[BaseException], bool],
+    write: Callable[[], _T],
+    is_about_others: Callable[[BaseException], bool] = lambda fault: False,
+) -> _T:
     """What `write` returns, which is called again if it met a conflict: up to five times within some seconds.
 
     Args:
         asset: for the sentence.
-        is_conflict: whether an error says that somebody else changed the same thing at the same time.
-        write: writes everything in one transaction, so that nothing is left of a failed attempt.
+        is_conflict: whether an error says that somebody else changed something at the same time.
+        write: writes everything in one transaction, so that nothing is left of a failed attempt. It ends by itself
+            when it has taken longer than a write may.
+        is_about_others: whether such an error is about other things than the table's rows. It is tried again as often
+            as it comes, since nobody competes for the rows.
 
     Raises:
-        WriteBusy: the last attempt met a conflict, too.
+        WriteBusy: five attempts met a conflict about the table's rows.
     """
+    met = 0
+
+    def enough(state: RetryCallState) -> bool:
+        nonlocal met
+        fault = state.outcome and state.outcome.exception()
+        met += fault is not None and not is_about_others(fault)
+        return met >= TRIES
+
     tries = Retrying(
         retry=retry_if_exception(is_conflict),
-        stop=stop_after_attempt(TRIES),
+        stop=enough,
         wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.5),
         reraise=True,
     )

@@ -14,6 +14,9 @@ take. Step 5 goes by a listing of the data folder. It is left out, with a senten
 folder holds files of more than one catalog, or where the listing does not fit what the catalog knows: DuckLake
 compares paths as text, and then files in use would look like rubbish (duckdb/ducklake#1105).
 
+Whatever was rewritten is looked at before its writers get on: nothing may be left in the catalog (inlining.py says
+why), and `count(*)` and a scan have to find the same rows.
+
 A pin is a row of the lake's own table `ledger.pins`: a name, and the version that it keeps.
 """
 
@@ -25,11 +28,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts import STREAMS, Contract
-from ml_assets.io_managers.duckdb import forget_replaced_entries, known_contracts, writing
+from ml_assets.io_managers.duckdb import damage_of, forget_replaced_entries, known_contracts, writing
 from ml_assets.lib.intake import ledger
 from ml_assets.lib.sql import quote_literal
 from ml_assets.maintenance.base import Terms, counted, folder_bytes
-from ml_assets.resources.duckdb import METADATA, DuckLakeResource
+from ml_assets.resources import inlining
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.inlining import METADATA
 from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
@@ -40,6 +45,16 @@ _DELETED_SHARE = 0.3
 """Share of deleted rows from which rewriting a file pays."""
 
 _OWN_FILE = re.compile(r"ducklake-[0-9a-f-]{36}(-delete)?\.parquet")
+
+
+class LakeDamaged(RuntimeError):
+    """Tables of the lake do not agree with themselves. One sentence: tables, what was found, way out."""
+
+
+DAMAGE_REMEDY = (
+    "Materialize quality/maintenance once more while nothing else runs, then 'ml-assets status --verify', and rebuild "
+    "the tables that it names"
+)
 
 
 def size(lake: DuckLakeResource) -> int:
@@ -183,15 +198,28 @@ def _compact(
     import duckdb
 
     contracts = {(each.schema, each.table): each for each in known_contracts(connection)}
-    before = _live_files(connection)
-    for schema, table in _scattered(connection):
+    before, held = _live_files(connection), inlining.inlined(connection)
+    damaged: list[str] = []
+    for schema, table in sorted({*_scattered(connection), *held}):
         try:
             with _writer_lock(lake, postgres, contracts.get((schema, table)), schema, table):
+                if (schema, table) in held:
+                    _flush(lake, schema, table)
                 _compact_one(lake, connection, schema, table)
+                if damage := damage_of(connection, schema, table):
+                    damaged.append(damage)
         except (duckdb.TransactionException, ledger.IntakeBusy) as busy:
             yield f"Left {schema}.{table} as it is, because it is being written ({busy})."
     if (after := _live_files(connection)) < before:
         yield f"Merged {before:,} files in use into {after:,}."
+    if damaged:
+        raise LakeDamaged(f"{'; '.join(damaged)}. {DAMAGE_REMEDY}")
+
+
+def _flush(lake: DuckLakeResource, schema: str, table: str) -> None:
+    """Move inlined rows into files, in an instance of its own, which does not repeat a commit."""
+    with lake.separate() as connection, lake.limit(connection, write=True):
+        inlining.flush(connection, schema, table)
 
 
 def _compact_one(
@@ -199,7 +227,6 @@ def _compact_one(
 ) -> None:
     name, place = quote_literal(table), f"schema => {quote_literal(schema)}"
     for call in (
-        f"ducklake_flush_inlined_data('lake', table_name => {name}, schema_name => {quote_literal(schema)})",
         f"ducklake_rewrite_data_files('lake', {name}, {place}, delete_threshold => {_DELETED_SHARE})",
         f"ducklake_merge_adjacent_files('lake', {name}, {place})",
     ):
@@ -228,7 +255,7 @@ def _live_files(connection: "duckdb.DuckDBPyConnection") -> int:
 
 
 def _scattered(connection: "duckdb.DuckDBPyConnection") -> list[tuple[str, str]]:
-    """Tables with deletions, with rows in the catalog, or with several files in one partition."""
+    """Tables with deletions, or with several files in one partition."""
     return connection.execute(
         f"""
         WITH value AS (
@@ -238,7 +265,6 @@ def _scattered(connection: "duckdb.DuckDBPyConnection") -> list[tuple[str, str]]
             SELECT table_id FROM {METADATA}.ducklake_data_file LEFT JOIN value USING (data_file_id)
             WHERE end_snapshot IS NULL GROUP BY table_id, partition HAVING count(*) > 1
             UNION SELECT table_id FROM {METADATA}.ducklake_delete_file WHERE end_snapshot IS NULL
-            UNION SELECT table_id FROM {METADATA}.ducklake_inlined_data_tables
         )
         SELECT DISTINCT schema_name, table_name
         FROM crowded JOIN {METADATA}.ducklake_table AS t USING (table_id)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
-from ml_assets.resources import kept_lakes
+from ml_assets.resources import inlining, kept_lakes
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
@@ -36,6 +36,7 @@ from ml_assets.resources.base import (
     unavailable,
     with_database,
 )
+from ml_assets.resources.inlining import METADATA
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 CATALOG_DATABASE = "lake"
 """PostgreSQL database that holds the catalog."""
-
-METADATA = "__ducklake_metadata_lake"
-"""Name under which DuckLake attaches the catalog's own tables."""
 
 _INTERRUPT_EVERY_S = 0.02
 _VANISHED_MS = 15_000
@@ -160,6 +158,19 @@ class DuckLakeResource(DuckDBResource):
             kept_lakes.close(connection)
             raise
         return connection
+
+    @contextmanager
+    def separate(self) -> "Iterator[duckdb.DuckDBPyConnection]":
+        """A connection for writing to an instance of DuckDB of its own, whose global settings are nobody else's.
+
+        Raises:
+            StoreUnavailable: as `get_connection`.
+        """
+        connection = self._fresh(write=True)
+        try:
+            yield connection
+        finally:
+            kept_lakes.close(connection)
 
     @contextmanager
     def limit(
@@ -383,9 +394,29 @@ class DuckLakeResource(DuckDBResource):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_identifier(name)}")
         if len(missing) == len(SCHEMAS):  # a new lake; another one's options are its operator's
             connection.execute(f"CALL lake.set_option('parquet_row_group_size', {_ROW_GROUP})")
+            connection.execute(f"CALL lake.set_option('{inlining.OPTION}', 0)")
         connection.execute("COMMIT")
         if missing:
             self._sign(connection)
+        if not inlining.is_off(connection):
+            self._stop_inlining(connection, url)
+
+    def _stop_inlining(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
+        """Move what a lake of before keeps in its catalog into files, and let it keep nothing there any more.
+
+        Whoever attaches the lake for writing comes through here first, so all writers wait until it is done.
+        """
+        import duckdb
+
+        from ml_assets.resources.postgres import PostgresResource
+
+        catalog = PostgresResource(url=url, write_timeout_s=self.write_timeout_s)
+        with catalog.connect(write=True) as lock:
+            lock.execute("SELECT pg_advisory_xact_lock(hashtextextended('ml-assets inlining', 0))")
+            retry = connecting(duckdb.TransactionException)  # of somebody who attached it before
+            for schema, table in inlining.inlined(connection):
+                retry(inlining.flush, connection, schema, table)
+            connection.execute(f"CALL lake.set_option('{inlining.OPTION}', 0)")
 
     def _sign(self, connection: "duckdb.DuckDBPyConnection") -> None:
         """Leave the catalog's name among the data, so that nobody takes its files for rubbish."""

@@ -17,7 +17,7 @@ import pytest
 from ml_assets.contracts import TABLES, Column
 from ml_assets.io_managers import duckdb as duckdb_io
 from ml_assets.lib.arrow_types import arrow_schema
-from ml_assets.lib.conflicts import TRIES, WriteBusy
+from ml_assets.lib.conflicts import TRIES, WriteBusy, retried
 from ml_assets.lib.staging import Staged, stage
 from ml_assets.lib.validation import WHOLE, Window
 
@@ -209,6 +209,46 @@ def test_conflicts_in_the_lake_are_tried_again_and_then_reported(case, row, dist
 
 
 @pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_a_conflict_about_the_ledger_is_not_about_the_rows(case, row, disturbed):
+    """As maintenance meets it, which forgets old entries while others append theirs."""
+    write(case, [row("old")])
+
+    def interfere(attempt: int) -> None:
+        if attempt == 1:
+            with case.manager.lake.get_connection(write=True) as connection:
+                connection.execute("INSERT INTO ledger.writes (table_name) VALUES ('other.table')")
+                connection.execute("DELETE FROM ledger.writes WHERE table_name = 'other.table'")
+
+    attempts = disturbed(interfere)
+    with (
+        case.manager.lake.get_connection(write=True) as connection,
+        stage(case.table(row("new")), case.contract, case.manager.limits, window(0)) as staged,
+    ):
+        with pytest.raises(duckdb.TransactionException) as caught:
+            duckdb_io._write_once(connection, case.contract, staged)
+        assert duckdb_io._is_conflict(caught.value)
+        assert not duckdb_io._is_about(caught.value, connection, case.contract)
+    assert write(case, [row("new")])
+    assert attempts == [1, 2]
+
+
+def test_conflicts_about_other_things_do_not_count(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    met: list[str] = [*["others"] * 2 * TRIES, *["rows"] * (TRIES - 1)]
+
+    def attempt() -> int:
+        if met:
+            raise RuntimeError(met.pop())
+        return 7
+
+    arguments = ("duckdb/x", lambda fault: True, attempt, lambda fault: str(fault) == "others")
+    assert retried(*arguments) == 7
+    met += ["rows"] * TRIES
+    with pytest.raises(WriteBusy, match="during each of 5 attempts"):
+        retried(*arguments)
+
+
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
 def test_a_commit_that_ducklake_gives_up_is_a_conflict(case):
     """It says that it tried too often, since others committed to other tables meanwhile, and names no conflict."""
     lake = case.manager.lake
@@ -221,6 +261,8 @@ def test_a_commit_that_ducklake_gives_up_is_a_conflict(case):
         with pytest.raises(duckdb.TransactionException, match="Exceeded the maximum retry count") as caught:
             two.execute("COMMIT")
     assert duckdb_io._is_conflict(caught.value)
+    with lake.get_connection() as connection:
+        assert not duckdb_io._is_about(caught.value, connection, case.contract)
 
 
 @pytest.mark.parametrize("case", ["duckdb"], indirect=True)

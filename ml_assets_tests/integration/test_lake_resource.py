@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from ml_assets import services
-from ml_assets.resources import kept_lakes
+from ml_assets.io_managers.duckdb import damage_of
+from ml_assets.resources import inlining, kept_lakes
 from ml_assets.resources.base import StoreUnavailable
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -322,6 +323,36 @@ def test_connections_that_make_one_lake_at_once_all_get_it(lake: DuckLakeResourc
     with lake.get_connection() as connection:
         rows = connection.execute("SELECT count(*) FROM duckdb_schemas() WHERE database_name = 'lake'")
         assert rows.fetchone() == (4,)
+
+
+def test_nothing_is_inlined(lake: DuckLakeResource) -> None:
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CREATE TABLE features.small AS SELECT 1 AS x")
+        connection.execute("INSERT INTO features.small VALUES (2)")
+        connection.execute("DELETE FROM features.small WHERE x = 1")
+        assert inlining.is_off(connection)
+        assert inlining.inlined(connection) == {}
+        assert inlining.counts(connection, "features", "small") == (1, 1)
+
+
+def test_what_a_lake_of_before_keeps_in_its_catalog_moves_into_files(lake: DuckLakeResource) -> None:
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CALL lake.set_option('data_inlining_row_limit', 10)")
+        connection.execute("CREATE TABLE features.small AS SELECT range AS x FROM range(100)")
+        version = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchall()[0][0]
+        connection.execute("DELETE FROM features.small WHERE x = 1")
+        connection.execute("INSERT INTO features.small VALUES (100), (101)")
+        assert inlining.inlined(connection) == {("features", "small"): 3}
+        assert "3 rows or deletions stand in the catalog" in damage_of(connection, "features", "small")
+    another = lake.model_copy(update={"threads": 1})  # a process of its own, which attaches it anew
+    with another.get_connection(write=True) as connection:
+        assert inlining.is_off(connection)
+        assert inlining.inlined(connection) == {}
+        assert inlining.counts(connection, "features", "small") == (101, 101)
+        found = connection.execute("SELECT sum(x) FROM features.small").fetchall()
+        assert found == [(sum(range(102)) - 1,)]
+        before = f"SELECT count(*) FROM features.small AT (VERSION => {version})"
+        assert connection.execute(before).fetchall() == [(100,)]
 
 
 def test_the_catalog_is_the_database_lake_beside_postgres() -> None:
