@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import random
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import pyarrow as pa
 
@@ -47,7 +49,7 @@ def overwrite(lake: DuckLakeResource, table: str, day: int, rows: int, value: in
         manager._write(of, staged)
 
 
-def hammer(fields: dict[str, str], table: str) -> None:
+def hammer(fields: dict[str, Any], table: str) -> None:
     """Overwrite one day after the other of a table, for ever."""
     lake, turn = DuckLakeResource(**fields, threads=1), 0
     while True:
@@ -56,11 +58,11 @@ def hammer(fields: dict[str, str], table: str) -> None:
 
 
 def test_rows_stay_as_they_were_written(lake: DuckLakeResource, postgres: PostgresResource):
-    fields = {"home": lake.home, "catalog_url": lake.catalog_url, "data_path": lake.data_path}
+    fields: dict[str, Any] = {"home": lake.home, "catalog_url": lake.catalog_url, "data_path": lake.data_path}
     overwrite(lake, "watched", 0, 3, 0)
     written = {0: (3, 0)}
 
-    def start(n: int) -> multiprocessing.process.BaseProcess:
+    def start(n: int) -> BaseProcess:
         process = SPAWN.Process(target=hammer, args=(fields, f"other_{n}"), daemon=True)
         process.start()
         return process
