@@ -73,12 +73,21 @@ def doubled_keys(contract: Contract, limit: int = 5) -> str:
     """Statement that returns keys that stand more than once, with how often; none if all is well."""
     parts = [quote_identifier(name) for name in contract.key]
     if contract.partition_column and not contract.unique_across_days:
-        parts.append(f"CAST({quote_identifier(contract.partition_column)} AS DATE)")
+        parts.append(_day(contract, contract.partition_column))
     keys = ", ".join(parts)
     return (
         f"SELECT {keys}, count(*) FROM {table_name(contract)} GROUP BY {keys} "
         f"HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {limit}"
     )
+
+
+def _day(contract: Contract, column: str) -> str:
+    """The day of UTC that a time lies in, as text or as a date that compares with one."""
+    name = quote_identifier(column)
+    if contract.store == "sqlite":
+        return f"substr({name}, 1, 10)"  # times are ISO text, of which a cast would take the number in front
+    # ClickHouse's Date ends in 2149 and begins in 1970: other days would become one of those.
+    return f"CAST({name} AS {'Date32' if contract.store == 'clickhouse' else 'DATE'})"
 
 
 def present_tables(store: str) -> str:
@@ -108,9 +117,7 @@ def count(
     conditions = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in scope]
     conditions += [where] if where else []
     if days and contract.partition_column:
-        column = quote_identifier(contract.partition_column)
-        # SQLite keeps times as ISO text and has no dates.
-        day = f"substr({column}, 1, 10)" if contract.store == "sqlite" else f"CAST({column} AS DATE)"
+        day = _day(contract, contract.partition_column)
         conditions.append(f"{day} BETWEEN '{days[0].isoformat()}' AND '{days[1].isoformat()}'")
     clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SELECT {expression} FROM {table_name(contract)}{clause}"

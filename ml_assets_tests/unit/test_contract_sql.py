@@ -1,6 +1,7 @@
 """The generated statements, run in DuckDB and SQLite on planted faults."""
 
 import sqlite3
+from dataclasses import replace
 from datetime import date
 
 import duckdb
@@ -85,3 +86,12 @@ def test_count_looks_at_the_days_asked_for(database):
     first = (date(2026, 3, 1), date(2026, 3, 1))
     assert database.execute(count(CONTRACT, days=first)).fetchone() == (1,)
     assert database.execute(count(CONTRACT)).fetchone() == (2,)
+
+
+def test_a_key_may_stand_again_on_another_day(database):
+    """SQLite would make the year of a text that is cast to a date."""
+    by_day = replace(CONTRACT, unique_across_days=False)
+    database.execute("INSERT INTO things VALUES ('x', 0.5, 1, 'a', '2026-03-02T10:00:00.000000Z')")
+    assert database.execute(doubled_keys(by_day)).fetchall() == []
+    database.execute("INSERT INTO things VALUES ('x', 0.5, 1, 'a', '2026-03-02T23:59:59.999999Z')")
+    assert database.execute(doubled_keys(by_day)).fetchall() == [("x", "2026-03-02", 2)]
