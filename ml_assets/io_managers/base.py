@@ -60,13 +60,16 @@ class TableIOManager(dg.ConfigurableIOManager):
             TableUnavailable: a disk is full, or a server is not there or went away; the rows are the old ones or,
                 if the write was just being committed, the new ones.
         """
+        import pyarrow as pa
+
+        from ml_assets.lib.arrow_types import tabular
         from ml_assets.lib.staging import stage
 
         start = time.perf_counter()
         _require_asset(context)
         asset = "/".join(context.asset_key.path)
         with self._told(asset, GATHERED):
-            rows = self._rows(obj)
+            rows = tabular(self._rows(obj), asset)
         try:
             with self._told(asset, READ):
                 contract = self._output_contract(context, rows)
@@ -83,7 +86,7 @@ class TableIOManager(dg.ConfigurableIOManager):
                 self._committed(obj)
                 _report(context, contract, staged, time.perf_counter() - start, changed)
         finally:
-            if rows is not obj:
+            if rows is not obj and isinstance(rows, pa.RecordBatchReader):
                 rows.close()
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -166,7 +169,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         return pa.RecordBatchReader.from_batches(schema, [])
 
     def _rows(self, obj: Any) -> Any:
-        """What the asset returned as Arrow data or a DataFrame; a store may accept more than those."""
+        """What the asset returned, or a reader of it: a store may accept more than tables."""
         return obj
 
     def _committed(self, obj: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.contracts import Column, Contract
+from ml_assets.contracts import Column, ColumnType, Contract
 from ml_assets.lib.canonical_json import JSONError, canonical_all
 from ml_assets.lib.validation import SHOWN_VALUES, shown_value
 
@@ -35,6 +35,14 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "json": pa.string(),
     "vector": pa.list_(pa.float32()),
 }
+
+
+_EXTENSIONS: dict[str, pa.DataType | None] = {
+    "arrow.json": pa.string(),
+    "arrow.bool8": pa.bool_(),
+    "arrow.fixed_shape_tensor": None,
+}
+"""Extension types whose meaning is kept, and what their storage is taken for, if it is not the storage's own type."""
 
 
 class ContractViolation(ValueError):
@@ -72,24 +80,99 @@ def arrow_schema(contract: Contract, columns: Sequence[str] | None = None) -> pa
     return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], c.nullable) for c in chosen])
 
 
+def tabular(data: Any, asset: str) -> Any:
+    """What an asset returned, as a DataFrame of pandas or as Arrow's own Table, RecordBatch or RecordBatchReader.
+
+    Whatever gives its rows by Arrow's interface (`__arrow_c_stream__`) is taken, as polars' DataFrame.
+
+    Raises:
+        ContractViolation: it is no table, or a DataFrame with an index that holds something.
+    """
+    if isinstance(data, pa.Table | pa.RecordBatch | pa.RecordBatchReader):
+        return data
+    if _is_pandas(data, "DataFrame"):
+        _refuse_index(data, asset)
+        return data
+    if _is_pandas(data, "Series"):
+        if data.name is None:
+            raise ContractViolation(
+                f"{asset}: the asset returned a pandas Series without a name, and a column needs one: return its "
+                "to_frame('...'). Nothing was written."
+            )
+        return tabular(data.to_frame(), asset)
+    if hasattr(data, "__arrow_c_stream__"):
+        try:
+            return pa.RecordBatchReader.from_stream(data)
+        except pa.ArrowInvalid as fault:  # its batches are no tables: those of a column by itself
+            raise ContractViolation(
+                f"{asset}: the asset returned {_kind(data)}, which is no table ({fault}): return a table that has it as "
+                "a column. Nothing was written."
+            ) from fault
+    if hasattr(data, "collect"):  # polars' LazyFrame
+        raise ContractViolation(
+            f"{asset}: the asset returned {_kind(data)}, which is yet to be computed: return what its collect() gives. "
+            "Nothing was written."
+        )
+    raise ContractViolation(
+        f"{asset}: the asset returned {_kind(data)}; return a pandas or polars DataFrame, a pyarrow Table or "
+        "RecordBatchReader, or another table with Arrow's interface __arrow_c_stream__. Nothing was written."
+    )
+
+
+def _kind(data: Any) -> str:
+    kind = type(data)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _is_pandas(data: Any, name: str) -> bool:
+    """Whether it is that class of pandas', or one derived from it; pandas need not be installed."""
+    return any(c.__name__ == name and c.__module__.partition(".")[0] == "pandas" for c in type(data).__mro__)
+
+
+def _refuse_index(frame: Any, asset: str) -> None:
+    """Refuse a DataFrame whose index holds more than the places of its rows; a table has columns only."""
+    import pandas as pd
+
+    index = frame.index
+    names = [name for name in index.names if name is not None]
+    if not names and (isinstance(index, pd.RangeIndex) or index.equals(pd.RangeIndex(len(index)))):
+        return
+    if not names and not len(index):
+        return
+    named = f"the index {', '.join(map(repr, names))}" if names else "an index of its own"
+    shown = (
+        f" ({', '.join(shown_value(label) for label in index[:SHOWN_VALUES].tolist())}, ...)"
+        if len(index)
+        else ""
+    )
+    raise ContractViolation(
+        f"{asset}: the DataFrame has {named}{shown}, and a table has columns only: return its reset_index() to keep the "
+        "index as a column, or reset_index(drop=True) to leave it out. Nothing was written."
+    )
+
+
 def conform(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
     """The rows in the contract's schema: columns by name, types converted where nothing is lost.
 
     Args:
-        data: `pandas.DataFrame`, `pyarrow.Table`, `RecordBatch` or `RecordBatchReader`.
+        data: what `tabular` takes.
 
     Raises:
-        ContractViolation: a column is missing or unknown, or its values do not fit its type.
+        ContractViolation: it is no table, a column is missing or unknown, or its values do not fit its type.
     """
     schema = arrow_schema(contract)
     for batch in _batches(data, contract):
         _same_names(batch.schema.names, contract)
-        arrays = [_fit(batch.column(column.name), column, contract) for column in contract.columns]
+        arrays = [
+            _fit(batch.column(column.name), batch.schema.field(column.name), column, contract)
+            for column in contract.columns
+        ]
         # Nullability is checked by validation, which names the rows; Arrow would only refuse.
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _batches(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
+    data = tabular(data, contract.asset)
     if isinstance(data, pa.RecordBatch):
         data = pa.Table.from_batches([data])
     if isinstance(data, pa.Table):
@@ -101,16 +184,11 @@ def _batches(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
         for batch in data:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield from _halved(batch.slice(start, BATCH_ROWS))
-    elif type(data).__module__.startswith("pandas") and hasattr(data, "columns"):
+    else:
         _same_names([str(name) for name in data.columns], contract)
         step = batch_rows(contract)
         for start in range(0, len(data), step):
             yield from _halved(_from_pandas(data.iloc[start : start + step], contract))
-    else:
-        raise ContractViolation(
-            f"{contract.asset}: the asset returned {type(data).__name__}; return a pandas DataFrame, a pyarrow "
-            "Table or a pyarrow RecordBatchReader."
-        )
 
 
 def batch_rows(contract: Contract) -> int:
@@ -177,16 +255,13 @@ def _same_names(names: Iterable[str], contract: Contract) -> None:
         )
 
 
-def _fit(array: pa.Array, column: Column, contract: Contract) -> pa.Array:
+def _fit(array: pa.Array, field: pa.Field, column: Column, contract: Contract) -> pa.Array:
     """The values in the column's type, or a refusal."""
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _plain(array, plain_type(field, contract.asset))
     target = ARROW_TYPES[column.type]
     nested = column.type == "json" and pa.types.is_nested(array.type)
     if array.type != target and not nested:
-        if not pa.types.is_null(array.type) and not _lossless(array.type, column.type):
+        if not fits(array.type, column.type):
             raise _wrong_type(contract, column, array.type, "", array.drop_null())
         try:
             array = _cast(array, target)
@@ -200,6 +275,57 @@ def _fit(array: pa.Array, column: Column, contract: Contract) -> pa.Array:
                 f"{contract.asset}: column {column.name!r}: {fault}; mend or quarantine the rows. Nothing was written."
             ) from fault
     return array
+
+
+def plain_type(field: pa.Field, asset: str) -> pa.DataType:
+    """A column's type without encoding by a dictionary, and without an extension where that is one that is kept.
+
+    Raises:
+        ContractViolation: an extension type, in whatever depth, that would lose its meaning.
+    """
+    if unknown := _unknown_extension(field):
+        raise ContractViolation(
+            f"{asset}: column {field.name!r} is of the extension type {unknown!r}, whose meaning no store keeps: convert "
+            "it to text or numbers, or its parts to columns of their own. Nothing was written."
+        )
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _EXTENSIONS[kind.extension_name] or kind.storage_type
+    return kind
+
+
+def _unknown_extension(field: pa.Field) -> str | None:
+    """Name of an extension type within a column's type whose meaning is not kept."""
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType):
+        several = isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) != 1  # a vector has no rows
+        return None if kind.extension_name in _EXTENSIONS and not several else kind.extension_name
+    # One that pyarrow does not know comes as its storage, and is named beside it.
+    if name := (field.metadata or {}).get(b"ARROW:extension:name"):
+        return name.decode(errors="replace")
+    if pa.types.is_dictionary(kind):
+        return _unknown_extension(pa.field("", kind.value_type))
+    return next(filter(None, (_unknown_extension(kind.field(n)) for n in range(kind.num_fields))), None)
+
+
+def _plain(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The values of an encoded or extension array in its `plain_type`."""
+    if pa.types.is_dictionary(array.type):
+        if pa.types.is_string_view(
+            array.type.value_type
+        ):  # of which pyarrow 25 cannot take values by their number
+            text = pc.cast(array.dictionary, pa.large_string())
+            array = pa.DictionaryArray.from_arrays(array.indices, text)
+        array = array.dictionary_decode()
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage if array.type.storage_type == kind else pc.cast(array.storage, kind)
+    return array
+
+
+def fits(given: pa.DataType, wanted: ColumnType) -> bool:
+    """Whether a column of a type may be given for one of a contract's; each of its values is looked at later."""
+    nested = wanted == "json" and pa.types.is_nested(given)
+    return nested or pa.types.is_null(given) or _lossless(given, wanted)
 
 
 def _unfit(array: pa.Array, target: pa.DataType) -> Iterator[pa.Scalar]:
@@ -226,7 +352,7 @@ def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:
     return fit
 
 
-def _lossless(given: pa.DataType, wanted: str) -> bool:
+def _lossless(given: pa.DataType, wanted: ColumnType) -> bool:
     """Whether values may be cast; `pc.cast` then still refuses those that do not fit."""
     match wanted:
         case "string" | "json":
@@ -256,6 +382,8 @@ def _wrong_type(
     """The refusal, with the first of the values unless the detail shows one."""
     naive = isinstance(given, pa.DataType) and pa.types.is_timestamp(given) and given.tz is None
     remedy = "state the time zone of the values, UTC for instance" if naive else "convert it upstream"
+    if contract.asset_key and not naive:  # inferred
+        remedy += ", or name another type for it in the metadata 'dagster/column_schema'"
     reason = f" ({detail.splitlines()[0]})" if detail else ""
     shown = ", ".join(shown_value(value.as_py()) for value in islice(values, SHOWN_VALUES))
     return ContractViolation(

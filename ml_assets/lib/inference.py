@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 import pyarrow as pa
 
 from ml_assets.contracts import Column, ColumnType, Contract, WriteMode
-from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.lib.arrow_types import ContractViolation, fits, plain_type
 
 _KNOWN = ("key", "partition_column", "partition_expr", "mode", "order_by", "unique_across_days")
 _SCHEMA = "dagster/column_schema"
@@ -36,8 +36,9 @@ def inferred_contract(
             `unique_across_days`. Where it has `dagster/column_schema`, the columns are those and no others,
             with the types that are named as a contract names them (`json`, `vector(384)`) and its nulls.
         data: DataFrame, Table or RecordBatchReader.
-        last: the contract of the last write. It tells the type of a column that has no values now, and that
-            an integer column is one where pandas has made floats of it because of nulls.
+        last: the contract of the last write. A column keeps the type that it has there if values of the type that
+            is given now may fit it: whole numbers and floats, or text and JSON, in both directions. It also tells
+            the type of a column that has no values now.
 
     Raises:
         ContractViolation: a column's type has no place in a table or, for want of values, is not known, or the
@@ -118,11 +119,6 @@ def _columns(
 def _fields(asset: str, data: Any) -> list[pa.Field]:
     if isinstance(data, pa.Table | pa.RecordBatch | pa.RecordBatchReader):
         return list(data.schema)
-    if not hasattr(data, "dtypes"):
-        raise ContractViolation(
-            f"{asset}: the asset returned {type(data).__name__}; return a pandas DataFrame, a pyarrow Table or a "
-            "pyarrow RecordBatchReader."
-        )
     # By place: two columns of one name are refused later, by name.
     return [_pandas_field(asset, str(name), data.iloc[:, n]) for n, name in enumerate(data.columns)]
 
@@ -144,18 +140,15 @@ def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
 
 def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nullable: bool) -> Column:
     before = last.by_name.get(field.name) if last else None
-    without_values = pa.types.is_null(field.type)
-    if without_values and not before:
+    given = plain_type(field, asset)
+    if pa.types.is_null(given) and not before:
         raise ContractViolation(
             f"{asset}: column {field.name!r} has no values and no type, so it cannot be known what the table is to "
             f"hold: give it a type (a dtype in pandas), or name it in the metadata '{_SCHEMA}'. Nothing was written."
         )
-    kind = before.type if before and without_values else _logical(asset, field)
-    if before and pa.types.is_decimal(field.type) and before.type in ("int64", "float64"):
-        kind = before.type  # how a database wrote a sum need not be the same each time
-    made_float = kind == "float64" and hasattr(data, "dtypes")
-    if before and (without_values or (made_float and before.type == "int64")):
-        return Column(field.name, before.type, nullable, dimension=before.dimension)
+    # The same numbers are whole ones on one day and floats on another: by what they are, by nulls among them in
+    # pandas, or by how a database writes a sum.
+    kind = before.type if before and fits(given, before.type) else _logical(asset, field, given)
     if kind != "vector":
         return Column(field.name, kind, nullable)
     dimension = _dimension(field, data) or (before.dimension if before else None)
@@ -168,9 +161,9 @@ def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nul
     return Column(field.name, "vector", nullable, dimension=dimension)
 
 
-def _logical(asset: str, field: pa.Field) -> ColumnType:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
+def _logical(asset: str, field: pa.Field, kind: pa.DataType) -> ColumnType:
+    if getattr(field.type, "extension_name", "") == "arrow.json":
+        return "json"
     checks: dict[ColumnType, Any] = {
         "string": lambda t: (
             pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
@@ -186,8 +179,8 @@ def _logical(asset: str, field: pa.Field) -> ColumnType:
             and pa.types.is_floating(t.value_type)
         ),
     }
-    for logical, fits in checks.items():
-        if fits(kind):
+    for logical, holds in checks.items():
+        if holds(kind):
             return logical
     raise ContractViolation(
         f"{asset}: column {field.name!r} is {field.type}, which no store can hold; convert it to text, number, bool, "
@@ -203,8 +196,9 @@ def _is_document(kind: pa.DataType) -> bool:
 
 
 def _dimension(field: pa.Field, data: Any) -> int | None:
-    if pa.types.is_fixed_size_list(field.type):
-        return field.type.list_size
+    given = plain_type(field, "")
+    if pa.types.is_fixed_size_list(given):
+        return given.list_size
     if isinstance(data, pa.RecordBatchReader):
         return None
     column = data[field.name]
