@@ -27,7 +27,7 @@ from ml_assets.lib.canonical_json import restored_all
 from ml_assets.lib.conflicts import waited_too_long
 from ml_assets.lib.contract_json import contract_of_text, contract_text, refuse_new_identity
 from ml_assets.lib.hashing import HASH_VERSION
-from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
+from ml_assets.lib.sql import ALWAYS, joined, qualified, quote_identifier, quote_literal
 from ml_assets.lib.staging import (
     DAY_US,
     Buckets,
@@ -389,7 +389,7 @@ def read(
     contract: Contract,
     columns: Sequence[str],
     window: Window = WHOLE,
-    condition: str = "true",
+    condition: str = ALWAYS,
 ) -> Iterator[pa.RecordBatch]:
     """Rows by COPY, streamed, in the contract's types. Nothing is read of columns that were not asked for.
 
@@ -509,15 +509,17 @@ def known_contracts(connection: "psycopg.Connection", store: str) -> list[Contra
     return [contract_of_text(text) for (text,) in rows]
 
 
-def recorded_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:
-    """What the ledger says of a table; nothing of what was hashed in another way."""
+def recorded_buckets(
+    connection: "psycopg.Connection", contract: Contract, any_version: bool = False
+) -> Buckets:
+    """What the ledger says of a table; nothing of what was hashed in another way, unless that is asked for."""
     if not table_exists(connection, "ledger", "writes"):
         return {}
     rows = run(
         connection,
         "SELECT partition, rows, bytes, content_hash FROM ledger.writes "
-        "WHERE store = %s AND table_name = %s AND hash_version = %s",
-        [contract.store, contract.table, HASH_VERSION],
+        "WHERE store = %s AND table_name = %s AND (hash_version = %s OR %s)",
+        [contract.store, contract.table, HASH_VERSION, any_version],
     ).fetchall()
     return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
 
@@ -559,7 +561,7 @@ def record(
 def owned_sql(contract: Contract) -> str:
     """Condition for the rows that this contract's writer owns."""
     parts = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in contract.scope]
-    return " AND ".join(parts) or "true"
+    return " AND ".join(parts) or ALWAYS
 
 
 def measured_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:
@@ -740,7 +742,7 @@ def _conflict_target(contract: Contract) -> str:
 def _same_key(contract: Contract) -> str:
     """Condition for two rows, `old` and `new`, that may not stand side by side."""
     pairs = zip(_unique_parts(contract, "old."), _unique_parts(contract, "new."), strict=True)
-    return " AND ".join(f"{old} = {new}" for old, new in pairs)
+    return joined([f"{old} = {new}" for old, new in pairs], "AND")
 
 
 def _unique_parts(contract: Contract, row: str = "") -> list[str]:

@@ -6,12 +6,16 @@ never put into SQL text by hand; they are bound. What does not: the statements t
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from typing import LiteralString, cast
 
 from ml_assets.contracts import is_name
 from ml_assets.settings import SQL_DIR
+
+ALWAYS, NEVER = "1 = 1", "1 = 0"
+"""Conditions that no column changes the meaning of: SQLite takes the bare word `true` for a column of that name."""
 
 
 @cache
@@ -51,6 +55,22 @@ def quote_identifier(name: str) -> str:
 def qualified(*parts: str) -> str:
     """Quoted parts joined by dots: `qualified("raw", "raw_runs")` is `"raw"."raw_runs"`."""
     return ".".join(quote_identifier(part) for part in parts)
+
+
+def free_name(wanted: str, columns: Iterable[str]) -> str:
+    """A name for a value of ours beside a table's columns, quoted: `wanted`, or longer where a column is called so."""
+    taken = {name.lower() for name in columns}
+    while wanted.lower() in taken:
+        wanted += "_"
+    return quote_identifier(wanted)
+
+
+def joined(parts: Sequence[str], word: str) -> str:
+    """The parts joined by AND, OR or +, in halves: in a row each would lie one deeper, and stores refuse deep ones."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return f"({joined(parts[:half], word)} {word} {joined(parts[half:], word)})"
 
 
 def quote_literal(text: str) -> str:
