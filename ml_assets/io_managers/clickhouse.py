@@ -27,7 +27,7 @@ from ml_assets.lib.clickhouse_redo import (
     recover,
     stage_name,
 )
-from ml_assets.lib.sql import first_date, quote_identifier, quote_json, quote_literal
+from ml_assets.lib.sql import first_date, free_name, quote_identifier, quote_json, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
 
@@ -261,16 +261,19 @@ def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged
     if not contract.key_by_day or staged.bucket_us == _DAY_US or not windows:
         return set()
     names = [quote_identifier(name) for name in contract.key]
-    parts = f"{_partition_sql(contract, _DAY_US)} AS key_day, {_partition_sql(contract, staged.bucket_us)} AS place"
+    # ClickHouse takes the name of a value for that value throughout a SELECT, whatever columns are called so.
+    key_day, place = free_name("key_day", contract.names), free_name("place", contract.names)
+    day, bucket = _partition_sql(contract, _DAY_US), _partition_sql(contract, staged.bucket_us)
+    parts = f"{day} AS {key_day}, {bucket} AS {place}"
     rows = f"SELECT {', '.join(names)}, {parts} FROM"
     where = windows_sql(contract, windows, _literal(contract))
     found = client.query(
-        f"SELECT old.place, {', '.join(f'any(old.{name})' for name in names)} "
+        f"SELECT old.{place}, {', '.join(f'any(old.{name})' for name in names)} "
         f"FROM ({rows} {quote_identifier(contract.table)} WHERE {where}) AS old "
-        f"INNER JOIN ({rows} {quote_identifier(stage)}) AS new USING ({', '.join(names)}, key_day) "
-        "WHERE old.place <> new.place GROUP BY old.place ORDER BY old.place"
+        f"INNER JOIN ({rows} {quote_identifier(stage)}) AS new USING ({', '.join(names)}, {key_day}) "
+        f"WHERE old.{place} <> new.{place} GROUP BY old.{place} ORDER BY old.{place}"
     ).result_rows
-    return staged.taken_from((place * staged.bucket_us, *key) for place, *key in found)
+    return staged.taken_from((number * staged.bucket_us, *key) for number, *key in found)
 
 
 def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[int], bucket_us: int) -> None:
@@ -281,8 +284,9 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
     if contract.partition_column:
         if contract.key_by_day:
             keys = f"{keys}, {_partition_sql(contract, _DAY_US)}"
-        ids = ", ".join(quote_literal(_partition_id(bucket, bucket_us)) for bucket in changed)
-        where = f"_partition_id IN ({ids}) AND "
+        # By what the partition is made of: a column may be called _partition_id.
+        ids = ", ".join(_partition_id(bucket, bucket_us) for bucket in changed)
+        where = f"{_partition_sql(contract, bucket_us)} IN ({ids}) AND "
     client.command(
         f"INSERT INTO {quote_identifier(stage)} ({names}) SELECT {names} FROM {quote_identifier(contract.table)} "
         f"WHERE {where} ({keys}) NOT IN (SELECT {keys} FROM {quote_identifier(stage)})"
@@ -341,7 +345,9 @@ def _plan(
 def _refuse_missing(client: "Client", contract: Contract, stage: str, swaps: dict[str, int]) -> None:
     """A plan that cannot be carried out must not be committed: others would try it again and again."""
     found = client.query(
-        f"SELECT _partition_id, count() FROM {quote_identifier(stage)} GROUP BY 1"
+        "SELECT partition_id, sum(rows) FROM system.parts "
+        "WHERE database = currentDatabase() AND table = {table:String} AND active GROUP BY partition_id",
+        parameters={"table": stage},
     ).result_rows
     staged = {row[0]: row[1] for row in found}
     for partition, rows in swaps.items():

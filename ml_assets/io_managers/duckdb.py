@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.lib.query import Query
-from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
+from ml_assets.lib.sql import NEVER, free_name, joined, qualified, quote_identifier, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources import inlining
 from ml_assets.resources.base import one_sentence
@@ -372,11 +372,13 @@ def _displaced(
     if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == _DAY_US):
         return set()
     bucket = bucket_sql(contract, staged.bucket_us)
+    place = free_name("bucket", contract.names)
     keys = ", ".join(f"any_value(old.{quote_identifier(name)})" for name in contract.key)
+    names = ", ".join(map(quote_identifier, dict.fromkeys([*contract.key, contract.partition_column])))
     found = connection.execute(
-        f"SELECT old.bucket, {keys} FROM (SELECT *, {bucket} AS bucket FROM {old}) AS old JOIN "
-        f"(SELECT *, {bucket} AS bucket FROM {new}) AS new ON {_same_key(contract)} AND old.bucket <> new.bucket "
-        "GROUP BY 1 ORDER BY 1"
+        f"SELECT old.{place}, {keys} FROM (SELECT {names}, {bucket} AS {place} FROM {old}) AS old JOIN "
+        f"(SELECT {names}, {bucket} AS {place} FROM {new}) AS new ON {_same_key(contract)} "
+        f"AND old.{place} <> new.{place} GROUP BY 1 ORDER BY 1"
     ).fetchall()
     return staged.taken_from(found)
 
@@ -386,7 +388,7 @@ def _same_key(contract: Contract) -> str:
     parts = [quote_identifier(name) for name in contract.key]
     if contract.key_by_day and contract.partition_column:
         parts.append(f"{quote_identifier(contract.partition_column)}::DATE")
-    return " AND ".join(f"old.{part} = new.{part}" for part in parts)
+    return joined([f"old.{part} = new.{part}" for part in parts], "AND")
 
 
 def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
@@ -398,7 +400,8 @@ def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged:
     connection.execute("CREATE OR REPLACE TEMPORARY TABLE staged_once AS SELECT * FROM staged_rows")
     connection.unregister("staged_rows")
     values = [name for name in names if name not in keys]
-    differs = " OR ".join(f"old.{name} IS DISTINCT FROM new.{name}" for name in values) or "false"
+    changes = [f"old.{name} IS DISTINCT FROM new.{name}" for name in values]
+    differs = joined(changes, "OR") if changes else NEVER
     assigned = ", ".join(f"{name} = new.{name}" for name in values)
     update = f"WHEN MATCHED AND ({differs}) THEN UPDATE SET {assigned}" if values else ""
     touched = _displaced(connection, contract, staged, _name(contract), "temp.staged_once") | set(

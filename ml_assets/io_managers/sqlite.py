@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.sql import first_date, qualified, quote_identifier, quote_literal, utc_text
+from ml_assets.lib.sql import (
+    ALWAYS,
+    NEVER,
+    first_date,
+    joined,
+    qualified,
+    quote_identifier,
+    quote_literal,
+    utc_text,
+)
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.sqlite import SQLiteResource
 
@@ -362,7 +371,8 @@ def _conflict_target(contract: Contract) -> str:
 def _same_key(contract: Contract) -> str:
     """Condition for two rows, `old` and `new`, that may not stand side by side."""
     pairs = zip(_unique_parts(contract, "old."), _unique_parts(contract, "new."), strict=True)
-    return " AND ".join(f"{old} = {new}" for old, new in pairs) or "false"
+    same = [f"{old} = {new}" for old, new in pairs]
+    return joined(same, "AND") if same else NEVER
 
 
 def _unique_parts(contract: Contract, row: str = "") -> list[str]:
@@ -430,12 +440,12 @@ def _insert_or_update(connection: "sqlite3.Connection", contract: Contract) -> i
     action = "NOTHING"
     if values:
         # `IS NOT` compares nulls, too: only rows that differ are written.
-        differs = " OR ".join(f"old.{name} IS NOT excluded.{name}" for name in values)
+        differs = joined([f"old.{name} IS NOT excluded.{name}" for name in values], "OR")
         action = f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in values)} WHERE {differs}"
     conflict = f"ON CONFLICT ({_conflict_target(contract)}) DO {action}" if contract.key else ""
-    # WHERE true: without it SQLite reads ON as part of a join.
+    # A WHERE: without it SQLite reads ON as part of a join.
     cursor = connection.execute(
-        f"INSERT INTO {_table(contract)} AS old ({names}) SELECT {names} FROM temp.stage WHERE true {conflict}"
+        f"INSERT INTO {_table(contract)} AS old ({names}) SELECT {names} FROM temp.stage WHERE {ALWAYS} {conflict}"
     )
     connection.execute("DROP TABLE temp.stage")
     return cursor.rowcount

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ml_assets.contracts import Contract
 from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation, arrow_schema, conform, key_taken
 from ml_assets.lib.hashing import add_hashes, hash_text, key_hash_sql, row_hash_sql
-from ml_assets.lib.sql import quote_identifier
+from ml_assets.lib.sql import ALWAYS, NEVER, joined, quote_identifier
 from ml_assets.lib.validation import EPOCH, WHOLE, Limits, Window, bucket_sql, checks_of, micros, refusal
 
 if TYPE_CHECKING:
@@ -489,7 +489,7 @@ class _Checker:
                 sizes.append(f"coalesce(sum(len({name})), 0) * 4")
             else:
                 fixed += {"bool": 1, "date": 4}.get(column.type, 8)
-        return " + ".join([f"count(*) * {fixed}", *sizes])
+        return joined([f"count(*) * {fixed}", *sizes], "+")
 
     def _refuse(self, check: Any, more: bool) -> None:
         """Raise for the first check that fails, with its first values."""
@@ -556,23 +556,15 @@ def windows_sql(contract: Contract, windows: Iterable[Window], literal: Callable
         literal: the store's form of a point in time, to compare the partition column with.
     """
     if contract.partition_column is None:
-        return "true"
+        return ALWAYS
     column = quote_identifier(contract.partition_column)
     parts = []
     for window in windows:
         if window.start is None:
-            return "true"
+            return ALWAYS
         end = f" AND {column} < {literal(window.end)}" if window.end else ""
         parts.append(f"({column} >= {literal(window.start)}{end})")
-    return _any_of(parts) if parts else "false"
-
-
-def _any_of(conditions: Sequence[str]) -> str:
-    """The conditions joined by OR in halves: in a row each would lie one deeper, and stores refuse deep ones."""
-    if len(conditions) == 1:
-        return conditions[0]
-    half = len(conditions) // 2
-    return f"({_any_of(conditions[:half])} OR {_any_of(conditions[half:])})"
+    return joined(parts, "OR") if parts else NEVER
 
 
 def row_hashes(

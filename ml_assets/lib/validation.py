@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.lib.sql import NEVER, quote_identifier, quote_literal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
@@ -131,9 +131,9 @@ def _column_checks(contract: Contract, column: Column, limits: Limits) -> Iterat
         )
     # In DuckDB NaN is greater than every number, so it is outside a range with a maximum only by itself.
     if column.minimum is not None or column.maximum is not None:
-        low = f"{name} < {column.minimum!r}" if column.minimum is not None else "false"
-        high = f"{name} > {column.maximum!r}" if column.maximum is not None else "false"
-        nan = f"isnan({name})" if column.type == "float64" else "false"
+        low = f"{name} < {column.minimum!r}" if column.minimum is not None else NEVER
+        high = f"{name} > {column.maximum!r}" if column.maximum is not None else NEVER
+        nan = f"isnan({name})" if column.type == "float64" else NEVER
         span = f"{'' if column.minimum is None else column.minimum} to {'' if column.maximum is None else column.maximum}"
         yield Check(column.name, f"{low} OR {high} OR {nan}", f"outside the range {span}")
     elif column.type == "float64" and not limits.nan:

@@ -11,7 +11,7 @@ import pytest
 from ml_assets.contracts import Column, Contract
 from ml_assets.lib import staging
 from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation
-from ml_assets.lib.sql import quote_literal, utc_text
+from ml_assets.lib.sql import NEVER, quote_literal, utc_text
 from ml_assets.lib.staging import DAY_US, HOUR_US, bucket_name, bucket_of_name, spans_of, stage, windows_sql
 from ml_assets.lib.validation import Limits, micros
 
@@ -153,4 +153,4 @@ def test_a_condition_for_many_windows_is_not_deep(count):
     assert depths[-1] == 0
     assert depths.max() <= 15
     assert not re.search(r"\) OR \([^()]*\) OR ", condition)
-    assert (condition == "false") == (count == 0)
+    assert (condition == NEVER) == (count == 0)
