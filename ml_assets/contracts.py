@@ -187,6 +187,10 @@ def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterabl
         for column in columns:
             if column.name in _POSTGRES_OWN:
                 yield f"each table of PostgreSQL has a column {column.name!r} of its own"
+    if store == "duckdb":
+        for column in columns:
+            if column.name.lower().startswith("_ducklake_internal_"):
+                yield f"DuckLake keeps names such as {column.name!r} for itself"
     if store == "clickhouse" and _CLICKHOUSE_OWN.fullmatch(table):
         yield f"a table of ClickHouse cannot have the name {table!r}, which its writers give to tables of their own"
     if store == "chroma":

@@ -52,6 +52,12 @@ _INSERTERS = 2
 
 _DAY_US = 86_400_000_000
 
+_DEFINITION_BYTES = 262_144
+"""Longest definition of a table that a server can read again when it starts: `max_query_size`."""
+
+_STATEMENT_BYTES = 4 * 2**20
+"""Allowed for a statement that names each column several times."""
+
 
 class ClickHouseIOManager(TableIOManager):
     """Writes and reads tables of ClickHouse, a server or embedded.
@@ -289,7 +295,8 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
         where = f"{_partition_sql(contract, bucket_us)} IN ({ids}) AND "
     client.command(
         f"INSERT INTO {quote_identifier(stage)} ({names}) SELECT {names} FROM {quote_identifier(contract.table)} "
-        f"WHERE {where} ({keys}) NOT IN (SELECT {keys} FROM {quote_identifier(stage)})"
+        f"WHERE {where} ({keys}) NOT IN (SELECT {keys} FROM {quote_identifier(stage)})",
+        settings={"max_query_size": _STATEMENT_BYTES},
     )
 
 
@@ -366,6 +373,7 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
     """
     from ml_assets.lib.contract_json import contract_text, refuse_new_identity
 
+    _refuse_too_wide(contract, bucket_us)
     for statement in LEDGER_TABLES:
         client.command(statement)
     existing = _columns(client, contract.table)
@@ -388,6 +396,20 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
     if not existing or old != contract:
         entry = [[contract.asset, contract_text(contract), time.time_ns()]]
         client.insert(CONTRACTS, entry, column_names=["asset", "contract", "sequence"])
+
+
+def _refuse_too_wide(contract: Contract, bucket_us: int) -> None:
+    """Refuse a table whose definition is too long, before there is any part of it."""
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    # ClickHouse keeps it with a line for each column, and says more of the table.
+    size = len(create_statement(contract, bucket_us).encode()) + 6 * len(contract.columns) + 2_000
+    if size > _DEFINITION_BYTES:
+        raise ContractViolation(
+            f"{contract.asset}: the names and types of its {len(contract.columns):,} columns make a definition of "
+            f"{size:,} bytes, and ClickHouse reads {_DEFINITION_BYTES:,} at most: keep several of them as one JSON "
+            "document, make rows of them, or give them shorter names. Nothing was written."
+        )
 
 
 def _fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) -> None:

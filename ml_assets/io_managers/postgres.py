@@ -26,7 +26,7 @@ class PostgresIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "postgres"
-    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False)
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600)
 
     postgres: PostgresResource
 

@@ -72,7 +72,7 @@ class RedisIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "serving"
-    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False)
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600)
 
     redis: RedisResource
     postgres: PostgresResource

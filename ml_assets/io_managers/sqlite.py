@@ -61,7 +61,7 @@ class SQLiteIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "sqlite"
-    limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False)
+    limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False, columns=2_000)
 
     sqlite: SQLiteResource
 

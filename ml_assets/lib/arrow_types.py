@@ -7,6 +7,7 @@ The logical types of a contract are these Arrow types: string, int64, float64 (d
 UTC], date32, json as string in canonical form, vector as list<float32>.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
@@ -239,10 +240,10 @@ def _one_chunk(array: Any) -> pa.Array:
 
 
 def _same_names(names: Iterable[str], contract: Contract) -> None:
-    names = list(names)
-    missing = [name for name in contract.names if name not in names]
-    extra = [name for name in names if name not in contract.by_name]
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    given = Counter(names)
+    missing = [name for name in contract.names if name not in given]
+    extra = [name for name in given if name not in contract.by_name]
+    doubled = sorted(name for name, count in given.items() if count > 1)
     if missing or extra or doubled:
         faults = [
             f"{label} {', '.join(map(repr, found))}"

@@ -116,6 +116,14 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
         if fault.diag.table_name != contract.table:
             raise
         raise _points_nowhere(contract, fault) from fault
+    except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.TooManyColumns) as fault:
+        if "row is too big" not in str(fault) and "columns" not in str(fault):
+            raise
+        raise ContractViolation(
+            f"{contract.asset}: its {len(contract.columns):,} columns are too many for PostgreSQL, where a row must fit "
+            f"in a page but for long texts ({str(fault).splitlines()[0]}): keep several of them as one JSON document, or "
+            "make rows of them. Nothing was written."
+        ) from fault
 
 
 def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:

@@ -252,6 +252,12 @@ def stage(
     Raises:
         ContractViolation: a row breaks the contract; says which column and shows values.
     """
+    if limits.columns is not None and len(contract.columns) > limits.columns:
+        raise ContractViolation(
+            f"{contract.asset} has {len(contract.columns):,} columns, and a table of {limits.store} has "
+            f"{limits.columns:,} at most: keep several of them as one JSON document, or make rows of them. Nothing was "
+            "written."
+        )
     spool = _Spool(arrow_schema(contract))
     try:
         with _Checker(contract, limits, window, bucket_us) as checker:

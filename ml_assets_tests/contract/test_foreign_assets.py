@@ -1,8 +1,10 @@
 """Assets of any project, whose contracts are made of their metadata: what Dagster maps, what is refused, what is told."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -179,6 +181,64 @@ def test_a_sum_keeps_the_type_that_it_had(materialize, before):
     materialize(made)
     [row] = read(materialize, made).to_pylist()
     assert (row["total"], type(row["total"])) == (2, type(before))
+
+
+@pytest.mark.parametrize("store", ["sqlite", "duckdb", "postgres"])
+def test_a_column_keeps_its_type_whatever_the_day_brings(materialize, store):
+    """Whole numbers into floats, and floats that are whole into integers: also without pandas."""
+    materialize(returning(pd.DataFrame({"id": [1], "loss": [3.0], "count": [7]})), store=store)
+    later = pa.table({"id": [1.0, 2.0], "loss": [1, 2], "count": [8.0, None]})
+    made = returning(later.to_reader())
+    materialize(made, store=store)
+    found = read(partial(materialize, store=store), made).sort_by("id")
+    assert found.to_pydict() == {"id": [1, 2], "loss": [1.0, 2.0], "count": [8, None]}
+    assert [str(kind) for kind in found.schema.types] == ["int64", "double", "int64"]
+
+
+def test_the_way_to_another_type(materialize, postgres):
+    """A fraction does not fit integers; what is declared is believed, and the table is altered as the sentence says."""
+    made = {"key": "id"}
+    materialize(returning(pa.table({"id": [1], "value": [2]}), **made), store="postgres")
+    halves = pa.table({"id": [1], "value": [2.5]})
+    with pytest.raises(
+        ContractViolation, match=r"holds 2.5: convert .* in the metadata 'dagster/column_schema'"
+    ):
+        materialize(returning(halves, **made), store="postgres")
+    columns = [dg.TableColumn("id", "int64"), dg.TableColumn("value", "float64")]
+    declared = returning(halves, **made, **{"dagster/column_schema": dg.TableSchema(columns)})
+    with pytest.raises(ContractViolation, match="; run ALTER TABLE") as refused:
+        materialize(declared, store="postgres")
+    [statement] = re.findall("; run (ALTER TABLE .*) USING", str(refused.value))
+    with postgres.connect(write=True) as connection:
+        connection.execute(statement)
+    materialize(declared, store="postgres")
+    for values in ([2.5], [3]):
+        made = returning(pa.table({"id": [1], "value": values}))
+        materialize(made, store="postgres")
+        assert read(partial(materialize, store="postgres"), made)["value"].to_pylist() == values
+
+
+class Foreign:
+    """A table of another library, polars for instance."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return pa.table({"id": pa.array(["a", "b"], pa.string_view())}).__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "duckdb"])
+def test_a_table_of_another_library_is_written(materialize, store):
+    made = returning(Foreign())
+    materialize(made, store=store)
+    assert read(partial(materialize, store=store), made).to_pydict() == {"id": ["a", "b"]}
+
+
+def test_a_key_in_the_index_is_not_lost(materialize):
+    means = pd.DataFrame({"id": ["a", "a"], "loss": [1.0, 2.0]}).groupby("id").mean()
+    with pytest.raises(ContractViolation, match=r"has the index 'id' \('a', ...\).*reset_index\(\)"):
+        materialize(returning(means))
+    made = returning(means.reset_index())
+    materialize(made)
+    assert read(materialize, made).to_pylist() == [{"id": "a", "loss": 1.5}]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_limits(store):
             "e+", "e"
         ),
         "years": f"{limits.first_year} to {limits.last_year}",
+        "columns of a table": "any" if limits.columns is None else f"up to {limits.columns:,}",
     }
 
 
@@ -163,6 +164,7 @@ def test_long_vectors_in_postgres(case, dimension, indexes):
         ("sqlite/t", ["a\\b"], r"'a\\\\b' cannot be the name of a table or column"),
         ("postgres/t", ["\u00e9" * 32], "has 64 bytes, and PostgreSQL cuts it off after 63"),
         ("serving/" + "t" * 64, ["x"], "has 64 bytes, and PostgreSQL cuts it off after 63"),
+        ("duckdb/t", ["_ducklake_internal_row_id"], "DuckLake keeps names such as"),
         ("postgres/t", ["xmin"], "each table of PostgreSQL has a column 'xmin' of its own"),
         ("clickhouse/door__lock", ["x"], "a table of ClickHouse cannot have the name 'door__lock'"),
         ("chroma/ab", ["x"], "a collection of Chroma cannot have the name 'ab'"),
