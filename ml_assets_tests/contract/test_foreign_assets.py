@@ -233,7 +233,8 @@ def test_a_table_of_another_library_is_written(materialize, store):
 
 
 def test_a_key_in_the_index_is_not_lost(materialize):
-    means = pd.DataFrame({"id": ["a", "a"], "loss": [1.0, 2.0]}).groupby("id").mean()
+    losses = pd.DataFrame({"id": ["a", "a"], "loss": [1.0, 2.0]})
+    means: pd.DataFrame = losses.groupby("id").agg({"loss": "mean"})
     with pytest.raises(ContractViolation, match=r"has the index 'id' \('a', ...\).*reset_index\(\)"):
         materialize(returning(means))
     made = returning(means.reset_index())

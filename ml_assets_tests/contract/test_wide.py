@@ -12,12 +12,11 @@ from ml_assets.lib.staging import stage
 KEY = Column("id", "string", nullable=False)
 
 
-def wide(case, count, kind="float64"):
+def wide(case, count):
     """A table without partitions of so many columns, and two rows of it."""
-    columns = (KEY, *(Column(f"c{n}", kind) for n in range(count - 1)))
+    columns = (KEY, *(Column(f"c{n}", "float64") for n in range(count - 1)))
     case.change(columns=columns, key=("id",), partition_column=None)
-    value = {"float64": 0.5, "string": "a text of middle length"}[kind]
-    row = dict.fromkeys((column.name for column in columns[1:]), value)
+    row = dict.fromkeys((column.name for column in columns[1:]), 0.5)
     return case.table({"id": "a", **row}, {"id": "b", **row})
 
 

@@ -1,5 +1,6 @@
 """Different rows have different hashes, in whichever columns they differ."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import duckdb
@@ -8,7 +9,7 @@ from ml_assets.contracts import Column
 from ml_assets.lib.hashing import row_hash_sql
 
 
-def hashes(names: list[str], values: list[tuple[object, ...]]) -> list[int]:
+def hashes(names: list[str], values: Sequence[tuple[int | None, ...]]) -> list[int]:
     columns = [Column(name, "int64") for name in names]
     with duckdb.connect() as connection:
         rows = ", ".join(
