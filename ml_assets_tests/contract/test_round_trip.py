@@ -19,6 +19,7 @@ from ml_assets.lib.arrow_types import ContractViolation
 from ml_assets.lib.canonical_json import canonical
 from ml_assets.lib.staging import stage
 from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets_tests.scale import examples
 
 COLUMNS = (
     Column("id", "string", nullable=False),
@@ -77,7 +78,7 @@ def rows_of(limits: Limits) -> st.SearchStrategy[list[dict[str, Any]]]:
 
 
 PROPERTY = settings(
-    max_examples=25,
+    max_examples=examples(8),
     deadline=None,
     derandomize=True,
     suppress_health_check=[
@@ -100,7 +101,7 @@ def check_round_trip(case: Any, data: st.DataObject) -> None:
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
-@settings(PROPERTY, max_examples=4, phases=[Phase.generate])
+@settings(PROPERTY, max_examples=examples(2), phases=[Phase.generate])
 @given(data=st.data())
 def check_frames(case: Any, data: st.DataObject) -> None:
     """The same through runs of Dagster's, with a DataFrame on both sides."""
@@ -144,6 +145,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.embedded
 def test_lawful_values_come_back_equal(case):
     case.change(columns=COLUMNS)
     # The embedded engine takes a second to open: keep it open for all examples.
