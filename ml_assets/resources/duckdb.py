@@ -407,11 +407,10 @@ class DuckLakeResource(DuckDBResource):
         Whoever attaches the lake for writing comes through here first, so all writers wait until it is done.
         """
         import duckdb
+        import psycopg
 
-        from ml_assets.resources.postgres import PostgresResource
-
-        catalog = PostgresResource(url=url, write_timeout_s=self.write_timeout_s)
-        with catalog.connect(write=True) as lock:
+        with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as lock:
+            lock.execute(f"SET statement_timeout = {round(self.write_timeout_s * 1000)}".encode())
             lock.execute("SELECT pg_advisory_xact_lock(hashtextextended('ml-assets inlining', 0))")
             retry = connecting(duckdb.TransactionException)  # of somebody who attached it before
             for schema, table in inlining.inlined(connection):
