@@ -75,13 +75,21 @@ class TableIOManager(dg.ConfigurableIOManager):
                 with self._told(asset, READ):
                     partition_us = getattr(self._remembered(contract.asset), "partition_us", partition_us)
             contract = replace(contract, partition_us=partition_us)
+            described = _described(context, contract)
             with self._told(asset, GATHERED):
                 staged = stage(rows, contract, self.limits, window, partition_us)
             with staged:
                 with self._told(asset, WRITTEN):
                     changed = self._write(contract, staged)
                 self._committed(obj)
-                _report(context, contract, staged, time.perf_counter() - start, changed)
+                described |= metadata.write_metadata(staged.rows, time.perf_counter() - start, changed)
+                try:
+                    _report(context, contract, staged, described)
+                except Exception:  # the rows are in place, whatever is told of them
+                    context.log.warning(
+                        f"{asset}: the rows are in place, but not all of the run's metadata could be told",
+                        exc_info=True,
+                    )
         finally:
             if rows is not obj:
                 rows.close()
@@ -110,13 +118,13 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     def _streamed(self, asset: str, reader: "pa.RecordBatchReader") -> "pa.RecordBatchReader":
         """The same batches; a fault in the midst of them, when load_input has long returned, is told as well."""
-        import pyarrow as pa
+        from ml_assets.lib.arrow_types import stream
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self._told(asset, READ), reader:
                 yield from reader
 
-        return pa.RecordBatchReader.from_batches(reader.schema, batches())
+        return stream(reader.schema, batches())
 
     def _told(self, asset: str, when: str) -> AbstractContextManager[None]:
         """Faults that lie outside are told in a sentence; see outages.py."""
@@ -341,17 +349,20 @@ def _utc_offsets_us(partitions: dg.TimeWindowPartitionsDefinition) -> set[int]:
     return {offset // timedelta(microseconds=1) for offset in offsets}
 
 
-def _report(
-    context: dg.OutputContext, contract: Contract, staged: "Staged", seconds: float, changed: bool
-) -> None:
+def _described(context: dg.OutputContext, contract: Contract) -> dict[str, Any]:
+    """Metadata of the table, whatever its rows are."""
     declared = (context.definition_metadata or {}).get("dagster/column_schema")
-    described = {
-        **metadata.table_metadata(contract, getattr(declared, "schema", declared)),
-        **metadata.write_metadata(staged.rows, seconds, changed),
-    }
+    return metadata.table_metadata(contract, getattr(declared, "schema", declared))
+
+
+def _report(
+    context: dg.OutputContext, contract: Contract, staged: "Staged", described: dict[str, Any]
+) -> None:
     if not context.has_asset_partitions:
-        found = _held(contract, staged, "dagster/row_count", {*staged.held, *staged.buckets})
-        context.add_output_metadata({**described, **found})
+        context.add_output_metadata(described)
+        context.add_output_metadata(
+            _held(contract, staged, "dagster/row_count", {*staged.held, *staged.buckets})
+        )
         return
     # What is added to the output stands at every one of the run's partitions.
     context.add_output_metadata(described)

@@ -11,7 +11,8 @@ from typing import Any, cast, get_args
 import pyarrow as pa
 
 from ml_assets.contracts import Column, ColumnType, Contract, WriteMode
-from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.lib.arrow_types import UNFIT, ContractViolation, first_unfit
+from ml_assets.lib.validation import shown_value
 
 _KNOWN = ("key", "partition_column", "partition_expr", "mode", "order_by", "unique_across_days")
 _SCHEMA = "dagster/column_schema"
@@ -133,12 +134,21 @@ def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
         first = next(iter(values.dropna()), None)
         if isinstance(next(iter(first), None) if isinstance(first, list) else first, dict):
             return pa.field(name, pa.struct([]))
+
+    def first(count: int) -> pa.Field:
+        return pa.field(name, pa.array(values.iloc[:count], from_pandas=True).type)
+
     try:
-        return pa.field(name, pa.array(values, from_pandas=True).type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as fault:
+        return first(len(values))
+    except UNFIT as fault:
+        bad = first_unfit(first, len(values)) or 0
+        shown = "".join(
+            f", {shown_value(value)} in row {bad:,}, counted from 0" for value in values.iloc[bad : bad + 1]
+        )
         raise ContractViolation(
-            f"{asset}: column {name!r} holds values of several kinds ({str(fault).splitlines()[0]}): convert them "
-            "to one kind, or to JSON text. Nothing was written."
+            f"{asset}: column {name!r} holds values of several kinds, or of one that no store can hold{shown} "
+            f"({(str(fault).splitlines() or [type(fault).__name__])[0]}): convert them to one kind, or to JSON text. "
+            "Nothing was written."
         ) from fault
 
 
@@ -207,7 +217,9 @@ def _dimension(field: pa.Field, data: Any) -> int | None:
         return field.type.list_size
     if isinstance(data, pa.RecordBatchReader):
         return None
-    column = data[field.name]
-    values = column.drop_null() if isinstance(column, pa.Array | pa.ChunkedArray) else column.dropna()
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        values = data[field.name].drop_null()
+    else:  # where a column's name need not be text
+        values = next(column for name, column in data.items() if str(name) == field.name).dropna()
     first = next(iter(values), None)
     return None if first is None else len(first)

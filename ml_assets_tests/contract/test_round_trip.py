@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -190,3 +191,14 @@ def test_values_that_the_store_cannot_hold_are_refused(case):
     for wrong in outside:
         with pytest.raises(ContractViolation, match=f"column '{next(iter(wrong))}'"):
             stage(case.table({**good, **wrong}), case.contract, limits, WINDOW)
+
+
+@pytest.mark.parametrize("case", ["clickhouse"], indirect=True)
+def test_text_that_is_no_utf8_reaches_no_store(case, row):
+    """ClickHouse would take it, and nobody could read the table then."""
+    case.write(case.table(row("kept")))
+    rows = case.table(row("new"))
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+    with pytest.raises(ValueError, match=r"column 'text' is .* UTF8 .*row 0, counted from 0\); it holds b'"):
+        case.write(rows.set_column(rows.schema.get_field_index("text"), "text", bad))
+    assert case.ids() == ["kept"]
