@@ -22,6 +22,10 @@ WriteMode = Literal["overwrite", "upsert_delete", "upsert"]
 run, or the whole table), `upsert_delete` ends in the same rows but keeps the identity of those whose key
 stays (what foreign keys point at survives), `upsert` never deletes."""
 
+INDEXED_BYTES = 2_500
+"""Longest text that rows are looked up by, in UTF-8. PostgreSQL's index entries hold 2,704 bytes, with what stands
+beside it."""
+
 EMBEDDING_DIMENSION = 384
 """Dimension of all-MiniLM-L6-v2, the default embedding model."""
 
@@ -53,6 +57,7 @@ class Column:
         dimension: length of a `vector`.
         minimum, maximum: inclusive range of a number; NaN is outside every range.
         choices: the lawful values of a string.
+        max_bytes: of a string in UTF-8, asked of rows that come in; None if it may be of any length.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -288,13 +294,13 @@ class Stream:
 
 
 RUN_COLUMNS = (
-    _need("run_id", "identifier of the run, unique over all sources"),
+    _need("run_id", "identifier of the run, unique over all sources", max_bytes=INDEXED_BYTES),
     _text("parent_run_id", "run that this one is nested in"),
-    _need("experiment", "experiment that the run belongs to"),
+    _need("experiment", "experiment that the run belongs to", max_bytes=INDEXED_BYTES),
     _text("name", "name of the run"),
-    _text("model_name", "registered or logical model that the run trains"),
+    _text("model_name", "registered or logical model that the run trains", max_bytes=INDEXED_BYTES),
     _text("model_version", "version of that model"),
-    _text("model_type", "model family, such as random_forest"),
+    _text("model_type", "model family, such as random_forest", max_bytes=INDEXED_BYTES),
     _text("dataset", "dataset that the run was trained on"),
     _need("status", "state of the run", choices=RUN_STATUSES),
     _json("parameters", "hyper-parameters as one JSON object"),
@@ -347,7 +353,7 @@ PREDICTION_COLUMNS = (
 EXTRAS = _json("extras", "whatever unknown columns the source had, as one JSON object")
 
 DOCUMENT_COLUMNS = (
-    _need("document_id", "identifier of the document"),
+    _need("document_id", "identifier of the document", max_bytes=INDEXED_BYTES),
     _text("title"),
     _need("text", "the whole text"),
     _text("source", "where it came from"),
@@ -451,7 +457,7 @@ def _stream_tables() -> Iterable[Contract]:
 # --- experiments ------------------------------------------------------------------------------------
 
 _EXPERIMENT_COLUMNS = (
-    _need("id", "the run's run_id"),
+    _need("id", "the run's run_id", max_bytes=INDEXED_BYTES),
     *RUN_COLUMNS[1:],
 )
 

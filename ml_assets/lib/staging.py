@@ -367,6 +367,7 @@ class _Checker:
         """
         import numpy as np
 
+        self._refuse_large(chunk)
         table, seen = pa.Table.from_batches(chunk), []
         self._connection.register("chunk", table)
         for bucket, rows, size, total, *broken in self._summed(len(chunk) == _CHUNK_BATCHES):
@@ -385,6 +386,19 @@ class _Checker:
             self._key_hashes.append(np.asarray(self._connection.execute(hashes).fetchnumpy()["key_hash"]))
             if sum(map(len, self._key_hashes)) > _MEMORY_KEYS:
                 self._set_keys_aside()
+
+    def _refuse_large(self, chunk: list[pa.RecordBatch]) -> None:
+        """Refuse a row that is larger than the store's. Such a row is a batch by itself; see `conform`."""
+        for batch in chunk:
+            if batch.num_rows == 1 and self.limits and batch.nbytes > self.limits.row_bytes:
+                sizes = {name: batch.column(name).nbytes for name in self.contract.names}
+                largest = max(sizes, key=sizes.__getitem__)
+                key = ", ".join(repr(batch.column(name)[0].as_py()) for name in self.contract.key)
+                raise ContractViolation(
+                    f"{self.contract.asset}: a row{f' (key {key})' if key else ''} has {batch.nbytes:,} bytes, "
+                    f"{sizes[largest]:,} of them in column {largest!r}, and {self.limits.store} holds rows of at most "
+                    f"{self.limits.row_bytes:,}: keep what is so large in a file, and its path here. Nothing was written."
+                )
 
     def _summed(self, more: bool) -> list[tuple[Any, ...]]:
         """What a chunk holds, a line a partition.

@@ -35,6 +35,7 @@ class Limits:
         null_vector: whether a vector may be null.
         vector_length: longest vector, by the root of the sum of its squares.
         first_year, last_year: of timestamps and dates, inclusive.
+        row_bytes: largest row; more than `BATCH_BYTES`, beyond which a row is a batch by itself.
     """
 
     store: str
@@ -45,6 +46,7 @@ class Limits:
     vector_length: float = math.inf
     first_year: int = 1
     last_year: int = 9999
+    row_bytes: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """docs/types.md says what the code does."""
 
 import json
+import math
 import re
 from datetime import UTC, date, datetime
 from typing import get_args
@@ -76,6 +77,7 @@ def test_limits(store):
             "e+", "e"
         ),
         "years": f"{limits.first_year} to {limits.last_year}",
+        "bytes of a row": "any" if limits.row_bytes == math.inf else f"up to {limits.row_bytes:,}",
     }
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from hashlib import shake_256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -162,6 +163,18 @@ def test_what_is_no_file_is_left_alone(room):
         "pipe.jsonl": "a pipe, socket or device is not read; write a file here",
         "self.jsonl": "cannot be read (Too many levels of symbolic links); check its permissions",
     }
+
+
+def test_a_path_that_the_ledger_cannot_look_up_is_left_alone(room):
+    """Its name would stand in an index that holds 2,704 bytes, and stop every other file."""
+    folders = [f"{n}{shake_256(bytes([n])).hexdigest(100)}" for n in range(11)]
+    for run, above in (("too deep", folders), ("deep", folders[:9]), ("beside", [])):
+        room.put("runs", "/".join([*above, "deep.jsonl"]), lines(RUN | {"run_id": run}))
+    report = room.take_in("runs")
+    assert {name[-10:]: why for name, why in report.skipped.items()} == {
+        "deep.jsonl": "its path has more than 2,000 bytes; shorten the names of its folders"
+    }
+    assert room.raw("runs", "run_id") == ["beside", "deep"]
 
 
 def test_what_may_not_be_read_is_told_and_asks_for_nothing():

@@ -187,6 +187,9 @@ def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str,
         faults.append((f"{value} NOT IN ({listed})", f"is {{}}; write one of {', '.join(column.choices)}"))
     elif column.type == "string":
         faults.append((f"contains({value}, chr(0))", "holds the character U+0000; take it out"))
+        if column.max_bytes is not None:
+            told = f"begins with {{}} and has more than {column.max_bytes:,} bytes, which no index holds; shorten it"
+            faults.append((f"strlen({value}) > {column.max_bytes}", told))
     if column.minimum is not None or column.maximum is not None:
         low = 0 if column.minimum is None else column.minimum
         span = f"at least {low:g}" if column.maximum is None else f"from {low:g} to {column.maximum:g}"

@@ -30,6 +30,10 @@ QUIET_S = 1.0
 _FOR_ALL = 0o444
 """Readable for everybody, so that nobody need be asked who we are."""
 
+LONGEST_UNIT = 2_000
+"""Bytes of a path below the stream's folder: the ledger looks units up by it and that folder's path, and an entry of
+PostgreSQL's index holds 2,704."""
+
 _CHUNK = 128 << 10
 """Of a file that is looked through. Larger arrays are given back to the system and taken anew each time."""
 
@@ -163,6 +167,11 @@ def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version
         inside: folder that the file has to lie in; None if that is known.
         version: of the query that reads it; "" for a landing file.
     """
+    if len(unit.encode()) > LONGEST_UNIT:
+        listing.skipped[unit] = (
+            f"its path has more than {LONGEST_UNIT:,} bytes; shorten the names of its folders"
+        )
+        return
     if path.endswith(UNFINISHED):
         listing.skipped[unit] = "unfinished by its name; rename it when it is complete"
         return
