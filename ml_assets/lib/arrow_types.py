@@ -87,16 +87,17 @@ def arrow_schema(contract: Contract, columns: Sequence[str] | None = None) -> pa
     return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], c.nullable) for c in chosen])
 
 
-def conform(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
+def conform(data: Any, contract: Contract, row: int = 0) -> Iterator[pa.RecordBatch]:
     """The rows in the contract's schema: columns by name, types converted where nothing is lost.
 
     Args:
         data: `pandas.DataFrame`, `pyarrow.Table`, `RecordBatch` or `RecordBatchReader`.
+        row: the number of its first row, for sentences.
 
     Raises:
         ContractViolation: a column is missing or unknown, or its values do not fit its type.
     """
-    schema, row = arrow_schema(contract), 0
+    schema = arrow_schema(contract)
     for batch in _batches(data, contract):
         _same_names(batch.schema.names, contract)
         arrays = [_fit(batch.column(column.name), column, contract, row) for column in contract.columns]

@@ -44,7 +44,7 @@ def inferred_contract(
         ContractViolation: a column's type has no place in a table or, for want of values, is not known, or the
             metadata names no column.
     """
-    given = {name: _plain(metadata[name]) for name in _KNOWN if name in metadata}
+    given = {name: plain_value(metadata[name]) for name in _KNOWN if name in metadata}
     key = _names(given.get("key"))
     partition_column = given.get("partition_column") or given.get("partition_expr")
     if partition_column is not None and not isinstance(partition_column, str):
@@ -75,7 +75,7 @@ def inferred_contract(
         raise ContractViolation(f"{fault}; correct the asset's metadata.") from fault
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A metadata value without Dagster's wrapping."""
     inner = getattr(value, "value", getattr(value, "data", value))
     return getattr(inner, "data", inner)
@@ -95,7 +95,7 @@ def _columns(
             f"{asset}: the asset returned no columns. An empty result has columns, too, by which it is known that it is "
             "one: return them without rows (pandas: pd.DataFrame(columns=[...])). Nothing was written."
         )
-    declared = _plain(metadata.get(_SCHEMA))
+    declared = plain_value(metadata.get(_SCHEMA))
     if declared is None:
         return tuple(_inferred(asset, field, data, last, field.name not in required) for field in fields)
     by_name = {field.name: field for field in fields}
@@ -160,7 +160,7 @@ def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nul
             f"{asset}: column {field.name!r} has no values and no type, so it cannot be known what the table is to "
             f"hold: give it a type (a dtype in pandas), or name it in the metadata '{_SCHEMA}'. Nothing was written."
         )
-    kind = before.type if before and without_values else _logical(asset, field)
+    kind = before.type if before and without_values else logical_type(asset, field)
     if before and pa.types.is_decimal(field.type) and before.type in ("int64", "float64"):
         kind = before.type  # how a database wrote a sum need not be the same each time
     made_float = kind == "float64" and hasattr(data, "dtypes")
@@ -178,7 +178,12 @@ def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nul
     return Column(field.name, "vector", nullable, dimension=dimension)
 
 
-def _logical(asset: str, field: pa.Field) -> ColumnType:
+def logical_type(asset: str, field: pa.Field) -> ColumnType:
+    """The logical type of an Arrow column.
+
+    Raises:
+        ContractViolation: there is none.
+    """
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     kind = kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
     checks: dict[ColumnType, Any] = {

@@ -234,7 +234,7 @@ class DuckLakeResource(DuckDBResource):
             StoreUnavailable: as `get_connection`.
             duckdb.Error: the query is wrong.
         """
-        import pyarrow as pa
+        from ml_assets.lib.arrow_types import stream as noted_stream
 
         with ExitStack() as stack:
             connection = stack.enter_context(self.get_connection())
@@ -242,7 +242,7 @@ class DuckLakeResource(DuckDBResource):
                 stream = connection.execute(sql, parameters).to_arrow_reader(batch_rows)
             batches = self._batches(connection, stream, stack.pop_all())
         next(batches)  # into its try block, so that dropping the reader unread closes the connection too
-        return pa.RecordBatchReader.from_batches(stream.schema, batches)
+        return noted_stream(stream.schema, batches)
 
     @contextmanager
     def asking(self) -> "Iterator[Callable[[str], Sequence[Sequence[Any]]]]":
