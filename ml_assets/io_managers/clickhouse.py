@@ -126,7 +126,9 @@ class ClickHouseIOManager(TableIOManager):
                 for block in blocks:
                     yield from block.to_batches() if isinstance(block, pa.Table) else [block]
 
-        told = {name: (kind, types[name]) for name, (kind, _) in kinds.items()}
+        told: dict[str, tuple[ColumnType | None, str]] = {
+            name: (kind, types[name]) for name, (kind, _) in kinds.items()
+        }
         return found_table(place, told, read) if kinds else None
 
     def _remembered(self, asset: str) -> Contract | None:

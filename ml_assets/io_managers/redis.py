@@ -405,7 +405,9 @@ def _copy(cache: "Redis", name: str, connection: "psycopg.Connection", contract:
     for batch in postgres_table.read(connection, contract, contract.names):
         for start in range(0, batch.num_rows, _FIELDS):
             rows = batch.slice(start, _FIELDS).to_pylist()
-            packed = {_field(row[key.name], key): json.dumps(row, default=_json_time) for row in rows}
+            packed: dict[Any, Any] = {
+                _field(row[key.name], key): json.dumps(row, default=_json_time) for row in rows
+            }
             for field, row in packed.items():
                 if len(row) > _LONGEST:
                     raise ContractViolation(

@@ -575,7 +575,7 @@ def _found_kinds(connection: "sqlite3.Connection", table: str) -> "dict[str, tup
     kinds = ", ".join(f"group_concat(DISTINCT typeof({quote_identifier(name)}))" for name in declared)
     found = connection.execute(f"SELECT {kinds} FROM {qualified('main', table)}").fetchone()
     return {
-        name: _found_kind(said, set((values or "null").split(",")) - {"null"})
+        name: _found_kind(said, set(str(values or "null").split(",")) - {"null"})
         for (name, said), values in zip(declared.items(), found, strict=True)
     }
 

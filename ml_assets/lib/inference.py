@@ -135,13 +135,13 @@ def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
         if isinstance(next(iter(first), None) if isinstance(first, list) else first, dict):
             return pa.field(name, pa.struct([]))
 
-    def first(count: int) -> pa.Field:
+    def beginning(count: int) -> pa.Field:
         return pa.field(name, pa.array(values.iloc[:count], from_pandas=True).type)
 
     try:
-        return first(len(values))
+        return beginning(len(values))
     except UNFIT as fault:
-        bad = first_unfit(first, len(values)) or 0
+        bad = first_unfit(beginning, len(values)) or 0
         shown = "".join(
             f", {shown_value(value)} in row {bad:,}, counted from 0" for value in values.iloc[bad : bad + 1]
         )
