@@ -41,6 +41,13 @@ _CLICKHOUSE_OWN = re.compile(
 )
 """Names of the tables that ClickHouse's writers keep beside a table; see lib/clickhouse_redo.py and _lock.py."""
 
+_CLICKHOUSE_LONGEST = 160
+"""Characters of a table's name as a file has it, where a byte that is no letter, digit or _ has three. ClickHouse takes
+203, and what writers add to the name has 43 at most."""
+
+_FOLDER = re.compile(r"[A-Za-z0-9_-]{256,}")
+"""Names that DuckLake would give to a folder, and no file system takes; it gives folders other names than any others."""
+
 RUN_STATUSES = ("created", "running", "completed", "failed", "cancelled")
 EVENT_KINDS = ("evaluation", "inference")
 
@@ -195,6 +202,13 @@ def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterabl
                 yield f"each table of PostgreSQL has a column {column.name!r} of its own"
     if store == "clickhouse" and _CLICKHOUSE_OWN.fullmatch(table):
         yield f"a table of ClickHouse cannot have the name {table!r}, which its writers give to tables of their own"
+    if store == "clickhouse" and (size := _escaped_length(table)) > _CLICKHOUSE_LONGEST:
+        yield (
+            f"the name {table!r} has {size} characters in a file's name, where each byte that is no letter, digit or _ "
+            f"takes three, and {_CLICKHOUSE_LONGEST} are the most that ClickHouse and its writers have room for"
+        )
+    if store == "duckdb" and _FOLDER.fullmatch(table):
+        yield f"the name {table!r} has {len(table)} bytes, and the folder that DuckLake gives it may have 255"
     if store == "chroma":
         if not _COLLECTION.fullmatch(table):
             yield (
@@ -208,6 +222,14 @@ def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterabl
             for other in whole:
                 if column.name.startswith(f"{other}."):
                     yield f"column {column.name!r} would be taken for a part of the column {other!r}"
+
+
+def _escaped_length(name: str) -> int:
+    """Length of a name as ClickHouse writes it in that of a file."""
+    return sum(
+        1 if byte.isascii() and (byte.isalnum() or byte == "_") else 3
+        for byte in name.encode().decode("latin-1")
+    )
 
 
 def _text(name: str, description: str = "", **kw) -> Column:
