@@ -149,10 +149,14 @@ def stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBat
     return reader
 
 
+def was_read(reader: pa.RecordBatchReader) -> bool:
+    """Whether a reader was read from; of those that others made it can be told of IPC streams alone."""
+    streamed = isinstance(reader, pa.RecordBatchStreamReader) and reader.stats.num_record_batches > 0
+    return streamed or reader in _READ
+
+
 def _refuse_read(reader: pa.RecordBatchReader, contract: Contract) -> None:
-    """Refuse a reader that was read from. Of readers that others made it can be told of IPC streams alone."""
-    read = reader.stats.num_record_batches if isinstance(reader, pa.RecordBatchStreamReader) else 0
-    if read or reader in _READ:
+    if was_read(reader):
         raise ContractViolation(
             f"{contract.asset}: the asset returned a pyarrow RecordBatchReader that has been read from already, so that "
             "the table would lose the rows before: return a new one, or a pyarrow Table (reader.read_all()) that is "
