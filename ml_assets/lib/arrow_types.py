@@ -140,13 +140,18 @@ def stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBat
     """A reader that, once it was read, is refused as the rows of a table: what is left of it may be nothing."""
 
     def noted() -> Iterator[pa.RecordBatch]:
-        if (reader := made()) is not None:
-            _READ[reader] = True
+        _note(made())
         yield from batches
 
     reader = pa.RecordBatchReader.from_batches(schema, noted())
     made = weakref.ref(reader)
     return reader
+
+
+def _note(reader: pa.RecordBatchReader | None) -> None:
+    # By itself: the generator that the reader is made of may not keep it alive.
+    if reader is not None:
+        _READ[reader] = True
 
 
 def was_read(reader: pa.RecordBatchReader) -> bool:

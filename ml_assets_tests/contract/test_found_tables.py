@@ -167,8 +167,8 @@ def test_its_partitions_are_read_by_the_column_that_the_asset_names(stores, stor
         ),
         (
             "duckdb",
-            "18446744073709551615::HUGEINT AS n",
-            r"column 'n' is decimal.*; it holds .*18446744073709551615",
+            "18446744073709551616::HUGEINT AS n",
+            r"column 'n' is decimal.*; it holds .*18446744073709551616",  # Parquet has doubles for them
         ),
         ("duckdb", "TIMESTAMP '2026-01-01' AS n", r"column 'n' is timestamp\[us\], which no contract"),
         ("clickhouse", "toUInt64(18446744073709551615) AS n", r"column 'n' is uint64.*18446744073709551615"),

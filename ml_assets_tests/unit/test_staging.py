@@ -203,3 +203,18 @@ def test_an_empty_reader_is_one():
     for reader in (stream(schema, iter([])), schema.empty_table().to_reader()):
         with stage(reader, CONTRACT, Limits("")) as staged:
             assert staged.rows == 0
+
+
+def test_a_reader_that_is_dropped_ends_what_it_reads_from():
+    ended = []
+
+    def batches():
+        try:
+            yield from pa.table({"id": ["a", "b"]}).to_batches(max_chunksize=1)
+        finally:
+            ended.append(True)
+
+    reader = stream(pa.schema({"id": pa.string()}), batches())
+    reader.read_next_batch()
+    del reader
+    assert ended
