@@ -53,7 +53,7 @@ bench: .venv/ready
 
 # After a change of dependencies: one lock for all three Pythons, with hashes, without addresses.
 lock:
-	uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes --no-header -o requirements.txt pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra minilm --extra build --extra test --generate-hashes --no-header -o requirements.txt pyproject.toml
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,6 @@ them read and write at once. The extensions are loaded straight from their wheel
 nothing is written to the user's home.
 """
 
-import importlib.util
 import os
 import threading
 import uuid
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
+from ml_assets.lib.duckdb_extensions import extension_file, not_installed
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
 from ml_assets.resources import inlining, kept_lakes
@@ -331,12 +331,9 @@ class DuckLakeResource(DuckDBResource):
     def _load_extensions(self, connection: "duckdb.DuckDBPyConnection") -> None:
         names = ["postgres_scanner", "ducklake"] + (["httpfs"] if "://" in self.data else [])
         for name in names:
-            path = _extension_file(name)
+            path = extension_file(name)
             if not path.exists():
-                raise StoreUnavailable(
-                    f"DuckDB's extension {name} is not installed: run "
-                    f"'pip install duckdb-extension-{name.replace('_', '-')}' in the version of duckdb."
-                )
+                raise StoreUnavailable(f"{not_installed(name)}.")
             connection.execute(f"LOAD {quote_literal(str(path))}")
         # Checking a signature hashes 40 MB, four fifths of the whole set-up; these files come from wheels
         # whose hashes the installer has checked. DuckDB does not let this be opened again.
@@ -481,12 +478,3 @@ def _landmark(
         return None
     lake, newest, at, then = found[0]
     return (lake, newest, at) if before is None or (lake, then) == (before[0], before[2]) else None
-
-
-def _extension_file(name: str) -> Path:
-    """Where the extension's wheel keeps it, whether or not it is installed."""
-    import duckdb
-
-    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
-    package = Path(spec.origin).parent if spec and spec.origin else Path("not installed")
-    return package / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
