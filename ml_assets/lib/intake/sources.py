@@ -6,8 +6,8 @@ with a header comment
     -- stream: performance
     -- glob: timm/benchmark-infer-*.csv
 
-What belongs here: finding sources and their files. Each file is read by itself, once per content of the file
-and text of the query, so a changed query reads its files again.
+What belongs here: finding sources and their files. Each file is read by itself, once per path, content of the
+file and text of the query, so a changed query reads its files again.
 """
 
 import glob
@@ -16,11 +16,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
 from ml_assets.lib.intake.landing import Listing, list_files, look_at, unit_name
+from ml_assets.lib.intake.readers import Query, without_guesses
 from ml_assets.settings import SQL_DIR
 
 FOLDER = SQL_DIR / "duckdb" / "sources"
@@ -69,6 +71,11 @@ class Source:
     def version(self) -> str:
         """Changes with the query."""
         return hashlib.sha256(self.sql.encode()).hexdigest()[:12]
+
+    @cached_property
+    def query(self) -> Query:
+        """What is run: the text, with the readers' guesses taken away."""
+        return without_guesses(self.sql)
 
     def content_hash(self, file_hash: str, unit: str) -> str:
         """Hash of a file as this query reads it; its name belongs to it where the query looks at it."""
