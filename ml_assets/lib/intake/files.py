@@ -65,7 +65,7 @@ def pending_files(
     Args:
         root: "" for the landing folder, else a source's root.
     """
-    return _unknown(listing, _known(stream, postgres, root))
+    return _unknown(listing, _known(stream, postgres, root), root)
 
 
 def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
@@ -74,8 +74,15 @@ def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
         return ledger.known_places(connection, stream, root)
 
 
-def _unknown(listing: landing.Listing, known: Mapping[str, Known]) -> list[LandingFile]:
-    return [f for f in listing.files if f.unit not in known or known[f.unit].fingerprint != f.fingerprint]
+def _unknown(listing: landing.Listing, known: Mapping[str, Known], root: str) -> list[LandingFile]:
+    return [f for f in listing.files if not _is_known(f, known.get(f.unit), root)]
+
+
+def _is_known(file: LandingFile, place: Known | None, root: str) -> bool:
+    if place is None or place.fingerprint != file.fingerprint:
+        return False
+    # The ledger may be of a time at which a source's files of equal bytes were one content, and the first was read.
+    return not (root and place.elsewhere and not place.retired)
 
 
 def take_in_files(
@@ -97,7 +104,7 @@ def take_in_files(
     report = IntakeReport(skipped=dict(listing.skipped))
     root = source.root if source else ""
     known = _known(stream_name, postgres, root)
-    fresh = _unknown(listing, known)
+    fresh = _unknown(listing, known, root)
     if not fresh:
         return report
     landing.wait_until_quiet(fresh)
@@ -203,16 +210,19 @@ class _Files:
                 content = landing.look_through(
                     file.path, large and file.format in ("jsonl", "csv"), large and file.format == "jsonl"
                 )
+                unit_hash = self._content_hash(file, content.sha256)
             except OSError as fault:
                 self._skip(file, fault)
                 continue
             if self._is_complete(file):
                 self._content[file] = content
-                hashes[file] = self._content_hash(file, content.sha256)
+                hashes[file] = unit_hash
         return hashes
 
     def _content_hash(self, file: LandingFile, sha256: str) -> str:
         if self._source:
+            if file.log:
+                sha256 += landing.look_through(file.log_path).sha256
             return self._source.content_hash(sha256, file.unit)
         self._misread |= landing.misread_hashes(sha256, file.format, file.compression)
         return landing.content_hash(sha256, file.format, file.compression)

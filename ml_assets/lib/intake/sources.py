@@ -78,9 +78,9 @@ class Source:
         return without_guesses(self.sql)
 
     def content_hash(self, file_hash: str, unit: str) -> str:
-        """Hash of a file as this query reads it; its name belongs to it where the query looks at it."""
-        name = unit if "filename" in self.sql.lower() else ""
-        return hashlib.sha256(f"{self.name}\0{self.version}\0{name}\0{file_hash}".encode()).hexdigest()
+        """Hash of a file as this query reads it. Its path is an input of the query, in whatever way that looks at it:
+        by `$file`, by a reader's `filename`, by the names of folders."""
+        return hashlib.sha256(f"{self.name}\0{self.version}\0{unit}\0{file_hash}".encode()).hexdigest()
 
 
 def read_source(path: Path) -> Source:
