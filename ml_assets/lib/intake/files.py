@@ -44,6 +44,8 @@ _UNPACKED = 8
 _BULK = "bulk"
 """A large file's rows as DuckDB's readers give them, judged, with the place of each as `rowid`."""
 
+_BEING_WRITTEN = "it is being written to; it is read once it is quiet"
+
 _FOREIGN = "temp.foreign_rows"
 """What a source's query gives of one file."""
 
@@ -241,7 +243,7 @@ class _Files:
         except OSError as fault:
             self._skip(file, fault)
             return False
-        self._report.skipped[file.unit] = "it is being written to; it is read once it is quiet"
+        self._report.skipped[file.unit] = _BEING_WRITTEN
         return False
 
     def _skip(self, file: LandingFile, fault: OSError) -> None:
@@ -311,12 +313,10 @@ class _Files:
             self._unread.add(unit_hash)
             return 0
         except ExtensionMissing as fault:
-            # Once it is installed, the file is read as if it had come then.
-            self._begin_again(target)
-            self._report.skipped[file.unit] = str(fault)
-            self._unread.add(unit_hash)
-            return 0
+            return self._leave_alone(target, file, unit_hash, str(fault))
         except (duckdb.Error, _DamagedFile) as fault:
+            if self._source and "database is locked" in str(fault):  # SQLite's; a writer is at it
+                return self._leave_alone(target, file, unit_hash, _BEING_WRITTEN)
             if isinstance(fault, duckdb.Error) and not _is_of_the_file(fault, file.path):
                 raise
             self._begin_again(target)
@@ -325,6 +325,13 @@ class _Files:
                 reader, mend = f"the query {self._source.name}", f"mend the query, or {mend}"
             why = f"cannot be read as {reader} ({_first_line(fault)})"
             return self._insert_broken(target, file, unit_hash, f"{why}; {mend}")
+
+    def _leave_alone(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
+        """Nothing is entered of the file, so the next time reads it as if it had come then."""
+        self._begin_again(target)
+        self._report.skipped[file.unit] = why
+        self._unread.add(unit_hash)
+        return 0
 
     def _begin_again(self, target: str) -> None:
         """Begin the transaction anew in which a large file is read; it does not outlive an error."""
