@@ -324,6 +324,26 @@ EVENTS = {
         ["1"],
         [(2, "kind is missing")],
     ),
+    "bytes.parquet": (
+        parquet(
+            event_id=[b"caf\xc3\xa9", b"caf\xe9"],
+            kind=["inference"] * 2,
+            timestamp=pa.array([1_777_629_600] * 2, pa.timestamp("s", "UTC")),
+            model_name=["m"] * 2,
+        ),
+        ["café"],
+        [(2, "event_id is 'caf\\xE9', bytes that are no UTF-8; write text")],
+    ),
+    "nested.parquet": (
+        parquet(
+            event_id=[["a", "b"]],
+            kind=["inference"],
+            timestamp=pa.array([1_777_629_600], pa.timestamp("s", "UTC")),
+            model_name=["m"],
+        ),
+        ['["a","b"]'],
+        [],
+    ),
 }
 
 
