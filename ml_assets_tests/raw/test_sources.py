@@ -404,6 +404,12 @@ def test_a_reader_of_parquet_takes_no_columns_from_folders(tmp_path):
     assert run("FROM parquet_scan([$file], hive_partitioning => 1::BOOL)", file) == [("folder", 1)]
 
 
+def test_an_empty_row_of_a_sheet_is_no_end():
+    assert (
+        without_guesses("FROM read_xlsx($file)").sql == "FROM read_xlsx($file_pattern, stop_at_empty = false)"
+    )
+
+
 JSON = """-- stream: performance
 -- glob: mine/*.json
 SELECT id AS event_id, 'inference' AS kind, time AS timestamp, 'm' AS model_name, accuracy, batch_size
@@ -510,6 +516,20 @@ def test_a_sqlite_file_that_is_in_use(room, tmp_path, monkeypatch, large):
     assert room.raw("performance", "event_id") == ["a", "b"]
 
 
+def test_bytes_in_a_sqlite_file_that_are_no_text(room, tmp_path):
+    path = put(room, "mine/a.db", "")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE events (id TEXT, time TEXT)")
+        database.execute("INSERT INTO events VALUES (x'ff', '2026-05-01T10:00:00Z')")
+        database.commit()
+    room.age(path)
+    take_in(room, write(tmp_path, DATABASE))
+    ((unit, line, reason),) = room.quarantine("performance")
+    assert (unit, line) == ("mine/a.db", 1)
+    assert "cannot be read as the query mine (Mismatch Type Error: Invalid type in column" in reason
+    assert "\\xff" in reason
+
+
 WRITER = """
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -527,7 +547,7 @@ def test_a_sqlite_file_that_is_locked_is_left_for_the_next_time(room, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as writer:
-        assert writer.stdout.readline()
+        assert writer.stdout and writer.stdout.readline()
         room.age(path)
         report = take_in(room, source)
         writer.communicate()

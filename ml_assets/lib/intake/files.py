@@ -314,7 +314,7 @@ class _Files:
             return 0
         except ExtensionMissing as fault:
             return self._leave_alone(target, file, unit_hash, str(fault))
-        except (duckdb.Error, _DamagedFile) as fault:
+        except (duckdb.Error, UnicodeDecodeError, _DamagedFile) as fault:
             if self._source and "database is locked" in str(fault):  # SQLite's; a writer is at it
                 return self._leave_alone(target, file, unit_hash, _BEING_WRITTEN)
             if isinstance(fault, duckdb.Error) and not _is_of_the_file(fault, file.path):
@@ -644,4 +644,7 @@ def glob_free(path: str) -> str:
 
 
 def _first_line(fault: Exception) -> str:
-    return str(fault).splitlines()[0][:200]
+    told = str(fault)
+    if isinstance(fault, UnicodeDecodeError):  # DuckDB's message shows bytes of the file that are no text
+        told = fault.object.decode(errors="backslashreplace")
+    return told.splitlines()[0][:200]

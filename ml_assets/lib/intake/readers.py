@@ -45,8 +45,10 @@ CSV: Mapping[str, str] = {
 _JSON = ("read_json", "read_json_auto", "read_ndjson", "read_ndjson_auto")
 _OBJECTS = ("read_json_objects", "read_json_objects_auto", "read_ndjson_objects")
 _CSV = ("read_csv", "read_csv_auto")
-_READERS = (*_JSON, *_OBJECTS, *_CSV, "read_parquet", "parquet_scan", "read_duckdb")
-_GLOBBING = (*_READERS, "read_text", "read_blob", "read_avro", "read_xlsx", "glob")
+_BY_FOLDER = (*_JSON, *_OBJECTS, *_CSV, "read_parquet", "parquet_scan", "read_avro", "read_duckdb")
+"""Table functions that look at the names of folders."""
+_EXCEL = ("read_xlsx",)
+_GLOBBING = (*_BY_FOLDER, *_EXCEL, "read_text", "read_blob", "glob")
 """Table functions that take their argument for a pattern."""
 
 FILE, PATTERN = "file", "file_pattern"
@@ -122,9 +124,10 @@ def without_guesses(sql: str) -> Query:
 
 def _missing(function: str, stated: Collection[str]) -> dict[str, str]:
     """Options that a call of this function needs beside the stated ones."""
-    if function not in _READERS:
-        return {}
-    wanted = dict(_FOLDERS)
+    wanted = dict(_FOLDERS) if function in _BY_FOLDER else {}
+    if function in _EXCEL:
+        # An empty row is no end.
+        wanted["stop_at_empty"] = "false"
     if function in (*_JSON, *_CSV) and not {"columns", "all_varchar"}.intersection(stated):
         wanted |= _ALL_ROWS
     if function in _CSV:
