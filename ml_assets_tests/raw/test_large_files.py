@@ -132,6 +132,11 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, way):
         ("unknown.csv", '{"colour":"x"}'),
         ("unknown.jsonl", '{"colour":"x"}'),
     ]
+    (missing,) = [row[3] for row in found["model_name=x/none.parquet"]]
+    assert missing.endswith(
+        "model_name is missing; every row must have it (the name of a folder is no column: have a source read the "
+        "file with hive_partitioning = true)."
+    )
     assert bad["half.jsonl"] == [(3, '{"event_id": "d')]
     assert raw.unbalanced_intake(room.postgres, room.lake, "performance") == []
 

@@ -37,6 +37,9 @@ _NAIVE = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
 
 _LARGEST = {"int64": 2**63 - 1, "float64": sys.float_info.max}
 
+_MISSING = "is missing; every row must have it"
+_IN_FOLDER = " (the name of a folder is no column: have a source read the file with hive_partitioning = true)"
+
 _NAIVE_BY_QUERY = (
     "is {}, to which the query or its reader gave the type {}, which has no time zone whatever the file says; state the "
     "type in the query: VARCHAR if the file names a zone, or, if it is UTC, write AT TIME ZONE 'UTC' behind it"
@@ -160,6 +163,9 @@ def _sentence(name: str, given: str, sentence: str) -> str:
     parts = [quote_literal(f"{name} {before}")]
     if shown:
         parts += [f"'''' || left({given}, 60) || ''''", quote_literal(after)]
+    if sentence == _MISSING:
+        named = f"contains('/' || unit, {quote_literal(f'/{name}=')})"
+        parts.append(f"CASE WHEN {named} THEN {quote_literal(_IN_FOLDER)} END")
     return f"concat({', '.join(parts)})"
 
 
@@ -182,7 +188,7 @@ def _read(stream: Stream, column: Column, given_type: str | None, extras: bool, 
         )
         faults.append((f"{_v(column.name)} = ''", told))
     if not column.nullable:
-        faults.append((f"NOT {reading.present}", "is missing; every row must have it"))
+        faults.append((f"NOT {reading.present}", _MISSING))
     faults += _value_faults(stream, column, _v(column.name))
     return _Reading(reading.given, value, reading.present, tuple(faults))
 
