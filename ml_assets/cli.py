@@ -84,6 +84,23 @@ def _settings() -> Settings:
     return settings
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("ml-assets"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The whole ML database stack as one Dagster asset graph."""
+
+
 @_command
 def up() -> None:
     """Make the demo if there is none yet, then serve the UI, sensors and schedules until Ctrl-C."""

@@ -22,6 +22,10 @@ WriteMode = Literal["overwrite", "upsert_delete", "upsert"]
 run, or the whole table), `upsert_delete` ends in the same rows but keeps the identity of those whose key
 stays (what foreign keys point at survives), `upsert` never deletes."""
 
+INDEXED_BYTES = 2_500
+"""Longest text that rows are looked up by, in UTF-8. PostgreSQL's index entries hold 2,704 bytes, with what stands
+beside it."""
+
 EMBEDDING_DIMENSION = 384
 """Dimension of all-MiniLM-L6-v2, the default embedding model."""
 
@@ -36,6 +40,13 @@ _CLICKHOUSE_OWN = re.compile(
     r"write_ledger|write_contracts|.+__(lock|(stage|ready|failed|lock)__[0-9a-f_]{16,})", re.DOTALL
 )
 """Names of the tables that ClickHouse's writers keep beside a table; see lib/clickhouse_redo.py and _lock.py."""
+
+_CLICKHOUSE_LONGEST = 160
+"""Characters of a table's name as a file has it, where a byte that is no letter, digit or _ has three. ClickHouse takes
+203, and what writers add to the name has 43 at most."""
+
+_FOLDER = re.compile(r"[A-Za-z0-9_-]{256,}")
+"""Names that DuckLake would give to a folder, and no file system takes; it gives folders other names than any others."""
 
 RUN_STATUSES = ("created", "running", "completed", "failed", "cancelled")
 EVENT_KINDS = ("evaluation", "inference")
@@ -53,6 +64,7 @@ class Column:
         dimension: length of a `vector`.
         minimum, maximum: inclusive range of a number; NaN is outside every range.
         choices: the lawful values of a string.
+        max_bytes: of a string in UTF-8, asked of rows that come in; None if it may be of any length.
     """
 
     name: str
@@ -63,6 +75,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +206,13 @@ def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterabl
                 yield f"DuckLake keeps names such as {column.name!r} for itself"
     if store == "clickhouse" and _CLICKHOUSE_OWN.fullmatch(table):
         yield f"a table of ClickHouse cannot have the name {table!r}, which its writers give to tables of their own"
+    if store == "clickhouse" and (size := _escaped_length(table)) > _CLICKHOUSE_LONGEST:
+        yield (
+            f"the name {table!r} has {size} characters in a file's name, where each byte that is no letter, digit or _ "
+            f"takes three, and {_CLICKHOUSE_LONGEST} are the most that ClickHouse and its writers have room for"
+        )
+    if store == "duckdb" and _FOLDER.fullmatch(table):
+        yield f"the name {table!r} has {len(table)} bytes, and the folder that DuckLake gives it may have 255"
     if store == "chroma":
         if not _COLLECTION.fullmatch(table):
             yield (
@@ -206,6 +226,14 @@ def _misnamed_in(store: str, table: str, columns: tuple[Column, ...]) -> Iterabl
             for other in whole:
                 if column.name.startswith(f"{other}."):
                     yield f"column {column.name!r} would be taken for a part of the column {other!r}"
+
+
+def _escaped_length(name: str) -> int:
+    """Length of a name as ClickHouse writes it in that of a file."""
+    return sum(
+        1 if byte.isascii() and (byte.isalnum() or byte == "_") else 3
+        for byte in name.encode().decode("latin-1")
+    )
 
 
 def _text(name: str, description: str = "", **kw) -> Column:
@@ -292,13 +320,13 @@ class Stream:
 
 
 RUN_COLUMNS = (
-    _need("run_id", "identifier of the run, unique over all sources"),
+    _need("run_id", "identifier of the run, unique over all sources", max_bytes=INDEXED_BYTES),
     _text("parent_run_id", "run that this one is nested in"),
-    _need("experiment", "experiment that the run belongs to"),
+    _need("experiment", "experiment that the run belongs to", max_bytes=INDEXED_BYTES),
     _text("name", "name of the run"),
-    _text("model_name", "registered or logical model that the run trains"),
+    _text("model_name", "registered or logical model that the run trains", max_bytes=INDEXED_BYTES),
     _text("model_version", "version of that model"),
-    _text("model_type", "model family, such as random_forest"),
+    _text("model_type", "model family, such as random_forest", max_bytes=INDEXED_BYTES),
     _text("dataset", "dataset that the run was trained on"),
     _need("status", "state of the run", choices=RUN_STATUSES),
     _json("parameters", "hyper-parameters as one JSON object"),
@@ -351,7 +379,7 @@ PREDICTION_COLUMNS = (
 EXTRAS = _json("extras", "whatever unknown columns the source had, as one JSON object")
 
 DOCUMENT_COLUMNS = (
-    _need("document_id", "identifier of the document"),
+    _need("document_id", "identifier of the document", max_bytes=INDEXED_BYTES),
     _text("title"),
     _need("text", "the whole text"),
     _text("source", "where it came from"),
@@ -455,7 +483,7 @@ def _stream_tables() -> Iterable[Contract]:
 # --- experiments ------------------------------------------------------------------------------------
 
 _EXPERIMENT_COLUMNS = (
-    _need("id", "the run's run_id"),
+    _need("id", "the run's run_id", max_bytes=INDEXED_BYTES),
     *RUN_COLUMNS[1:],
 )
 

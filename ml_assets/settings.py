@@ -16,7 +16,10 @@ from urllib.parse import unquote
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+PROJECT_ROOT = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
+"""Where sql/, dagster.yaml and workspace.yaml lie: in an installed wheel, or in a checkout."""
+
 SQL_DIR = PROJECT_ROOT / "sql"
 """All SQL of the project, one statement of purpose per file."""
 

@@ -4,6 +4,7 @@
                   are shared by the tests of one worker process; stopped at the end of the session
     postgres      PostgresResource on a fresh database with the project's extensions and schemas
     lake          DuckLakeResource with a fresh catalog database and a fresh data folder
+    shared_lake   an empty lake, the same one for all tests of a worker process, which takes a third of the time
     clickhouse    ClickHouseResource on a fresh chDB folder
     clickhouse_server  ClickHouseResource on a fresh server: the HTTP interface over chDB in a process of its
                   own (clickhouse_front.py), which any number of processes may use
@@ -14,7 +15,8 @@
     mlflow        MLflowResource on a fresh tracking store
     demo_home     home after `ml-assets demo`, made once a session and shared: read it, do not change it
     without_root_rights  for a child process: root obeys the permissions of files, as other users do
-    cli           runs `ml-assets ARGS` as a process of its own on a home
+    cli           runs `ml-assets ARGS` on a home, in this process
+    cli_process   the same as a process of its own, where that is the point
     settings      Settings with a home of its own; its PostgreSQL (fresh databases), Chroma and Redis are the
                   session's, so using it starts no server; ClickHouse, SQLite and MLflow are embedded there
     environment   ML_ASSETS_* variables that lead another process (see cli) to the stores of `settings`
@@ -30,8 +32,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,9 +44,10 @@ import psutil
 import pytest
 
 from ml_assets import services
+from ml_assets.lib.sql import qualified
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
-from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.duckdb import SCHEMAS, DuckLakeResource
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
@@ -81,19 +86,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.nodeid.split("::")[0] not in _DEMO_FILES)
 
 
+_SLOWEST = 15
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many kills fell inside a write; a test of kills notes it as its property `kills`."""
-    reports = [report for found in terminalreporter.stats.values() for report in found]
+    """What the tests took, and how many kills fell inside a write; a test of kills notes that as its property `kills`."""
+    reports = [
+        report
+        for found in terminalreporter.stats.values()
+        for report in found
+        if isinstance(report, pytest.TestReport)
+    ]
     lines = [
         f"{report.nodeid.rpartition('::')[2]}: {value}"
         for report in reports
-        if isinstance(report, pytest.TestReport) and report.when == "call"
+        if report.when == "call"
         for name, value in report.user_properties
         if name == "kills"
     ]
     if lines:
         terminalreporter.section("killed writers")
         terminalreporter.write("".join(f"{line}\n" for line in lines))
+    if reports:
+        _tell_seconds(terminalreporter, reports)
+
+
+def _tell_seconds(terminal: pytest.TerminalReporter, reports: Sequence[pytest.TestReport]) -> None:
+    """What the tests of each folder took, and the slowest ones: with what they had made for them, and cleared away."""
+    tests, folders = defaultdict[str, float](float), defaultdict[str, float](float)
+    for report in reports:
+        tests[report.nodeid] += report.duration
+        folders[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
+    for title, seconds, limit in (
+        ("seconds by folder", folders, None),
+        (f"{_SLOWEST} slowest tests", tests, _SLOWEST),
+    ):
+        terminal.section(title)
+        slowest = sorted(seconds.items(), key=lambda item: -item[1])[:limit]
+        terminal.write("".join(f"{took:8.1f}  {name}\n" for name, took in slowest))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -143,15 +173,40 @@ class CLI(Protocol):
 
 @pytest.fixture(scope="session")
 def cli() -> CLI:
-    """Runs `ml-assets ARGS` with ML_ASSETS_HOME set."""
+    """Runs `ml-assets ARGS` with ML_ASSETS_HOME set, in this process: starting one costs more than most commands do."""
+    from typer.testing import CliRunner
+
+    from ml_assets.cli import app
 
     def run(
         home: Path, *arguments: str, timeout_s: float = 600, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(_of_a_command(before, home, environment))
+        try:
+            done = CliRunner().invoke(app, arguments, catch_exceptions=True)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        stderr = done.stderr
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            stderr += "".join(traceback.format_exception(done.exception))
+        return subprocess.CompletedProcess(["ml-assets", *arguments], done.exit_code, done.stdout, stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cli_process() -> CLI:
+    """As `cli`, in a process of its own, for tests whose point that is."""
+
+    def run(
+        home: Path, *arguments: str, timeout_s: float = 600, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "ml_assets.cli", *arguments],
-            env={**inherited, "ML_ASSETS_HOME": str(home), **environment},
+            env=_of_a_command(dict(os.environ), home, environment),
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -159,6 +214,12 @@ def cli() -> CLI:
         )
 
     return run
+
+
+def _of_a_command(inherited: Mapping[str, str], home: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command: nobody's settings but the given ones."""
+    others = {k: v for k, v in inherited.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
+    return {**others, "ML_ASSETS_HOME": str(home), **given}
 
 
 @pytest.fixture(scope="session")
@@ -176,10 +237,10 @@ def without_root_rights() -> Callable[[], None]:
 
 
 @pytest.fixture(scope="session")
-def demo_home(cli: CLI) -> Iterator[Path]:
+def demo_home(cli_process: CLI) -> Iterator[Path]:
     """A home in which the whole demo was made."""
     home = Path(tempfile.mkdtemp(prefix=f"{_HOME_PREFIX}{os.getpid()}-"))
-    done = cli(home, "demo", timeout_s=900)
+    done = cli_process(home, "demo", timeout_s=900)
     assert done.returncode == 0, done.stderr[-4000:]
     yield home
     _discard(home)
@@ -277,6 +338,33 @@ def postgres(service_home: Path, _database: str) -> PostgresResource:
 def lake(tmp_path: Path, _catalog: str) -> DuckLakeResource:
     """An empty lake."""
     return DuckLakeResource(home=str(tmp_path), catalog_url=_catalog, data_path=str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="session")
+def _shared_lake(
+    tmp_path_factory: pytest.TempPathFactory, _catalogs: _Databases
+) -> Iterator[DuckLakeResource]:
+    home = tmp_path_factory.mktemp("lake")
+    with _catalogs.lend() as url:
+        yield DuckLakeResource(home=str(home), catalog_url=url, data_path=str(home / "lake"))
+
+
+@pytest.fixture
+def shared_lake(_shared_lake: DuckLakeResource) -> Iterator[DuckLakeResource]:
+    """The lake of all tests of this process, without tables; its versions and files stay."""
+    yield _shared_lake
+    with _shared_lake.get_connection(write=True) as connection:
+        connection.execute("BEGIN")
+        for schema, table in connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+        ).fetchall():
+            connection.execute(f"DROP TABLE {qualified('lake', schema, table)}")
+        for (schema,) in connection.execute(
+            "SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'lake'"
+        ).fetchall():
+            if schema not in (*SCHEMAS, "main"):
+                connection.execute(f"DROP SCHEMA {qualified('lake', schema)}")
+        connection.execute("COMMIT")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Staged
 
 _DAY_US = 86_400_000_000
@@ -78,13 +79,21 @@ class TableIOManager(dg.ConfigurableIOManager):
                 with self._told(asset, READ):
                     partition_us = getattr(self._remembered(contract.asset), "partition_us", partition_us)
             contract = replace(contract, partition_us=partition_us)
+            described = _described(context, contract)
             with self._told(asset, GATHERED):
                 staged = stage(rows, contract, self.limits, window, partition_us)
             with staged:
                 with self._told(asset, WRITTEN):
                     changed = self._write(contract, staged)
                 self._committed(obj)
-                _report(context, contract, staged, time.perf_counter() - start, changed)
+                described |= metadata.write_metadata(staged.rows, time.perf_counter() - start, changed)
+                try:
+                    _report(context, contract, staged, described)
+                except Exception:  # the rows are in place, whatever is told of them
+                    context.log.warning(
+                        f"{asset}: the rows are in place, but not all of the run's metadata could be told",
+                        exc_info=True,
+                    )
         finally:
             if rows is not obj and isinstance(rows, pa.RecordBatchReader):
                 rows.close()
@@ -104,22 +113,47 @@ class TableIOManager(dg.ConfigurableIOManager):
             wanted = context.dagster_type.typing_type
             if _asks_for_nothing(context):
                 return as_type(self._no_rows(context), wanted)
-            contract = self._input_contract(context)
+            contract = self._known_contract(context)
+            if contract is None:
+                return self._load_found(wanted, context)
             names = _wanted_columns(context, contract) or list(contract.names)
             return self._load(wanted, contract, names, input_window(context, contract))
+
+    def _load_found(self, wanted: Any, context: dg.InputContext) -> Any:
+        """Rows of a table that another tool made: what the store has, as a contract has it.
+
+        Raises:
+            LookupError: there is no such table.
+        """
+        place = _place(context, self.store)
+        found = self._found(place)
+        if found is None:
+            raise LookupError(
+                f"{place.asset} has never been written here: materialize it first; or, if another tool made the table, "
+                "name schema and table in the asset's metadata 'dagster/table_name', so that it is found."
+            )
+        found.refuse_unread(_named_columns(context))
+        names = _wanted_columns(context, found.contract) or list(found.contract.names)
+        if context.has_asset_partitions and found.contract.partition_column is None:
+            raise ValueError(
+                f"{place.asset} is partitioned, and nothing says which rows a partition has: name the timestamp or date "
+                "in the asset's metadata 'partition_column'."
+            )
+        rows = found.rows(names, input_window(context, found.contract))
+        return as_type(self._streamed(place.asset, rows), wanted)
 
     def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
         return as_type(self._streamed(contract.asset, self._read(contract, columns, window)), wanted)
 
     def _streamed(self, asset: str, reader: "pa.RecordBatchReader") -> "pa.RecordBatchReader":
         """The same batches; a fault in the midst of them, when load_input has long returned, is told as well."""
-        import pyarrow as pa
+        from ml_assets.lib.arrow_types import stream
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self._told(asset, READ), reader:
                 yield from reader
 
-        return pa.RecordBatchReader.from_batches(reader.schema, batches())
+        return stream(reader.schema, batches())
 
     def _told(self, asset: str, when: str) -> AbstractContextManager[None]:
         """Faults that lie outside are told in a sentence; see outages.py."""
@@ -142,15 +176,6 @@ class TableIOManager(dg.ConfigurableIOManager):
         table = table_asset(context.asset_key.path, self.store)
         contract = inferred_contract(table, context.definition_metadata or {}, rows, self._remembered(table))
         return replace(contract, asset_key=asset)
-
-    def _input_contract(self, context: dg.InputContext) -> Contract:
-        from ml_assets.lib.arrow_types import never_written
-        from ml_assets.lib.inference import table_asset
-
-        contract = self._known_contract(context)
-        if contract is None:
-            raise never_written(table_asset(context.asset_key.path, self.store))
-        return contract
 
     def _known_contract(self, context: dg.InputContext) -> Contract | None:
         from ml_assets.lib.inference import table_asset
@@ -186,6 +211,14 @@ class TableIOManager(dg.ConfigurableIOManager):
         Raises:
             LookupError: the table was never written; here, or when the first batch is asked for.
         """
+
+    def _found(self, place: "Place") -> "Found | None":
+        """A table that another tool made; None if there is none.
+
+        Raises:
+            ContractViolation: it cannot be read.
+        """
+        return None
 
     @abstractmethod
     def _remembered(self, asset: str) -> Contract | None:
@@ -242,8 +275,7 @@ def _wanted_columns(context: dg.InputContext, contract: Contract) -> list[str]:
     """
     from ml_assets.lib.arrow_types import ContractViolation, arrow_schema
 
-    columns: Any = (context.definition_metadata or {}).get("columns") or ()
-    names: list[str] = [columns] if isinstance(columns, str) else list(columns)
+    names = _named_columns(context)
     arrow_schema(contract, names)
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ContractViolation(
@@ -251,6 +283,26 @@ def _wanted_columns(context: dg.InputContext, contract: Contract) -> list[str]:
             "twice; name each column once."
         )
     return names
+
+
+def _named_columns(context: dg.InputContext) -> list[str]:
+    columns: Any = (context.definition_metadata or {}).get("columns") or ()
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _place(context: dg.InputContext, store: str) -> "Place":
+    """Where the table of an asset is that no IO manager of ours has written, as the asset's own metadata says."""
+    from ml_assets.lib.found import Place
+    from ml_assets.lib.inference import plain_value, table_asset
+
+    asset = table_asset(context.asset_key.path, store)
+    above = context.upstream_output
+    metadata = (above.definition_metadata if above else None) or {}
+    said: dict[str, Any] = {name: plain_value(value) for name, value in metadata.items()}
+    name, key = said.get("dagster/table_name") or "", said.get("key") or ()
+    *_, schema, table = ["", *name.split(".")] if name else ["", asset.partition("/")[2]]
+    by = said.get("partition_column") or said.get("partition_expr")
+    return Place(asset, schema, table, (key,) if isinstance(key, str) else tuple(key), by)
 
 
 def _asks_for_nothing(context: dg.InputContext) -> bool:
@@ -344,17 +396,20 @@ def _utc_offsets_us(partitions: dg.TimeWindowPartitionsDefinition) -> set[int]:
     return {offset // timedelta(microseconds=1) for offset in offsets}
 
 
-def _report(
-    context: dg.OutputContext, contract: Contract, staged: "Staged", seconds: float, changed: bool
-) -> None:
+def _described(context: dg.OutputContext, contract: Contract) -> dict[str, Any]:
+    """Metadata of the table, whatever its rows are."""
     declared = (context.definition_metadata or {}).get("dagster/column_schema")
-    described = {
-        **metadata.table_metadata(contract, getattr(declared, "schema", declared)),
-        **metadata.write_metadata(staged.rows, seconds, changed),
-    }
+    return metadata.table_metadata(contract, getattr(declared, "schema", declared))
+
+
+def _report(
+    context: dg.OutputContext, contract: Contract, staged: "Staged", described: dict[str, Any]
+) -> None:
     if not context.has_asset_partitions:
-        found = _held(contract, staged, "dagster/row_count", {*staged.held, *staged.buckets})
-        context.add_output_metadata({**described, **found})
+        context.add_output_metadata(described)
+        context.add_output_metadata(
+            _held(contract, staged, "dagster/row_count", {*staged.held, *staged.buckets})
+        )
         return
     # What is added to the output stands at every one of the run's partitions.
     context.add_output_metadata(described)

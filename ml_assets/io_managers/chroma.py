@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from dagster import OutputContext
 
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Buckets, Staged, TableState
 
 _OLD = "--old"
@@ -126,7 +127,11 @@ class ChromaIOManager(TableIOManager):
         from ml_assets.lib import postgres_table
 
         with self.chroma.client(write=True) as client:
-            with self.postgres.connect(write=True) as connection:
+            # The manifest looks entries up by their keys.
+            with (
+                postgres_table.within_limits(contract, staged),
+                self.postgres.connect(write=True) as connection,
+            ):
                 changed = write(client, connection, contract, staged)
                 if contract.mode == "upsert":
                     staged.held = postgres_table.recorded_buckets(connection, contract)
@@ -151,6 +156,16 @@ class ChromaIOManager(TableIOManager):
                 yield from _entries(client, connection, contract, window, columns)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _found(self, place: "Place") -> "Found | None":
+        with self.chroma.client() as client:
+            if place.table not in {collection.name for collection in client.list_collections()}:
+                return None
+        raise LookupError(
+            f"{place.asset}: another tool made the collection {place.table!r}, and only entries that this IO manager has "
+            "written can be read as a table, since PostgreSQL tells which of them count: read it with the client of "
+            "ChromaResource, or return its rows from an asset of this IO manager under another name."
+        )
 
     def _remembered(self, asset: str) -> Contract | None:
         from ml_assets.lib import postgres_table

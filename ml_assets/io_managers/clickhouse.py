@@ -6,9 +6,10 @@ What follows, and what is done about a writer that was killed, is told in lib/cl
 What belongs here: DDL, staging, reading. What does not: anything about another store.
 """
 
+import re
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +28,7 @@ from ml_assets.lib.clickhouse_redo import (
     recover,
     stage_name,
 )
-from ml_assets.lib.sql import first_date, free_name, quote_identifier, quote_json, quote_literal
+from ml_assets.lib.sql import first_date, free_name, qualified, quote_identifier, quote_json, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
 
+    from ml_assets.contracts import ColumnType
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Buckets, Staged, TableState
 
 _TYPES = {
@@ -47,6 +50,17 @@ _TYPES = {
     "json": "String",
     "vector": "Array(Float32)",
 }
+_FOUND: "tuple[tuple[str, ColumnType, str], ...]" = (
+    (r"U?Int(8|16|32|64)", "int64", "{}"),
+    (r"Float(32|64)|Decimal\(.*\)", "float64", "{}"),
+    (r"String|FixedString\(.*\)|UUID|Enum(8|16)\(.*\)", "string", "toString({})"),
+    (r"Bool", "bool", "{}"),
+    (r"Date|Date32", "date", "toDate32({})"),
+    (r"DateTime(\(.*\))?", "timestamp", "toDateTime64({}, 6, 'UTC')"),
+    (r"DateTime64\(.*\)", "timestamp", "toTimeZone({}, 'UTC')"),
+    (r"Array\(Float(32|64)\)", "vector", "{}"),
+    (r"(JSON|Map|Tuple)(\(.*\))?", "json", "toJSONString({})"),
+)
 _INSERTERS = 2
 """Clients that insert at once, a batch each: the engine takes about 100 MB for one (measured, chdb 4.4)."""
 
@@ -92,6 +106,36 @@ class ClickHouseIOManager(TableIOManager):
                 yield from _select(client, contract, columns, contract.table, window, held)
 
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def _found(self, place: "Place") -> "Found | None":
+        import pyarrow as pa
+
+        from ml_assets.lib.found import found_table
+        from ml_assets.lib.staging import windows_sql
+
+        with self.clickhouse.client() as client:
+            types = _columns(client, place.table, place.schema)
+        kinds = {name: _found_kind(kind) for name, kind in types.items()}
+        source = qualified(*filter(None, [place.schema, place.table]))
+
+        def read(contract: Contract, columns: Sequence[str], window: Window) -> "Generator[pa.RecordBatch]":
+            values = ", ".join(
+                f"{kinds[name][1].format(quote_identifier(name))} AS {quote_identifier(name)}"
+                for name in columns
+            )
+            where = windows_sql(contract, [window], _literal(contract))
+            statement = f"SELECT {values} FROM (SELECT * FROM {source} WHERE {where})"
+            with (
+                self.clickhouse.client(write=True) as client,
+                client.query_arrow_stream(statement, use_strings=True) as blocks,
+            ):
+                for block in blocks:
+                    yield from block.to_batches() if isinstance(block, pa.Table) else [block]
+
+        told: dict[str, tuple[ColumnType | None, str]] = {
+            name: (kind, types[name]) for name, (kind, _) in kinds.items()
+        }
+        return found_table(place, told, read) if kinds else None
 
     def _remembered(self, asset: str) -> Contract | None:
         with self.clickhouse.client() as client:
@@ -500,10 +544,24 @@ def _type(contract: Contract, column: Column) -> str:
     return f"LowCardinality({kind})" if few and column.type == "string" else kind
 
 
-def _columns(client: "Client", table: str) -> dict[str, str]:
+def _found_kind(kind: str) -> "tuple[ColumnType | None, str]":
+    """Logical type of a column that another tool made, if there is one, and its value in SQL: `{}` is its name.
+
+    Arrow has a form for few of them: an enumeration would come as a number, an address as another one.
+    """
+    plain = re.sub(r"^LowCardinality\((.*)\)$", r"\1", kind)
+    plain = re.sub(r"^Nullable\((.*)\)$", r"\1", plain)
+    for pattern, logical, value in _FOUND:
+        if re.fullmatch(pattern, plain):
+            return logical, value
+    return None, "{}"
+
+
+def _columns(client: "Client", table: str, database: str = "") -> dict[str, str]:
     rows = client.query(
-        "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
-        parameters={"table": table},
+        "SELECT name, type FROM system.columns WHERE table = {table:String} "
+        "AND database = if({database:String} = '', currentDatabase(), {database:String})",
+        parameters={"table": table, "database": database},
     ).result_rows
     return {name: kind for name, kind in rows}  # noqa: C416 - pairs, and typed as such
 

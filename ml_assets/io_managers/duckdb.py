@@ -6,7 +6,7 @@ commit to a table. (DuckLake finds conflicts at commit; two inserts into one emp
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from ml_assets.contracts import ColumnType
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Buckets, Staged, TableState
 
 _TYPES = {
@@ -39,6 +41,9 @@ _TYPES = {
     "json": "JSON",
     "vector": "FLOAT[]",
 }
+_FOUND: "dict[str, ColumnType]" = {"JSON": "json", "HUGEINT": "int64", "UHUGEINT": "int64"}
+"""Types of columns that another tool made, where Arrow's does not tell: the sum of integers is a HUGEINT."""
+
 _LEDGER = 'lake."ledger"."writes"'
 _CONTRACTS = 'lake."ledger"."contracts"'
 _LEDGER_TABLES = (
@@ -127,6 +132,30 @@ class DuckLakeIOManager(TableIOManager):
     def _remembered(self, asset: str) -> Contract | None:
         with self.lake.get_connection() as connection:
             return _remembered(connection, asset)
+
+    def _found(self, place: "Place") -> "Found | None":
+        import duckdb
+
+        from ml_assets.lib.found import found_table, kinds_of
+        from ml_assets.lib.staging import windows_sql
+
+        schema = place.schema or Contract(place.asset, "", (), ()).schema
+        source = qualified("lake", schema, place.table)
+
+        def read(contract: Contract, columns: Sequence[str], window: Window) -> "Generator[pa.RecordBatch]":
+            names = ", ".join(map(quote_identifier, columns))
+            where = windows_sql(contract, [window], _literal)
+            yield from self.lake.reader(f"SELECT {names} FROM {source} WHERE {where}")
+
+        try:
+            types = self.lake.reader(f"DESCRIBE SELECT * FROM {source}").read_all().to_pylist()
+            kinds = kinds_of(place.asset, self.lake.reader(f"SELECT * FROM {source} LIMIT 0").schema)
+        except duckdb.CatalogException:
+            return None
+        for row in types:
+            if (kind := _FOUND.get(row["column_type"])) is not None:
+                kinds[row["column_name"]] = kind, row["column_type"]
+        return found_table(place, kinds, read)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ml_assets.resources.postgres import PostgresResource
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Staged, TableState
 
 
@@ -26,7 +27,7 @@ class PostgresIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "postgres"
-    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600)
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600, row_bytes=1_000_000_000)
 
     postgres: PostgresResource
 
@@ -42,6 +43,11 @@ class PostgresIOManager(TableIOManager):
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         return read(self.postgres, contract, columns, window)
+
+    def _found(self, place: "Place") -> "Found | None":
+        from ml_assets.lib.found import in_postgres
+
+        return in_postgres(self.postgres.connect, place)
 
     def _remembered(self, asset: str) -> Contract | None:
         from ml_assets.lib import postgres_table

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dagster import OutputContext
     from redis import Redis
 
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Staged, TableState
 
 _KEPT_S = 60
@@ -47,6 +48,9 @@ _WANTED = {
     "json": "a JSON document as text",
 }
 """Values of a key, for the sentence."""
+
+_LONGEST = 512 * 2**20
+"""Bytes of a value; Redis ends the connection at a longer one."""
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -72,7 +76,7 @@ class RedisIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "serving"
-    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600)
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600, row_bytes=500_000_000)
 
     redis: RedisResource
     postgres: PostgresResource
@@ -154,6 +158,11 @@ class RedisIOManager(TableIOManager):
                 yield from postgres_table.read(connection, contract, columns, window)
 
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def _found(self, place: "Place") -> "Found | None":
+        from ml_assets.lib.found import in_postgres
+
+        return in_postgres(self.postgres.connect, place)
 
     def _remembered(self, asset: str) -> Contract | None:
         from ml_assets.lib import postgres_table
@@ -390,16 +399,23 @@ def _fill(cache: "Redis", connection: "psycopg.Connection", contract: Contract) 
 
 def _copy(cache: "Redis", name: str, connection: "psycopg.Connection", contract: Contract) -> None:
     from ml_assets.lib import postgres_table
+    from ml_assets.lib.arrow_types import ContractViolation
 
     cache.delete(name)
     key = contract.by_name[contract.key[0]]
     for batch in postgres_table.read(connection, contract, contract.names):
         for start in range(0, batch.num_rows, _FIELDS):
             rows = batch.slice(start, _FIELDS).to_pylist()
-            cache.hset(
-                name,
-                mapping={_field(row[key.name], key): json.dumps(row, default=_json_time) for row in rows},
-            )
+            packed: dict[Any, Any] = {
+                _field(row[key.name], key): json.dumps(row, default=_json_time) for row in rows
+            }
+            for field, row in packed.items():
+                if len(row) > _LONGEST:
+                    raise ContractViolation(
+                        f"{contract.asset}: the row with {key.name} {field!r} has {len(row):,} bytes as JSON, and Redis "
+                        f"holds {_LONGEST:,}: keep what is so large in a file, and its path here. Nothing was written."
+                    )
+            cache.hset(name, mapping=packed)
 
 
 def _json_time(value: Any) -> str:

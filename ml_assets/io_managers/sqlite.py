@@ -5,7 +5,7 @@ microseconds, JSON and vectors are text, so that the file can be read with any t
 anything about another store.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from ml_assets.contracts import ColumnType
+    from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Buckets, Staged, TableState
 
 _TYPES = {
@@ -61,7 +63,7 @@ class SQLiteIOManager(TableIOManager):
     """
 
     store: ClassVar[str] = "sqlite"
-    limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False, columns=2_000)
+    limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False, columns=2_000, row_bytes=1_000_000_000)
 
     sqlite: SQLiteResource
 
@@ -79,6 +81,19 @@ class SQLiteIOManager(TableIOManager):
                 yield from self.sqlite.streamed(connection, _select(connection, contract, columns, [window]))
 
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def _found(self, place: "Place") -> "Found | None":
+        from ml_assets.lib.found import found_table
+
+        with self.sqlite.connect() as connection:
+            kinds = _found_kinds(connection, place.table)
+
+        def read(contract: Contract, columns: Sequence[str], window: Window) -> "Generator[pa.RecordBatch]":
+            with self.sqlite.connect() as connection:
+                rows = _select(connection, contract, columns, [window], place.table)
+                yield from self.sqlite.streamed(connection, rows)
+
+        return found_table(place, kinds, read) if kinds else None
 
     def _remembered(self, asset: str) -> Contract | None:
         with self.sqlite.connect() as connection:
@@ -559,9 +574,48 @@ def _measure_again(
         _record(connection, contract, held, buckets, bucket_us)
 
 
+def _found_kinds(connection: "sqlite3.Connection", table: str) -> "dict[str, tuple[ColumnType | None, str]]":
+    """Logical type, if there is one, and SQLite's of the columns that another tool made.
+
+    A type that is declared binds nobody, and the result of an expression has none: the values tell.
+    """
+    declared = {name: kind.upper() for name, (kind, _) in _columns(connection, table).items()}
+    if not declared:
+        return {}
+    kinds = ", ".join(f"group_concat(DISTINCT typeof({quote_identifier(name)}))" for name in declared)
+    found = connection.execute(f"SELECT {kinds} FROM {qualified('main', table)}").fetchone()
+    return {
+        name: _found_kind(said, set(str(values or "null").split(",")) - {"null"})
+        for (name, said), values in zip(declared.items(), found, strict=True)
+    }
+
+
+def _found_kind(declared: str, values: set[str]) -> "tuple[ColumnType | None, str]":
+    if not values:
+        affinities = {"INT": "integer", "REAL": "real", "FLOA": "real", "DOUB": "real"}
+        values = {kind for mark, kind in affinities.items() if mark in declared} or {"text"}
+    told = f"{declared} with {' and '.join(sorted(values))}"
+    if values == {"integer"}:
+        return ("bool" if declared.startswith("BOOL") else "int64"), told
+    if values <= {"integer", "real"}:
+        return "float64", told
+    if values == {"text"}:
+        return ("json" if declared == "JSON" else "string"), told
+    return None, told
+
+
 def _select(
-    connection: "sqlite3.Connection", contract: Contract, columns: Sequence[str], windows: Sequence[Window]
+    connection: "sqlite3.Connection",
+    contract: Contract,
+    columns: Sequence[str],
+    windows: Sequence[Window],
+    table: str = "",
 ) -> "Iterator[pa.RecordBatch]":
+    """Rows of some windows.
+
+    Args:
+        table: the name of one that another tool made; the contract's if empty.
+    """
     import pyarrow as pa
 
     from ml_assets.lib.arrow_types import arrow_schema
@@ -569,8 +623,11 @@ def _select(
 
     schema = arrow_schema(contract, columns)
     where = windows_sql(contract, windows, _time_literal(contract))
-    values = ", ".join(_selected(connection, contract, columns))
-    cursor = connection.execute(f"SELECT {values} FROM {_table(contract)} AS held WHERE {where}")
+    values = ", ".join(
+        [qualified("held", name) for name in columns] if table else _selected(connection, contract, columns)
+    )
+    source = qualified("main", table) if table else _table(contract)
+    cursor = connection.execute(f"SELECT {values} FROM {source} AS held WHERE {where}")
     while rows := cursor.fetchmany(_READ_ROWS):
         cells = zip(columns, zip(*rows, strict=True), strict=True)
         arrays = [_decoded(list(column), contract.by_name[name]) for name, column in cells]

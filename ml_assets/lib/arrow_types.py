@@ -7,17 +7,20 @@ The logical types of a contract are these Arrow types: string, int64, float64 (d
 UTC], date32, json as string in canonical form, vector as list<float32>.
 """
 
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.contracts import Column, ColumnType, Contract
-from ml_assets.lib.canonical_json import JSONError, canonical_all
+from ml_assets.lib.canonical_json import canonical_all
 from ml_assets.lib.validation import SHOWN_VALUES, shown_value
 
 BATCH_ROWS = 65_536
@@ -36,6 +39,18 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "json": pa.string(),
     "vector": pa.list_(pa.float32()),
 }
+
+UNFIT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    pa.ArrowCapacityError,
+)
+"""What a conversion of values raises if they are other ones than it takes, Arrow's own kinds among them; a want of
+memory is none of it."""
 
 
 _EXTENSIONS: dict[str, pa.DataType | None] = {
@@ -152,11 +167,12 @@ def _refuse_index(frame: Any, asset: str) -> None:
     )
 
 
-def conform(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
+def conform(data: Any, contract: Contract, row: int = 0) -> Iterator[pa.RecordBatch]:
     """The rows in the contract's schema: columns by name, types converted where nothing is lost.
 
     Args:
         data: what `tabular` takes.
+        row: the number of its first row, for sentences.
 
     Raises:
         ContractViolation: it is no table, a column is missing or unknown, or its values do not fit its type.
@@ -165,9 +181,10 @@ def conform(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
     for batch in _batches(data, contract):
         _same_names(batch.schema.names, contract)
         arrays = [
-            _fit(batch.column(column.name), batch.schema.field(column.name), column, contract)
+            _fit(batch.column(column.name), batch.schema.field(column.name), column, contract, row)
             for column in contract.columns
         ]
+        row += batch.num_rows
         # Nullability is checked by validation, which names the rows; Arrow would only refuse.
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -182,6 +199,8 @@ def _batches(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
             yield from _halved(batch)
     elif isinstance(data, pa.RecordBatchReader):
         _same_names(data.schema.names, contract)
+        _refuse_read(data, contract)
+        _READ[data] = True
         for batch in data:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield from _halved(batch.slice(start, BATCH_ROWS))
@@ -189,7 +208,44 @@ def _batches(data: Any, contract: Contract) -> Iterator[pa.RecordBatch]:
         _same_names([str(name) for name in data.columns], contract)
         step = batch_rows(contract)
         for start in range(0, len(data), step):
-            yield from _halved(_from_pandas(data.iloc[start : start + step], contract))
+            yield from _halved(_from_pandas(data.iloc[start : start + step], contract, start))
+
+
+_READ: "WeakKeyDictionary[pa.RecordBatchReader, bool]" = WeakKeyDictionary()
+"""Readers that have been read from, as far as this process has seen it; Arrow does not tell."""
+
+
+def stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+    """A reader that, once it was read, is refused as the rows of a table: what is left of it may be nothing."""
+
+    def noted() -> Iterator[pa.RecordBatch]:
+        _note(made())
+        yield from batches
+
+    reader = pa.RecordBatchReader.from_batches(schema, noted())
+    made = weakref.ref(reader)
+    return reader
+
+
+def _note(reader: pa.RecordBatchReader | None) -> None:
+    # By itself: the generator that the reader is made of may not keep it alive.
+    if reader is not None:
+        _READ[reader] = True
+
+
+def was_read(reader: pa.RecordBatchReader) -> bool:
+    """Whether a reader was read from; of those that others made it can be told of IPC streams alone."""
+    streamed = isinstance(reader, pa.RecordBatchStreamReader) and reader.stats.num_record_batches > 0
+    return streamed or reader in _READ
+
+
+def _refuse_read(reader: pa.RecordBatchReader, contract: Contract) -> None:
+    if was_read(reader):
+        raise ContractViolation(
+            f"{contract.asset}: the asset returned a pyarrow RecordBatchReader that has been read from already, so that "
+            "the table would lose the rows before: return a new one, or a pyarrow Table (reader.read_all()) that is "
+            "read as often as you like. Nothing was written."
+        )
 
 
 def batch_rows(contract: Contract) -> int:
@@ -208,27 +264,55 @@ def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from _halved(batch.slice(half))
 
 
-def _from_pandas(frame: Any, contract: Contract) -> pa.RecordBatch:
+def _from_pandas(frame: Any, contract: Contract, row: int) -> pa.RecordBatch:
+    """A part of a DataFrame, which begins at this row of it."""
     arrays = []
-    for name in frame.columns:
-        column = contract.by_name[str(name)]
-        values = frame[name]
-        try:
-            if column.type == "json" and values.dtype == object:
-                missing = values.isna() if not len(values) else [_is_missing(value) for value in values]
-                arrays.append(
-                    pa.array(
-                        canonical_all(None if m else v for m, v in zip(missing, values, strict=True)),
-                        pa.string(),
-                    )
-                )
-            elif column.type == "vector":
-                arrays.append(pa.array(values.tolist(), ARROW_TYPES["vector"]))
-            else:
-                arrays.append(_one_chunk(pa.array(values, from_pandas=True)))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, JSONError) as fault:
-            raise _wrong_type(contract, column, values.dtype, str(fault)) from fault
+    for place, name in enumerate(frame.columns):
+        column, values = contract.by_name[str(name)], frame.iloc[:, place]
+        arrays.append(_converted(contract, column, values, row))
     return pa.RecordBatch.from_arrays(arrays, names=[str(name) for name in frame.columns])
+
+
+def _converted(contract: Contract, column: Column, values: Any, row: int) -> pa.Array:
+    """A DataFrame's column, or the refusal of what its values cannot become."""
+
+    def first(count: int) -> pa.Array:
+        return _array_of(column, values.iloc[:count])
+
+    try:
+        return first(len(values))
+    except UNFIT as fault:
+        bad = first_unfit(first, len(values)) or 0
+        shown = values.iloc[bad : bad + 1]
+        raise _wrong_type(contract, column, values.dtype, str(fault), shown, row + bad) from fault
+
+
+def _array_of(column: Column, values: Any) -> pa.Array:
+    if column.type == "json" and values.dtype == object:
+        missing = values.isna() if not len(values) else [_is_missing(value) for value in values]
+        documents = canonical_all(None if m else v for m, v in zip(missing, values, strict=True))
+        return pa.array(documents, pa.string())
+    if column.type == "vector":
+        return pa.array(values.tolist(), ARROW_TYPES["vector"])
+    return _one_chunk(pa.array(values, from_pandas=True))
+
+
+def first_unfit(convert: Callable[[int], object], count: int) -> int | None:
+    """The row at which a conversion of the first rows begins to fail; None if it does so without any row.
+
+    Args:
+        convert: converts as many rows.
+        count: of rows that cannot be converted.
+    """
+    good, bad = -1, count
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            convert(middle)
+            good = middle
+        except UNFIT:
+            bad = middle
+    return bad - 1 if bad else None
 
 
 def _is_missing(value: Any) -> bool:
@@ -256,25 +340,75 @@ def _same_names(names: Iterable[str], contract: Contract) -> None:
         )
 
 
-def _fit(array: pa.Array, field: pa.Field, column: Column, contract: Contract) -> pa.Array:
-    """The values in the column's type, or a refusal."""
-    array = _plain(array, plain_type(field, contract.asset))
+def _fit(array: pa.Array, field: pa.Field, column: Column, contract: Contract, row: int) -> pa.Array:
+    """The values in the column's type, or a refusal.
+
+    Args:
+        field: the array's, as it was given.
+        row: of the data at which the array begins.
+    """
+    kind = plain_type(field, contract.asset)
+    try:
+        # Whoever made the array need not have looked: text may be no UTF-8, and a store would tell only later.
+        array.validate(full=True)
+        return _fitted(_plain(array, kind), column, contract, row)
+    except ContractViolation:
+        raise
+    except UNFIT as fault:
+        given, array = array.type, _spread(array)
+
+        def first(count: int) -> None:
+            array[:count].validate(full=True)
+            _fitted(_plain(array[:count], kind), column, contract, row)
+
+        bad = first_unfit(first, len(array))
+        if bad is None:  # rows of what is nested share their values, also those of a part of them
+            bad = next((n for n in range(len(array)) if not _is_readable(array, n)), None)
+        shown, place = ([], None) if bad is None else (_told(array, [bad]), row + bad)
+        raise _wrong_type(contract, column, given, str(fault), shown, place) from fault
+
+
+def _spread(array: pa.Array) -> pa.Array:
+    """An array whose rows are told apart: what is wrong with a dictionary is wrong with every row of it."""
+    if pa.types.is_dictionary(array.type):
+        with suppress(*UNFIT):  # places beyond the dictionary's end, which cannot be looked up
+            return pa.DictionaryArray.from_arrays(array.indices, array.dictionary).dictionary_decode()
+    return array
+
+
+def _told(array: pa.Array, rows: Iterable[int]) -> Iterator[Any]:
+    """Values for a sentence: the bytes of what is no text, the number that stands for a time beyond all years."""
+    for row in rows:
+        if _is_readable(array, row):
+            yield array[row].as_py()
+        elif not pa.types.is_nested(array.type):
+            yield pc.cast(array.slice(row, 1), pa.binary() if _is_text(array.type) else pa.int64())[0].as_py()
+
+
+def _is_readable(array: pa.Array, row: int) -> bool:
+    try:
+        array[row].as_py()
+    except UNFIT:
+        return False
+    return True
+
+
+def _fitted(array: pa.Array, column: Column, contract: Contract, row: int) -> pa.Array:
     target = ARROW_TYPES[column.type]
     nested = column.type == "json" and pa.types.is_nested(array.type)
     if array.type != target and not nested:
         if not fits(array.type, column.type):
-            raise _wrong_type(contract, column, array.type, "", array.drop_null())
+            values = _told(array, (n for n in range(len(array)) if array[n].is_valid))
+            raise _wrong_type(contract, column, array.type, "", values)
         try:
             array = _cast(array, target)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as fault:
-            raise _wrong_type(contract, column, array.type, str(fault), _unfit(array, target)) from fault
+            unfit = list(islice(_unfit(array, target), SHOWN_VALUES))
+            first = row + unfit[0] if unfit else None
+            raise _wrong_type(contract, column, array.type, str(fault), _told(array, unfit), first) from fault
     if column.type == "json":
-        try:
-            return pa.array(canonical_all(array.to_pylist(maps_as_pydicts="strict")), pa.string())
-        except (KeyError, ValueError) as fault:  # no JSON, or a name stands twice: in a map, in a struct
-            raise ContractViolation(
-                f"{contract.asset}: column {column.name!r}: {fault}; mend or quarantine the rows. Nothing was written."
-            ) from fault
+        # Raises where a name stands twice: in a map, in a struct.
+        return pa.array(canonical_all(array.to_pylist(maps_as_pydicts="strict")), pa.string())
     return array
 
 
@@ -329,13 +463,13 @@ def fits(given: pa.DataType, wanted: ColumnType) -> bool:
     return nested or pa.types.is_null(given) or _lossless(given, wanted)
 
 
-def _unfit(array: pa.Array, target: pa.DataType) -> Iterator[pa.Scalar]:
-    """Those values that cannot be cast."""
-    for n, value in enumerate(array):
+def _unfit(array: pa.Array, target: pa.DataType) -> Iterator[int]:
+    """Places of those values that cannot be cast."""
+    for n in range(len(array)):
         try:
             _cast(array.slice(n, 1), target)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            yield value
+            yield n
 
 
 def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:
@@ -357,9 +491,7 @@ def _lossless(given: pa.DataType, wanted: ColumnType) -> bool:
     """Whether values may be cast; `pc.cast` then still refuses those that do not fit."""
     match wanted:
         case "string" | "json":
-            return (
-                pa.types.is_large_string(given) or pa.types.is_string_view(given) or pa.types.is_string(given)
-            )
+            return _is_text(given)
         case "int64":
             return pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)
         case "float64":
@@ -373,23 +505,33 @@ def _lossless(given: pa.DataType, wanted: ColumnType) -> bool:
     return False
 
 
+def _is_text(given: pa.DataType) -> bool:
+    return pa.types.is_large_string(given) or pa.types.is_string_view(given) or pa.types.is_string(given)
+
+
 def _is_list(given: pa.DataType) -> bool:
     return pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given)
 
 
 def _wrong_type(
-    contract: Contract, column: Column, given: Any, detail: str, values: Iterable[pa.Scalar] = ()
+    contract: Contract,
+    column: Column,
+    given: Any,
+    detail: str,
+    values: Iterable[Any] = (),
+    row: int | None = None,
 ) -> ContractViolation:
-    """The refusal, with the first of the values unless the detail shows one."""
+    """The refusal, with the first of the values, and the row where the first of them stands."""
     naive = isinstance(given, pa.DataType) and pa.types.is_timestamp(given) and given.tz is None
     remedy = "state the time zone of the values, UTC for instance" if naive else "convert it upstream"
     if contract.asset_key and not naive:  # inferred
         remedy += ", or name another type for it in the metadata 'dagster/column_schema'"
-    reason = f" ({detail.splitlines()[0]})" if detail else ""
-    shown = ", ".join(shown_value(value.as_py()) for value in islice(values, SHOWN_VALUES))
+    place = "" if row is None else f"row {row:,}, counted from 0"
+    reason = "; ".join(filter(None, [*detail.splitlines()[:1], place]))
+    shown = ", ".join(shown_value(value) for value in islice(values, SHOWN_VALUES))
     return ContractViolation(
-        f"{contract.asset}: column {column.name!r} is {given} and does not fit {column.type}{reason}"
-        f"{f'; it holds {shown}' if shown else ''}: {remedy}. Nothing was written."
+        f"{contract.asset}: column {column.name!r} is {given} and does not fit {column.type}"
+        f"{f' ({reason})' if reason else ''}{f'; it holds {shown}' if shown else ''}: {remedy}. Nothing was written."
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any, cast, get_args
 import pyarrow as pa
 
 from ml_assets.contracts import Column, ColumnType, Contract, WriteMode
-from ml_assets.lib.arrow_types import ContractViolation, fits, plain_type
+from ml_assets.lib.arrow_types import UNFIT, ContractViolation, first_unfit, fits, plain_type
+from ml_assets.lib.validation import shown_value
 
 _KNOWN = ("key", "partition_column", "partition_expr", "mode", "order_by", "unique_across_days")
 _SCHEMA = "dagster/column_schema"
@@ -44,7 +45,7 @@ def inferred_contract(
         ContractViolation: a column's type has no place in a table or, for want of values, is not known, or the
             metadata names no column.
     """
-    given = {name: _plain(metadata[name]) for name in _KNOWN if name in metadata}
+    given = {name: plain_value(metadata[name]) for name in _KNOWN if name in metadata}
     key = _names(given.get("key"))
     partition_column = given.get("partition_column") or given.get("partition_expr")
     if partition_column is not None and not isinstance(partition_column, str):
@@ -75,7 +76,7 @@ def inferred_contract(
         raise ContractViolation(f"{fault}; correct the asset's metadata.") from fault
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A metadata value without Dagster's wrapping."""
     inner = getattr(value, "value", getattr(value, "data", value))
     return getattr(inner, "data", inner)
@@ -95,7 +96,7 @@ def _columns(
             f"{asset}: the asset returned no columns. An empty result has columns, too, by which it is known that it is "
             "one: return them without rows (pandas: pd.DataFrame(columns=[...])). Nothing was written."
         )
-    declared = _plain(metadata.get(_SCHEMA))
+    declared = plain_value(metadata.get(_SCHEMA))
     if declared is None:
         return tuple(_inferred(asset, field, data, last, field.name not in required) for field in fields)
     by_name = {field.name: field for field in fields}
@@ -129,12 +130,21 @@ def _pandas_field(asset: str, name: str, values: Any) -> pa.Field:
         first = next(iter(values.dropna()), None)
         if isinstance(next(iter(first), None) if isinstance(first, list) else first, dict):
             return pa.field(name, pa.struct([]))
+
+    def beginning(count: int) -> pa.Field:
+        return pa.field(name, pa.array(values.iloc[:count], from_pandas=True).type)
+
     try:
-        return pa.field(name, pa.array(values, from_pandas=True).type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as fault:
+        return beginning(len(values))
+    except UNFIT as fault:
+        bad = first_unfit(beginning, len(values)) or 0
+        shown = "".join(
+            f", {shown_value(value)} in row {bad:,}, counted from 0" for value in values.iloc[bad : bad + 1]
+        )
         raise ContractViolation(
-            f"{asset}: column {name!r} holds values of several kinds ({str(fault).splitlines()[0]}): convert them "
-            "to one kind, or to JSON text. Nothing was written."
+            f"{asset}: column {name!r} holds values of several kinds, or of one that no store can hold{shown} "
+            f"({(str(fault).splitlines() or [type(fault).__name__])[0]}): convert them to one kind, or to JSON text. "
+            "Nothing was written."
         ) from fault
 
 
@@ -148,7 +158,7 @@ def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nul
         )
     # The same numbers are whole ones on one day and floats on another: by what they are, by nulls among them in
     # pandas, or by how a database writes a sum.
-    kind = before.type if before and fits(given, before.type) else _logical(asset, field, given)
+    kind = before.type if before and fits(given, before.type) else logical_type(asset, field)
     if kind != "vector":
         return Column(field.name, kind, nullable)
     dimension = _dimension(field, data) or (before.dimension if before else None)
@@ -161,9 +171,15 @@ def _inferred(asset: str, field: pa.Field, data: Any, last: Contract | None, nul
     return Column(field.name, "vector", nullable, dimension=dimension)
 
 
-def _logical(asset: str, field: pa.Field, kind: pa.DataType) -> ColumnType:
+def logical_type(asset: str, field: pa.Field) -> ColumnType:
+    """The logical type of an Arrow column.
+
+    Raises:
+        ContractViolation: there is none.
+    """
     if getattr(field.type, "extension_name", "") == "arrow.json":
         return "json"
+    kind = plain_type(field, asset)
     checks: dict[ColumnType, Any] = {
         "string": lambda t: (
             pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
@@ -201,7 +217,9 @@ def _dimension(field: pa.Field, data: Any) -> int | None:
         return given.list_size
     if isinstance(data, pa.RecordBatchReader):
         return None
-    column = data[field.name]
-    values = column.drop_null() if isinstance(column, pa.Array | pa.ChunkedArray) else column.dropna()
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        values = data[field.name].drop_null()
+    else:  # where a column's name need not be text
+        values = next(column for name, column in data.items() if str(name) == field.name).dropna()
     first = next(iter(values), None)
     return None if first is None else len(first)

@@ -14,7 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from ml_assets.contracts import STREAMS
+from ml_assets.lib.arrow_types import was_read
 from ml_assets.lib.canonical_json import canonical
+from ml_assets.lib.validation import shown_value
 
 Rows = pa.Table | pa.RecordBatchReader | Iterable[Mapping[str, Any]]
 """Arrow, which is written as Parquet batch by batch, or mappings, which become JSON lines."""
@@ -30,7 +32,8 @@ def land(landing: Path, stream: str, rows: Rows) -> Path:
         rows: many at once are one file; a file for each row would be slow to take in.
 
     Raises:
-        ValueError: there is no such stream, a time has no time zone, or a value has no JSON.
+        ValueError: there is no such stream, a time has no time zone, a value has no JSON, text is no UTF-8, or a
+            reader was read before.
     """
     if stream not in STREAMS:
         raise ValueError(f"there is no stream {stream!r}; there are {', '.join(STREAMS)}")
@@ -52,8 +55,21 @@ def land(landing: Path, stream: str, rows: Rows) -> Path:
 def _write_parquet(path: Path, rows: pa.Table | pa.RecordBatchReader) -> None:
     import pyarrow.parquet as pq
 
+    if isinstance(rows, pa.RecordBatchReader) and was_read(rows):
+        raise ValueError(
+            "the reader has been read from already, so that rows would be missing; give a new one"
+        )
     with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
         for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows:
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    column.validate(
+                        full=True
+                    )  # nobody could read the file, because of one text that is no UTF-8
+                except pa.ArrowInvalid as fault:
+                    raise ValueError(
+                        f"{name} cannot be landed ({fault}); mend the value. No row was landed"
+                    ) from fault
             writer.write_batch(batch)
 
 
@@ -63,7 +79,26 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("wb") as file:
         for row in rows:
             plain = {name: _plain(name, value) for name, value in row.items()}
-            file.write(orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE))
+            try:
+                file.write(orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE))
+            except TypeError as fault:
+                told = ", ".join(
+                    f"{name} {shown_value(value)}" for name, value in plain.items() if _is_odd(value)
+                )
+                raise ValueError(
+                    f"{told or plain} has no JSON ({fault}); mend the value. No row was landed"
+                ) from fault
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether it is such a value that a row cannot be written."""
+    import orjson
+
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return True
+    return False
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ml_assets.contracts import Column, Contract, ForeignKey
+from ml_assets.contracts import Column, ColumnType, Contract, ForeignKey
 from ml_assets.lib.arrow_types import (
     ContractViolation,
     arrow_schema,
@@ -41,7 +42,7 @@ from ml_assets.lib.staging import (
     spans_of,
     windows_sql,
 )
-from ml_assets.lib.validation import WHOLE, Window
+from ml_assets.lib.validation import WHOLE, Window, shown_value
 
 if TYPE_CHECKING:
     import psycopg
@@ -56,6 +57,18 @@ _TYPES = {
     "json": "jsonb",
     "vector": "vector",
 }
+_FOUND: dict[str, ColumnType] = {
+    **dict.fromkeys(("int2", "int4", "int8"), "int64"),
+    **dict.fromkeys(("float4", "float8", "numeric"), "float64"),
+    **dict.fromkeys(("text", "varchar", "bpchar", "uuid", "enum", "name", "citext"), "string"),
+    **dict.fromkeys(("json", "jsonb"), "json"),
+    "bool": "bool",
+    "timestamptz": "timestamp",
+    "date": "date",
+    "vector": "vector",
+}
+"""Types of columns that another tool made."""
+
 _READ_BYTES = 4 * 2**20
 
 _INDEXED_DIMENSIONS = 2_000
@@ -105,8 +118,9 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
     import psycopg
 
     try:
-        changed = _write(connection, contract, staged)
-        _ensure_foreign_keys(connection, contract)
+        with within_limits(contract, staged):
+            changed = _write(connection, contract, staged)
+            _ensure_foreign_keys(connection, contract)
         return changed
     except psycopg.errors.UniqueViolation as fault:
         if fault.diag.table_name != contract.table:
@@ -124,6 +138,52 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
             f"in a page but for long texts ({str(fault).splitlines()[0]}): keep several of them as one JSON document, or "
             "make rows of them. Nothing was written."
         ) from fault
+
+
+@contextmanager
+def within_limits(contract: Contract, staged: Staged) -> Iterator[None]:
+    """What PostgreSQL refuses because it is too long or too much, as a sentence.
+
+    It is asked, not foreseen: an index takes 2,704 bytes, and more of text that can be packed.
+
+    Raises:
+        ContractViolation: a key, or a column with an index, is too long, or another limit was met.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as fault:
+        if not (fault.sqlstate or "").startswith("54"):  # the class of program limits
+            raise
+        why, shown = str(fault).splitlines()[0], ""
+        if "index row" in why:
+            columns, size, values = _longest_indexed(contract, staged)
+            holds, many = ", ".join(map(shown_value, values)), "s" if len(columns) > 1 else ""
+            shown = f"column{many} {', '.join(map(repr, columns))} with {size:,} bytes ({holds}) "
+        raise ContractViolation(
+            f"{contract.asset}: {shown or 'the table '}is beyond what PostgreSQL can hold ({why}): shorten what is too "
+            "long, or keep a hash of it in its place. Nothing was written."
+        ) from fault
+
+
+def _longest_indexed(contract: Contract, staged: Staged) -> tuple[Sequence[str], int, list[Any]]:
+    """The longest key, or value of a column that has an index: columns, bytes, values."""
+    import numpy as np
+
+    found: tuple[Sequence[str], int, list[Any]] = (contract.key, 0, [])
+    for batch in staged.batches():
+        for columns in (contract.key, *((name,) for name in contract.indexes)):
+            sizes = np.zeros(batch.num_rows, np.int64)
+            for name in columns:
+                if pa.types.is_string(batch.column(name).type):
+                    lengths = pc.call_function("binary_length", [batch.column(name)])
+                    sizes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+            longest = int(sizes.argmax())
+            if sizes[longest] > found[1]:
+                values = [batch.column(name)[longest].as_py() for name in columns]
+                found = columns, int(sizes[longest]), values
+    return found
 
 
 def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:
@@ -398,6 +458,7 @@ def read(
     columns: Sequence[str],
     window: Window = WHOLE,
     condition: str = ALWAYS,
+    source: str = "",
 ) -> Iterator[pa.RecordBatch]:
     """Rows by COPY, streamed, in the contract's types. Nothing is read of columns that were not asked for.
 
@@ -406,12 +467,15 @@ def read(
     The transaction's statement time-out holds for each block of rows anew: it counts the time that the server
     takes, not the time that the consumer takes.
 
+    Args:
+        source: what to select from; the contract's table if empty.
+
     Raises:
         LookupError: there is no such table.
         ContractViolation: the table lacks a column that may not be null.
         TimeoutError: a block took longer.
     """
-    source = _source(connection, contract, columns)
+    source = source or _source(connection, contract, columns)
     schema = arrow_schema(contract, columns)
     chosen = [contract.by_name[name] for name in columns]
     selected = ", ".join(
@@ -429,6 +493,58 @@ def read(
                 break
             yield from _parsed(block, schema, chosen)
     run(connection, f"SET LOCAL statement_timeout = {limit_ms:d}")
+
+
+def found_columns(
+    connection: "psycopg.Connection", schema: str, table: str
+) -> dict[str, tuple[ColumnType | None, str]]:
+    """Logical type, if there is one, and the type in the database of the columns of any table or view."""
+    rows = run(
+        connection,
+        "SELECT attname, CASE typtype WHEN 'e' THEN 'enum' ELSE typname END, format_type(atttypid, atttypmod) "
+        "FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid "
+        "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [qualified(schema, table)],
+    ).fetchall()
+    return {name: (_FOUND.get(kind), said) for name, kind, said in rows}
+
+
+def read_found(
+    connection: "psycopg.Connection",
+    contract: Contract,
+    schema: str,
+    table: str,
+    columns: Sequence[str],
+    window: Window,
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a table that another tool made, in the types of a contract made of `found_columns`.
+
+    Raises:
+        ContractViolation: a number has more digits than a double holds.
+    """
+    import psycopg
+
+    kinds = {name: said for name, (_, said) in found_columns(connection, schema, table).items()}
+    chosen = dict.fromkeys([*columns, *filter(None, [contract.partition_column])])
+    values = ", ".join(_found_sql(contract.by_name[name], kinds.get(name, "")) for name in chosen)
+    source = f"(SELECT {values} FROM {qualified(schema, table)}) AS found"
+    try:
+        yield from read(connection, contract, columns, window, source=source)
+    except psycopg.DataError as fault:
+        raise ContractViolation(
+            f"{contract.asset}: {str(fault).splitlines()[0]}: convert the column in the tool that makes the table, to "
+            "double precision for instance, or name the columns to read in the metadata 'columns' of the input."
+        ) from fault
+
+
+def _found_sql(column: Column, kind: str) -> str:
+    name = quote_identifier(column.name)
+    value = f"{name}::{_TYPES[column.type]}"
+    if kind.startswith("numeric"):
+        # There is no other way to raise an error that names the value.
+        told = f"({quote_literal(f'more digits than a double holds in {column.name}: ')} || {name})::double precision"
+        value = f"CASE WHEN {value}::text::numeric = {name} OR {name} IS NULL THEN {value} ELSE {told} END"
+    return f"{value} AS {name}"
 
 
 def _source(connection: "psycopg.Connection", contract: Contract, columns: Sequence[str]) -> str:

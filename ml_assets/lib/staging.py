@@ -10,6 +10,7 @@ What does not: connections, transactions, Dagster.
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
@@ -372,9 +373,10 @@ class _Checker:
         """
         import numpy as np
 
+        self._refuse_large(chunk)
         table, seen = pa.Table.from_batches(chunk), []
         self._connection.register("chunk", table)
-        for bucket, rows, size, total, *broken in self._connection.execute(self._statement).fetchall():
+        for bucket, rows, size, total, *broken in self._summed(len(chunk) == _CHUNK_BATCHES):
             for check, count in zip(self._checks, broken, strict=True):
                 if count:
                     # A full chunk need not be the last one; those before it kept every demand.
@@ -390,6 +392,36 @@ class _Checker:
             self._key_hashes.append(np.asarray(self._connection.execute(hashes).fetchnumpy()["key_hash"]))
             if sum(map(len, self._key_hashes)) > _MEMORY_KEYS:
                 self._set_keys_aside()
+
+    def _refuse_large(self, chunk: list[pa.RecordBatch]) -> None:
+        """Refuse a row that is larger than the store's. Such a row is a batch by itself; see `conform`."""
+        for batch in chunk:
+            if batch.num_rows == 1 and self.limits and batch.nbytes > self.limits.row_bytes:
+                sizes = {name: batch.column(name).nbytes for name in self.contract.names}
+                largest = max(sizes, key=sizes.__getitem__)
+                key = ", ".join(repr(batch.column(name)[0].as_py()) for name in self.contract.key)
+                raise ContractViolation(
+                    f"{self.contract.asset}: a row{f' (key {key})' if key else ''} has {batch.nbytes:,} bytes, "
+                    f"{sizes[largest]:,} of them in column {largest!r}, and {self.limits.store} holds rows of at most "
+                    f"{self.limits.row_bytes:,}: keep what is so large in a file, and its path here. Nothing was written."
+                )
+
+    def _summed(self, more: bool) -> list[tuple[Any, ...]]:
+        """What a chunk holds, a line a partition.
+
+        Raises:
+            ContractViolation: a time is so far off that its partition cannot be worked out.
+        """
+        import duckdb
+
+        try:
+            return self._connection.execute(self._statement).fetchall()
+        except (duckdb.OutOfRangeException, duckdb.ConversionException):
+            for check in self._checks:
+                with suppress(duckdb.OutOfRangeException, duckdb.ConversionException):
+                    if self._count_of(check):
+                        self._refuse(check, more)
+            raise
 
     def _keep_previews(self, table: pa.Table, seen: list[int]) -> None:
         """Keep copies of the first rows of partitions that have not been seen before."""
@@ -499,12 +531,19 @@ class _Checker:
 
     def _refuse(self, check: Any, more: bool) -> None:
         """Raise for the first check that fails, with its first values."""
-        name = quote_identifier(check.column)
-        count = self._connection.execute(f"SELECT count(*) FROM chunk WHERE {check.broken}").fetchall()[0][0]
-        values = self._connection.execute(
-            f"SELECT DISTINCT {name} FROM chunk WHERE {check.broken} ORDER BY 1 LIMIT 3"
-        ).fetchall()
+        import duckdb
+
+        name, count = quote_identifier(check.column), self._count_of(check)
+        chosen = f"FROM chunk WHERE {check.broken} ORDER BY 1 LIMIT 3"
+        try:
+            values = self._connection.execute(f"SELECT DISTINCT {name} {chosen}").fetchall()
+        except duckdb.ConversionException:  # a time that nobody has a name for
+            values = self._connection.execute(f"SELECT DISTINCT epoch({name}) {chosen}").fetchall()
         raise ContractViolation(refusal(self.contract, check, count, [value for (value,) in values], more))
+
+    def _count_of(self, check: Any) -> int:
+        """Rows of the chunk that break a demand."""
+        return self._connection.execute(f"SELECT count(*) FROM chunk WHERE {check.broken}").fetchall()[0][0]
 
 
 def _doubled(hashes: "np.ndarray") -> "np.ndarray":

@@ -36,6 +36,7 @@ class Limits:
         vector_length: longest vector, by the root of the sum of its squares.
         first_year, last_year: of timestamps and dates, inclusive.
         columns: most that a table may have; None where their number does not matter.
+        row_bytes: largest row; more than `BATCH_BYTES`, beyond which a row is a batch by itself.
     """
 
     store: str
@@ -47,6 +48,7 @@ class Limits:
     first_year: int = 1
     last_year: int = 9999
     columns: int | None = None
+    row_bytes: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,18 @@ def _column_checks(contract: Contract, column: Column, limits: Limits) -> Iterat
             column.name, f"contains({name}, chr(0))", f"but {limits.store} cannot hold the character U+0000"
         )
     if column.type in ("timestamp", "date"):
-        first = micros(datetime(limits.first_year, 1, 1, tzinfo=UTC))
-        last = micros(datetime(limits.last_year, 12, 31, tzinfo=UTC)) + _DAY_US
-        moment = time_us_sql(column)
+        # Compared as they are: what lies far outside has no microseconds that fit into 64 bits.
+        first, last = (
+            f"DATE '{year:04d}-{day}'"
+            if column.type == "date"
+            else f"TIMESTAMPTZ '{year:04d}-{day} {time}+00'"
+            for year, day, time in (
+                (limits.first_year, "01-01", "00:00:00"),
+                (limits.last_year, "12-31", "23:59:59.999999"),
+            )
+        )
         span = f"outside the years {limits.first_year} to {limits.last_year} that {limits.store} can hold"
-        # isinf first: DuckDB's infinite timestamps have no microseconds.
-        yield Check(column.name, f"isinf({name}) OR {moment} < {first} OR {moment} >= {last}", span)
+        yield Check(column.name, f"isinf({name}) OR {name} < {first} OR {name} > {last}", span)
     if column.type == "vector":
         yield Check(
             column.name, f"len({name}) <> {column.dimension}", f"whose length is not {column.dimension}"

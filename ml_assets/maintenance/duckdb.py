@@ -22,7 +22,7 @@ A pin is a row of the lake's own table `ledger.pins`: a name, and the version th
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,8 @@ def pinned(lake: DuckLakeResource) -> dict[str, int]:
 @contextmanager
 def only_one(lake: DuckLakeResource) -> Iterator[None]:
     """One maintenance or change of pins at a time."""
-    with writing(lake, Contract("duckdb/maintenance", "", (), key=())):
+    # No asset's name: with an empty part before the last one.
+    with writing(lake, Contract("duckdb//maintenance", "", (), key=())):
         yield
 
 
@@ -233,18 +234,22 @@ def _compact_one(
         _asked(lake, connection, f"CALL {call}")
 
 
+@contextmanager
 def _writer_lock(
     lake: DuckLakeResource,
     postgres: PostgresResource,
     contract: Contract | None,
     schema: str,
     table: str,
-) -> AbstractContextManager[None]:
+) -> Iterator[None]:
     """What keeps writers of the table away; nothing for tables that are only ever appended to."""
     stream = STREAMS.get(table.removeprefix("intake_")) if schema == "intake" else None
-    if stream is not None:
-        return ledger.only_one(postgres, stream.name)
-    return nullcontext() if contract is None else writing(lake, contract)
+    with (
+        nullcontext() if stream is None else ledger.only_one(postgres, stream.name),
+        # Both: a table that has the name of one of intake's may be another project's asset.
+        nullcontext() if contract is None else writing(lake, contract),
+    ):
+        yield
 
 
 def _live_files(connection: "duckdb.DuckDBPyConnection") -> int:

@@ -5,7 +5,6 @@ them read and write at once. The extensions are loaded straight from their wheel
 nothing is written to the user's home.
 """
 
-import importlib.util
 import os
 import threading
 import uuid
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
+from ml_assets.lib.duckdb_extensions import extension_file, not_installed
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
 from ml_assets.resources import inlining, kept_lakes
@@ -234,7 +234,7 @@ class DuckLakeResource(DuckDBResource):
             StoreUnavailable: as `get_connection`.
             duckdb.Error: the query is wrong.
         """
-        import pyarrow as pa
+        from ml_assets.lib.arrow_types import stream as noted_stream
 
         with ExitStack() as stack:
             connection = stack.enter_context(self.get_connection())
@@ -242,7 +242,7 @@ class DuckLakeResource(DuckDBResource):
                 stream = connection.execute(sql, parameters).to_arrow_reader(batch_rows)
             batches = self._batches(connection, stream, stack.pop_all())
         next(batches)  # into its try block, so that dropping the reader unread closes the connection too
-        return pa.RecordBatchReader.from_batches(stream.schema, batches)
+        return noted_stream(stream.schema, batches)
 
     @contextmanager
     def asking(self) -> "Iterator[Callable[[str], Sequence[Sequence[Any]]]]":
@@ -331,12 +331,9 @@ class DuckLakeResource(DuckDBResource):
     def _load_extensions(self, connection: "duckdb.DuckDBPyConnection") -> None:
         names = ["postgres_scanner", "ducklake"] + (["httpfs"] if "://" in self.data else [])
         for name in names:
-            path = _extension_file(name)
+            path = extension_file(name)
             if not path.exists():
-                raise StoreUnavailable(
-                    f"DuckDB's extension {name} is not installed: run "
-                    f"'pip install duckdb-extension-{name.replace('_', '-')}' in the version of duckdb."
-                )
+                raise StoreUnavailable(f"{not_installed(name)}.")
             connection.execute(f"LOAD {quote_literal(str(path))}")
         # Checking a signature hashes 40 MB, four fifths of the whole set-up; these files come from wheels
         # whose hashes the installer has checked. DuckDB does not let this be opened again.
@@ -407,11 +404,10 @@ class DuckLakeResource(DuckDBResource):
         Whoever attaches the lake for writing comes through here first, so all writers wait until it is done.
         """
         import duckdb
+        import psycopg
 
-        from ml_assets.resources.postgres import PostgresResource
-
-        catalog = PostgresResource(url=url, write_timeout_s=self.write_timeout_s)
-        with catalog.connect(write=True) as lock:
+        with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as lock:
+            lock.execute(f"SET statement_timeout = {round(self.write_timeout_s * 1000)}".encode())
             lock.execute("SELECT pg_advisory_xact_lock(hashtextextended('ml-assets inlining', 0))")
             retry = connecting(duckdb.TransactionException)  # of somebody who attached it before
             for schema, table in inlining.inlined(connection):
@@ -482,12 +478,3 @@ def _landmark(
         return None
     lake, newest, at, then = found[0]
     return (lake, newest, at) if before is None or (lake, then) == (before[0], before[2]) else None
-
-
-def _extension_file(name: str) -> Path:
-    """Where the extension's wheel keeps it, whether or not it is installed."""
-    import duckdb
-
-    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
-    package = Path(spec.origin).parent if spec and spec.origin else Path("not installed")
-    return package / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"

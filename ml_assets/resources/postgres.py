@@ -9,6 +9,7 @@ only, and a connection whose transaction failed is closed.
 
 import atexit
 import logging
+import math
 import os
 import threading
 import uuid
@@ -187,7 +188,7 @@ class PostgresResource(dg.ConfigurableResource):
         now = datetime.now(UTC)
         row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": now})
         row |= {name: value for name, value in _experiment_row(columns).items() if value is not None}
-        row["experiment"] = experiment
+        row |= {"experiment": _experiment_row({"experiment": experiment})["experiment"]}
         given: datetime | None = columns.get("created_at")
         day = self._known_day(given or now)
         ledger.ensure_schema(self)
@@ -377,6 +378,10 @@ def _experiment_row(columns: Mapping[str, Any]) -> dict[str, Any]:
         column = _EXPERIMENTS.by_name[name]
         if value is not None and column.choices and value not in column.choices:
             raise ValueError(f"{name} cannot be {value!r}; it is one of {', '.join(column.choices)}")
+        if isinstance(value, str) and len(value.encode()) > (column.max_bytes or math.inf):
+            raise ValueError(
+                f"{name} {value[:60]!r}... has more than {column.max_bytes:,} bytes, which no index holds; shorten it"
+            )
         if isinstance(value, datetime) and value.tzinfo is None:
             raise ValueError(f"{name} {value.isoformat()} has no time zone; give an aware datetime")
         row[name] = canonical(value) if column.type == "json" and value is not None else value

@@ -1,8 +1,9 @@
 """One table, in every store: the contract that the suite writes, and how to write and read it.
 
-`case` is parametrised over the six stores, and for ClickHouse over both places: in this process and on a server.
-(PostgreSQL, Chroma and Redis are servers also when embedded; SQLite is none.) A test writes through Dagster, as an
-asset would.
+`case` is parametrised over the six stores, and over ClickHouse in this process too for tests that are marked
+`embedded`: it is the same engine and the same statements, but for opening and closing, which takes half of a test's
+time. (PostgreSQL, Chroma and Redis are servers also when embedded; SQLite is none.) A test writes through Dagster, as
+an asset would.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log import InMemoryEventLogStorage
 
 from ml_assets.contracts import TABLES, Column, Contract
 from ml_assets.io_managers import chroma as chroma_io
@@ -72,6 +75,11 @@ class Case:
         TABLES[self.contract.asset] = self.contract
 
     @property
+    def ready(self) -> dg.IOManagerDefinition:
+        """The IO manager as it is: to configure it and its resources anew takes a sixth of a small run."""
+        return dg.IOManagerDefinition.hardcoded_io_manager(self.manager)
+
+    @property
     def key(self) -> dg.AssetKey:
         return dg.AssetKey(self.contract.asset.split("/"))
 
@@ -101,7 +109,7 @@ class Case:
                 "dagster/asset_partition_range_end": last.strftime(self.partitions.fmt),
             }
         return dg.materialize(
-            [table], resources={"io": self.manager}, instance=self.instance, tags=tags, run_config=QUIET
+            [table], resources={"io": self.ready}, instance=self.instance, tags=tags, run_config=QUIET
         )
 
     def read(
@@ -132,7 +140,7 @@ class Case:
         result = dg.materialize(
             [upstream, consumer],
             selection=[consumer],
-            resources={"io": self.manager},
+            resources={"io": self.ready},
             instance=self.instance,
             run_config=QUIET,
             tags={
@@ -172,12 +180,30 @@ def _row(identity: str, day: int = 0, **values: Any) -> dict[str, Any]:
     }
 
 
-STORES = ("duckdb", "postgres", "clickhouse", "clickhouse-server", "chroma", "sqlite", "serving")
+STORES = ("duckdb", "postgres", "clickhouse-server", "chroma", "sqlite", "serving")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`case` is every store, unless a test says which."""
+    markers = metafunc.definition.iter_markers("parametrize")
+    if "case" in metafunc.fixturenames and not any("case" in marker.args[0] for marker in markers):
+        embedded = metafunc.definition.get_closest_marker("embedded")
+        metafunc.parametrize("case", (*STORES, "clickhouse") if embedded else STORES, indirect=True)
+
+
+class _AssetEvents(InMemoryEventLogStorage):
+    """Keeps what runs tell of assets, and nothing else of what they tell, which takes most of a small run's time."""
+
+    def store_event(self, event: EventLogEntry) -> None:
+        if event.dagster_event and event.dagster_event.event_type_value.startswith("ASSET_"):
+            super().store_event(event)
 
 
 @pytest.fixture(scope="session")
 def _instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
+        instance._event_storage = _AssetEvents()
+        instance._event_storage.register_instance(instance)
         yield instance
 
 
@@ -188,7 +214,7 @@ def instance(_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
     _instance.wipe()
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture
 def case(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> Case:
@@ -215,7 +241,7 @@ def _case(
     get = request.getfixturevalue
     match store:
         case "duckdb":
-            lake = get("lake")
+            lake = get("shared_lake")
             manager = duckdb_io.DuckLakeIOManager(lake=lake)
             states = (lambda c: duckdb_io.recorded(lake, c), lambda c: duckdb_io.measured(lake, c))
         case "postgres":

@@ -22,6 +22,7 @@ from ml_assets.resources.clickhouse import ClickHouseResource
 SECOND = date(2026, 1, 2)
 HEX = "0123456789abcdef"
 
+on_a_server = pytest.mark.parametrize("case", ["clickhouse-server"], indirect=True)
 both = pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server"], indirect=True)
 
 
@@ -90,7 +91,7 @@ def test_a_table_of_somebody_else_is_no_lock_and_no_staging_table(store, monkeyp
         assert tables(client) == set(SOMEBODYS)
 
 
-@both
+@on_a_server
 def test_a_vector_that_is_older_than_its_column_is_null(case, row):
     """As in every other store, though an array cannot be Nullable: what is stored is an empty one."""
     case.write(case.table(row("old"), row("too")))
@@ -110,7 +111,7 @@ ADDED = (
 )
 
 
-@both
+@on_a_server
 def test_columns_that_the_table_has_not_got_yet_are_null(case, row):
     """The contract has gained them, and nothing has been written since."""
     case.write(case.table(row("one")))
@@ -123,7 +124,7 @@ def test_columns_that_the_table_has_not_got_yet_are_null(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
-@both
+@on_a_server
 def test_a_column_that_may_not_be_null_and_is_not_there_is_told_of(case, row):
     case.write(case.table(row("one")))
     case.change(columns=(*case.contract.columns, Column("added", "string", nullable=False)))
@@ -135,7 +136,7 @@ def test_a_column_that_may_not_be_null_and_is_not_there_is_told_of(case, row):
     assert case.ids() == ["one"]
 
 
-@both
+@on_a_server
 def test_a_partition_cannot_be_read_by_a_column_that_is_not_there(case, row):
     case.write(case.table(row("one")))
     moment = Column("noted_at", "timestamp")
@@ -144,7 +145,7 @@ def test_a_partition_cannot_be_read_by_a_column_that_is_not_there(case, row):
         case.read(columns=["id"], day=date(2026, 1, 1))
 
 
-@both
+@on_a_server
 def test_a_refused_change_has_not_begun(case, row):
     """The new column, which may be null, stands before and after the one that is refused."""
     case.write(case.table(row("one")))

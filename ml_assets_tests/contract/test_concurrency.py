@@ -58,6 +58,7 @@ def test_writers_of_different_partitions_all_succeed(case, row):
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
+@pytest.mark.embedded
 def test_writers_of_one_partition_take_turns(case, row):
     versions = [[row(str(n), amount=float(version)) for n in range(50)] for version in range(WRITERS)]
     at_once(*(lambda version=version: write(case, versions[version]) for version in range(WRITERS)))

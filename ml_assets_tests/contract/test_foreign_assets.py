@@ -324,3 +324,17 @@ def test_a_type_that_sqlite_stores_alike_is_another_type(materialize, before, af
     made = returning(pa.table({"id": [2], "value": after}))
     materialize(made)
     assert len(read(materialize, made)) == 1
+
+
+def test_a_committed_step_does_not_fail_for_what_is_told_of_it(materialize, monkeypatch):
+    from ml_assets import metadata
+
+    def unwell(table: pa.Table) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(metadata, "preview", unwell)
+    made = returning(pa.table({"id": [1]}))
+    result = materialize(made)
+    assert read(materialize, made).to_pylist() == [{"id": 1}]
+    (event,) = result.asset_materializations_for_node("made")
+    assert event.metadata["dagster/table_name"].value == "made", "what could be told is"

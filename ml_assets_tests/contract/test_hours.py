@@ -24,6 +24,7 @@ def at(row, identity: str, n: int, **values):
     return row(identity, happened_at=hour(n) + timedelta(minutes=59), **values)
 
 
+@pytest.mark.embedded
 def test_an_hour_is_overwritten_and_a_range_of_hours_is_read(case, row):
     case.hourly()
     case.write(case.table(at(row, "a", 22), at(row, "b", 23), at(row, "c", 24)), first=hour(22), days=3)

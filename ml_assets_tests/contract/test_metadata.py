@@ -10,6 +10,7 @@ from ml_assets.lib.staging import measure, table_state
 DAY = date(2026, 1, 1)
 
 
+@pytest.mark.embedded
 def test_each_partition_has_its_own_counts(case, row):
     result = case.write(case.table(row("one"), row("two", day=1), row("three", day=1)), days=3)
     events = {

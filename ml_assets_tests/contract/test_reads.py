@@ -42,6 +42,7 @@ def test_integers_are_exact_in_a_frame_whatever_is_null():
     assert frame["some"].dropna().tolist() == [2**53 + 1]
 
 
+@pytest.mark.embedded
 def test_only_the_columns_and_the_days_that_are_asked_for(written):
     assert written.read(columns=["kind", "id"]).column_names == ["kind", "id"]
     assert sorted(written.read(columns=["id"], day=SECOND)["id"].to_pylist()) == ["three", "two"]

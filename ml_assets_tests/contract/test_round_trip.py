@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from ml_assets.lib.arrow_types import ContractViolation
 from ml_assets.lib.canonical_json import canonical
 from ml_assets.lib.staging import stage
 from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets_tests.scale import examples
 
 COLUMNS = (
     Column("id", "string", nullable=False),
@@ -77,7 +79,7 @@ def rows_of(limits: Limits) -> st.SearchStrategy[list[dict[str, Any]]]:
 
 
 PROPERTY = settings(
-    max_examples=25,
+    max_examples=examples(8),
     deadline=None,
     derandomize=True,
     suppress_health_check=[
@@ -100,7 +102,7 @@ def check_round_trip(case: Any, data: st.DataObject) -> None:
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
-@settings(PROPERTY, max_examples=4, phases=[Phase.generate])
+@settings(PROPERTY, max_examples=examples(2), phases=[Phase.generate])
 @given(data=st.data())
 def check_frames(case: Any, data: st.DataObject) -> None:
     """The same through runs of Dagster's, with a DataFrame on both sides."""
@@ -144,6 +146,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.embedded
 def test_lawful_values_come_back_equal(case):
     case.change(columns=COLUMNS)
     # The embedded engine takes a second to open: keep it open for all examples.
@@ -188,3 +191,14 @@ def test_values_that_the_store_cannot_hold_are_refused(case):
     for wrong in outside:
         with pytest.raises(ContractViolation, match=f"column '{next(iter(wrong))}'"):
             stage(case.table({**good, **wrong}), case.contract, limits, WINDOW)
+
+
+@pytest.mark.parametrize("case", ["clickhouse"], indirect=True)
+def test_text_that_is_no_utf8_reaches_no_store(case, row):
+    """ClickHouse would take it, and nobody could read the table then."""
+    case.write(case.table(row("kept")))
+    rows = case.table(row("new"))
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+    with pytest.raises(ValueError, match=r"column 'text' is .* UTF8 .*row 0, counted from 0\); it holds b'"):
+        case.write(rows.set_column(rows.schema.get_field_index("text"), "text", bad))
+    assert case.ids() == ["kept"]

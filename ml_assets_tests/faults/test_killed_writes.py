@@ -1,8 +1,8 @@
 """A writer is killed by SIGKILL at seeded random points of its write while readers read.
 
 Afterwards a reader sees the old rows or the new ones, and after the next look at the store (recover, or the
-next write) the whole table is old or new and agrees with its ledger. 20 kills a store of an overwrite of
-three days; `make faults` does 100 (ML_ASSETS_TEST_KILLS). A quarter as many of the overwrite of a table
+next write) the whole table is old or new and agrees with its ledger. 8 kills a store of an overwrite of
+three days; `make faults` does 100. A quarter as many of the overwrite of a table
 without partitions and of an upsert, which some stores commit in another way. The end of the test run says
 how many kills fell inside a write.
 
@@ -13,7 +13,6 @@ engine lets in one process only: there it is a thread of the writer.
 
 import itertools
 import multiprocessing
-import os
 import random
 import sys
 import threading
@@ -39,8 +38,8 @@ from ml_assets.lib.clickhouse_redo import interrupted, recover
 from ml_assets.lib.staging import TableState, stage
 from ml_assets.lib.validation import WHOLE, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets_tests.scale import KILLS
 
-KILLS = int(os.environ.get("ML_ASSETS_TEST_KILLS", "20"))
 DAYS = 3
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = Window(FIRST, FIRST + timedelta(days=DAYS))
@@ -349,7 +348,7 @@ def test_so_does_one_of_another_shape(store: Store, shape: str, record_property:
     else:
         store.contract = replace(store.contract, partition_column=None)
         store.window, store.whole = WHOLE, True
-    assert kill_writers(store, max(1, KILLS // 4), record_property)
+    assert kill_writers(store, max(3, KILLS // 4), record_property)
 
 
 def kill_writers(store: Store, kills: int, record_property: Callable[[str, object], None]) -> int:

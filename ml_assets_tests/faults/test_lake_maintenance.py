@@ -6,7 +6,6 @@ rounds one of them is killed in each round. `make faults` does five times as man
 """
 
 import multiprocessing
-import os
 import random
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
@@ -24,8 +23,8 @@ from ml_assets.maintenance.base import Terms
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.inlining import inlined
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets_tests.scale import ROUNDS
 
-ROUNDS = 2 * int(os.environ.get("ML_ASSETS_TEST_KILLS", "20"))
 OTHERS = 3
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 TERMS = Terms(timedelta(days=7), timedelta(days=1))

@@ -276,13 +276,15 @@ RUN = {"experiment": "e", "model_name": "m", "status": "completed", "created_at"
 
 
 @pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
-def test_a_command_during_which_postgresql_goes_away_ends_in_a_sentence(cli, environment, wire, _database):
+def test_a_command_during_which_postgresql_goes_away_ends_in_a_sentence(
+    cli_process, environment, wire, _database
+):
     """While it looks for what is new, and while it takes it in."""
     between = wire(f"{parse_qs(urlsplit(_database).query)['host'][0]}/.s.PGSQL.5432")
     far = f"postgresql://postgres:tell%2Fnobody@127.0.0.1:{between.port}{urlsplit(_database).path}"
     environment = {**environment, "ML_ASSETS_POSTGRES_URL": far}
     home = Path(environment.pop("ML_ASSETS_HOME"))
-    done = cli(home, "refresh", **environment)
+    done = cli_process(home, "refresh", **environment)
     assert done.returncode == 0, done.stderr
     looked = between.carried
 
@@ -291,14 +293,14 @@ def test_a_command_during_which_postgresql_goes_away_ends_in_a_sentence(cli, env
     (landing / "a.jsonl").write_text(json.dumps({"run_id": "a", **RUN}))
     for part in (0.5, 1.2):
         between.cut_after(int(part * looked))
-        done = cli(home, "refresh", **environment)
+        done = cli_process(home, "refresh", **environment)
         assert between.is_cut, part
         lines = done.stderr.splitlines()
         assert (done.returncode, len(lines)) == (1, 1), (part, done.stderr)
         assert lines[0].endswith("."), lines[0]
         assert_no_secret(done.stderr)
         between.mend()
-    done = cli(home, "refresh", "--json", **environment)
+    done = cli_process(home, "refresh", "--json", **environment)
     assert done.returncode == 0, done.stderr
     with PostgresResource(url=_database).connect() as connection:
         assert connection.execute("SELECT count(*) FROM ml_experiments").fetchone() == (1,)

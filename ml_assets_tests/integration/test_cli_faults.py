@@ -307,30 +307,30 @@ def test_stores_down_in_turn(cli, environment, tmp_path):
     assert stores["postgres"]["tables"]["online_features"]["rows"] == len(faults)
 
 
-def test_full_disk(cli, environment, tmp_path):
+def test_full_disk(cli_process, environment, tmp_path):
     """What was written before stays readable, and once there is room the same command goes on."""
     environment.pop("ML_ASSETS_HOME")
     with tmpfs(tmp_path / "disk", megabytes=400) as disk:
         home = disk / "home"
         land(home, "runs", RUN)
-        done = cli(home, "refresh", **environment)
+        done = cli_process(home, "refresh", **environment)
         assert done.returncode == 0, done.stderr
-        before = cli(home, "status", "--json", "--verify", **environment)
+        before = cli_process(home, "status", "--json", "--verify", **environment)
         assert before.returncode == 0, before.stderr
 
         land(home, "runs", *({**RUN, "run_id": f"more{n}"} for n in range(150)))
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 64 * 1024))
-        told = refused(cli(home, "refresh", **environment))
+        told = refused(cli_process(home, "refresh", **environment))
         assert f"The disk that holds {home} is full" in told
-        kept = cli(home, "status", "--json", **environment)
+        kept = cli_process(home, "status", "--json", **environment)
         stores = json.loads(kept.stdout)["stores"]
         for store in ("postgres", "duckdb", "sqlite", "chroma"):
             assert stores[store]["tables"] == json.loads(before.stdout)["stores"][store]["tables"], store
 
         (disk / "filler").unlink()
-        done = cli(home, "refresh", "--json", **environment)
+        done = cli_process(home, "refresh", "--json", **environment)
         assert done.returncode == 0, done.stderr
-        verified = cli(home, "status", "--json", "--verify", **environment)
+        verified = cli_process(home, "status", "--json", "--verify", **environment)
         assert verified.returncode == 0, verified.stderr
         assert json.loads(verified.stdout)["stores"]["postgres"]["tables"]["ml_experiments"]["rows"] == 151
 

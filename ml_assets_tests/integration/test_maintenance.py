@@ -20,6 +20,10 @@ import pytest
 from benchmarks.maintenance import FIRST, LIMIT, TERMS, Site, nights_later, overwritten
 from ml_assets import services
 from ml_assets.build import build_defs, store_resources
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.duckdb import writing
+from ml_assets.lib.conflicts import WriteBusy
+from ml_assets.lib.intake import ledger
 from ml_assets.lib.validation import WHOLE
 from ml_assets.maintenance import duckdb as lake_upkeep
 from ml_assets.maintenance import keep, keepers, maintain
@@ -215,3 +219,25 @@ def test_orphans_of_a_lake_go_and_those_of_a_shared_folder_stay(home: Path):
     other.unlink()
     nights_later(place)
     assert not orphan.exists()
+
+
+def test_writers_of_a_table_with_a_name_of_ours_are_kept_out(home: Path, monkeypatch: pytest.MonkeyPatch):
+    """Somebody's asset may be called `intake_runs`, or `maintenance`: whichever lock its writers take counts."""
+    resources = store_resources(Settings(home=home))
+    lake = resources["lake"].model_copy(update={"write_timeout_s": 0.2})
+    postgres = resources["postgres"]
+    theirs = [
+        Contract(f"duckdb/{name}", "", (Column("id", "int64"),), ())
+        for name in ("intake_runs", "maintenance")
+    ]
+    for contract in theirs:
+        names = lake, postgres, contract, contract.schema, contract.table
+        with writing(lake, contract), pytest.raises(WriteBusy), lake_upkeep._writer_lock(*names):
+            pass
+        held = lake_upkeep.only_one(lake), lake_upkeep._writer_lock(*names)
+        with held[0], held[1], pytest.raises(WriteBusy), writing(lake, contract):
+            pass
+    monkeypatch.setattr(ledger, "LOCK_WAIT_S", 0.2)
+    held = lake_upkeep._writer_lock(lake, postgres, theirs[0], "intake", "intake_runs")
+    with held, pytest.raises(ledger.IntakeBusy), ledger.only_one(postgres, "runs"):
+        pass

@@ -108,6 +108,8 @@ def test_a_completed_experiment_is_not_changed(postgres: PostgresResource) -> No
         ({"status": "fine"}, "status cannot be 'fine'"),
         ({"created_at": NOON.replace(tzinfo=None)}, "has no time zone"),
         ({"metrics": {"loss": float("nan")}}, "no JSON that every store can hold"),
+        ({"id": "x" * 2_501}, "id 'xxx.*more than 2,500 bytes, which no index holds; shorten it"),
+        ({"model_type": "\u00e4" * 1_251}, "model_type .* has more than 2,500 bytes"),
         ({"id": "taken"}, "there is an experiment 'taken' already"),
     ],
 )

@@ -5,6 +5,8 @@ import gzip
 import io
 import os
 import zipfile
+from base64 import b64encode
+from hashlib import shake_256
 
 import duckdb
 import pyarrow as pa
@@ -46,6 +48,11 @@ def zstd(data: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def noise(length: int) -> str:
+    """Text that an index cannot pack, other than repetitions."""
+    return b64encode(shake_256(str(length).encode()).digest(length), b"-_").decode()[:length]
+
+
 # name: (content, keys of the rows that get in, (line, part of the reason) of those that do not)
 RUNS = {
     "good.jsonl": (RUN % "good", ["good"], []),
@@ -55,6 +62,27 @@ RUNS = {
         [(2, "is no JSON object")],
     ),
     "array.jsonl": ("[1, 2]\n" + RUN % "array", ["array"], [(1, "is no JSON object")]),
+    "long_ids.jsonl": (
+        (RUN % noise(3_008)) + (RUN % noise(2_500)) + (RUN % ("\u00e4" * 1_251)) + RUN % "neighbour",
+        [noise(2_500), "neighbour"],
+        [
+            (1, f"run_id begins with '{noise(3_008)[:60]}' and has more than 2,500 bytes"),
+            (3, "has more than 2,500 bytes, which no index holds; shorten it"),
+        ],
+    ),
+    "long_names.csv": (
+        HEADER.replace("\n", ",model_name,model_type,name\n")
+        + "".join(
+            f"long {n},e,completed,2026-05-01T10:00:00Z,{','.join(names)}\n"
+            for n, names in enumerate(
+                ((noise(2_501), "t", "n"), ("m", noise(2_501), "n"), ("m", "t", noise(2_501)))
+            )
+        )
+        + (ROW[:-1] % "long e").replace(",e,", f",{noise(2_501)},")
+        + ",m,t,n\n",
+        ["long 2"],
+        [(2, "model_name begins with '"), (3, "model_type begins with '"), (5, "experiment begins with '")],
+    ),
     "truncated.jsonl.gz": (
         gzip.compress((RUN % "cut 1" + RUN % "cut 2" * 20_000).encode(), mtime=0)[:300],
         ["cut 1", *["cut 2"]],
@@ -295,6 +323,26 @@ EVENTS = {
         ),
         ["1"],
         [(2, "kind is missing")],
+    ),
+    "bytes.parquet": (
+        parquet(
+            event_id=[b"caf\xc3\xa9", b"caf\xe9"],
+            kind=["inference"] * 2,
+            timestamp=pa.array([1_777_629_600] * 2, pa.timestamp("s", "UTC")),
+            model_name=["m"] * 2,
+        ),
+        ["café"],
+        [(2, "event_id is 'caf\\xE9', bytes that are no UTF-8; write text")],
+    ),
+    "nested.parquet": (
+        parquet(
+            event_id=[["a", "b"]],
+            kind=["inference"],
+            timestamp=pa.array([1_777_629_600], pa.timestamp("s", "UTC")),
+            model_name=["m"],
+        ),
+        ['["a","b"]'],
+        [],
     ),
 }
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ml_assets.contracts import STREAMS
 from ml_assets.lib.intake import quarantine
+from ml_assets_tests.scale import examples
 
 MOMENTS = [(datetime(2026, 5, day, hour, tzinfo=UTC)).isoformat() for day in (1, 2, 3) for hour in (3, 15)]
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -94,7 +95,7 @@ def arrivals(draw, of):
 
 @pytest.mark.parametrize("stream", ROWS)
 @settings(
-    max_examples=3,
+    max_examples=examples(2),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

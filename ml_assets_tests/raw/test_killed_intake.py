@@ -20,11 +20,11 @@ from ml_assets.lib.intake.landing import list_files
 from ml_assets.lib.intake.tracking import take_in_mlflow
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets_tests.scale import KILLED_INTAKES as KILLS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KILLS = 20
 LARGE_BYTES = 100_000
 """So that one file of each delivery is read in bulk."""
 

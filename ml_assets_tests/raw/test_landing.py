@@ -7,6 +7,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from hashlib import shake_256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_assets.contracts import STREAMS
+from ml_assets.lib.arrow_types import stream
 from ml_assets.lib.intake import files, ledger
 from ml_assets.lib.intake.landing import list_files
+from ml_assets.lib.land import land
 
 RUN = {"run_id": "r1", "experiment": "iris", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
 EVENT = {
@@ -162,6 +165,18 @@ def test_what_is_no_file_is_left_alone(room):
         "pipe.jsonl": "a pipe, socket or device is not read; write a file here",
         "self.jsonl": "cannot be read (Too many levels of symbolic links); check its permissions",
     }
+
+
+def test_a_path_that_the_ledger_cannot_look_up_is_left_alone(room):
+    """Its name would stand in an index that holds 2,704 bytes, and stop every other file."""
+    folders = [f"{n}{shake_256(bytes([n])).hexdigest(100)}" for n in range(11)]
+    for run, above in (("too deep", folders), ("deep", folders[:9]), ("beside", [])):
+        room.put("runs", "/".join([*above, "deep.jsonl"]), lines(RUN | {"run_id": run}))
+    report = room.take_in("runs")
+    assert {name[-10:]: why for name, why in report.skipped.items()} == {
+        "deep.jsonl": "its path has more than 2,000 bytes; shorten the names of its folders"
+    }
+    assert room.raw("runs", "run_id") == ["beside", "deep"]
 
 
 def test_what_may_not_be_read_is_told_and_asks_for_nothing():
@@ -345,3 +360,32 @@ def test_documents_are_one_piece(room):
     assert room.due("documents") == [ledger.WHOLE.isoformat()]
     room.settle("documents")
     assert room.due("documents") == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([RUN, RUN | {"tags": 2**70}], "tags 1180591620717411303424 has no JSON"),
+        ([RUN | {"tags": 1j}], "tags 1j has no JSON"),
+        (
+            pa.table(
+                {"run_id": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())}
+            ),
+            "run_id cannot be landed .*Invalid UTF8",
+        ),
+    ],
+    ids=["70 bits", "complex", "text"],
+)
+def test_what_nobody_could_read_is_not_landed(tmp_path, rows, said):
+    with pytest.raises(ValueError, match=said):
+        land(tmp_path, "runs", rows)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_reader_that_was_read_is_not_landed(tmp_path):
+    reader = pa.table({"run_id": ["r"]}).to_reader()
+    land(tmp_path, "runs", stream(reader.schema, iter(reader)))
+    reader = stream(reader.schema, iter(pa.table({"run_id": ["r"]}).to_batches()))
+    reader.read_all()
+    with pytest.raises(ValueError, match="has been read from already"):
+        land(tmp_path, "runs", reader)

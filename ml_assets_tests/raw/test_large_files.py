@@ -23,8 +23,11 @@ GOOD = lines({"event_id": "a", "accuracy": 1.0, "batch_size": 3}, {"event_id": "
 ROW = "{},inference,2026-05-01T10:00:00Z,m,{}"
 
 
-def parquet() -> bytes:
+def parquet(**columns) -> bytes:
     sink = pa.BufferOutputStream()
+    if columns:
+        pq.write_table(pa.table({**{name: [value] for name, value in EVENT.items()}, **columns}), sink)
+        return sink.getvalue().to_pybytes()
     stamps = pa.array([1_777_629_600, None], pa.timestamp("s", "UTC"))
     pq.write_table(pa.table({"event_id": ["p", "q"], "kind": ["inference"] * 2, "timestamp": stamps}), sink)
     return sink.getvalue().to_pybytes()
@@ -57,6 +60,11 @@ CONTENTS = {
     "unknown.csv": csv(
         ROW.format("jj", "0.5") + ",x", head="event_id,kind,timestamp,model_name,accuracy,colour"
     ),
+    # The name of a folder is no column.
+    "accuracy=0.9/good.jsonl": lines({"event_id": "v", "accuracy": 0.5}),
+    "accuracy=0.9/good.csv": csv(ROW.format("kk", "0.5")),
+    "accuracy=0.9/good.parquet": parquet(event_id=["r"], accuracy=[0.5]),
+    "model_name=x/none.parquet": parquet(event_id=["s"], model_name=pa.nulls(1)),
     "good.parquet": parquet(),
     "cut.parquet": parquet()[:-20],
 }
@@ -102,6 +110,9 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, way):
         "ragged.csv": [(2, "ff", 0.5)],
         "semicolon.csv": [(2, "hh", 0.5)],
         "unknown.csv": [(2, "jj", 0.5)],
+        "accuracy=0.9/good.jsonl": [(1, "v", 0.5)],
+        "accuracy=0.9/good.csv": [(2, "kk", 0.5)],
+        "accuracy=0.9/good.parquet": [(1, "r", 0.5)],
     }
     assert {name: [line for line, _ in of] for name, of in bad.items() if of} == {
         "bad_row.jsonl": [3],
@@ -112,6 +123,7 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, way):
         "nul.jsonl": [1],
         "ragged.csv": [3],
         "header.csv": [1],
+        "model_name=x/none.parquet": [1],
         "good.parquet": [1, 2],
         "cut.parquet": [1],
     }
@@ -120,6 +132,11 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, way):
         ("unknown.csv", '{"colour":"x"}'),
         ("unknown.jsonl", '{"colour":"x"}'),
     ]
+    (missing,) = [row[3] for row in found["model_name=x/none.parquet"]]
+    assert missing.endswith(
+        "model_name is missing; every row must have it (the name of a folder is no column: have a source read the "
+        "file with hive_partitioning = true)."
+    )
     assert bad["half.jsonl"] == [(3, '{"event_id": "d')]
     assert raw.unbalanced_intake(room.postgres, room.lake, "performance") == []
 

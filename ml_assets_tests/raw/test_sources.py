@@ -1,14 +1,27 @@
 """Foreign files by one SELECT: the three that ship, and what a new one takes."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.lib.intake.files import take_in_files
+from ml_assets.lib import duckdb_extensions
+from ml_assets.lib.intake import files
+from ml_assets.lib.intake.files import glob_free, pending_files, take_in_files
+from ml_assets.lib.intake.readers import without_guesses
 from ml_assets.lib.intake.sources import (
+    Source,
     SourceError,
     left_alone,
     list_source,
@@ -110,7 +123,7 @@ def test_the_layout_of_nab(room):
 
 
 def test_the_example_of_the_docs(room, tmp_path):
-    (example,) = re.findall(r"```sql\n(.*?)```", (DOCS / "sources.md").read_text(), re.DOTALL)
+    example = re.findall(r"```sql\n(.*?)```", (DOCS / "sources.md").read_text(), re.DOTALL)[0]
     put(room, "bench/today.csv", "host,started,model,latency_s\na,2026-05-01 10:00:00,cats,0.25\n")
     take_in(room, write(tmp_path, example.replace("\n   ", "\n").strip()))
     rows = room.raw("performance", "event_id", "timestamp", "model_name", "inference_time_ms")
@@ -336,3 +349,222 @@ def test_what_is_left_alone_is_told_by_its_place(room):
         "performance/notes.txt": "its name ends in none of .jsonl, .csv, .parquet (or these with .gz or .zst); rename it",
         "source:nab/nab/a.csv.partial": "unfinished by its name; rename it when it is complete",
     }
+
+
+# --- what readers guess -----------------------------------------------------------------------------
+
+
+def run(sql: str, file: Path) -> list[tuple]:
+    """Rows of a source's query, of a DuckDB of its own."""
+    query = without_guesses(sql)
+    values = {"file": str(file), "file_pattern": glob_free(str(file))}
+    with duckdb.connect() as connection:
+        return connection.execute(query.sql, {name: values[name] for name in query.parameters}).fetchall()
+
+
+LATE_CSV = "a,b\n" + "1,0.5\n" * 30_000 + "1.5,1\n"
+LATE_JSON = '{"a": 0.5, "b": 1}\n' * 30_000 + '{"a": true, "b": 1.5, "late": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sql", "last"),
+    [
+        # A folder that is called like a column says nothing about it.
+        ("a=folder/x.csv", "a,b\nfile,1\n", "SELECT a FROM read_csv($file)", ("file",)),
+        ("a=folder/x.json", '{"a": "file"}', "SELECT a FROM read_json($file)", ("file",)),
+        ("a=folder/x.json", '{"a": "file"}', "FROM read_json_objects($file)", ('{"a": "file"}',)),
+        # Lines and characters of the file are data.
+        ("x.csv", "a,b\n1,#2\n#3,4\n", "FROM read_csv($file, all_varchar = true)", ("#3", "4")),
+        ("x.csv", "a,b\n'x',2\n'y',4\n", "SELECT a FROM read_csv($file, header = true)", ("'y'",)),
+        ("x.csv", "a,b\nc,d\n", "FROM read_csv($file, names = ['x', 'y']) LIMIT 1", ("a", "b")),
+        # Types fit all rows.
+        ("x.csv", LATE_CSV, "SELECT a FROM read_csv($file)", (1.5,)),
+        ("x.json", LATE_JSON, "SELECT a, b, late FROM read_json($file)", ("true", 1.5, "x")),
+        # What is asked for is given.
+        ("a=folder/x.csv", "a,b\nf,1\n", "SELECT a FROM read_csv($file, hive_partitioning := true)", ("folder",)),
+        ("x.csv", "a,b\n1,2\n#3,4\n", """SELECT a FROM "read_csv" ($file, COMMENT = '#')""", (1,)),
+        ("x.csv", "a,b\n'1',2\n", """SELECT a FROM read_csv($file, quote = '''') -- read_csv(""", (1,)),
+        # The path is a pattern for readers alone.
+        ("[1]*.csv", "a\n1\n", "SELECT parse_filename($file) FROM read_csv($file -- it\n)", ("[1]*.csv",)),
+        ("x.csv", "é\n1\n", "SELECT é, '$file', $$ $file $$ FROM read_csv($file)", (1, "$file", " $file ")),
+    ],
+)  # fmt: skip
+def test_readers_guess_nothing_that_nobody_asked_for(tmp_path, name, content, sql, last):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content)
+    assert run(sql, file)[-1] == last
+
+
+def test_a_reader_of_parquet_takes_no_columns_from_folders(tmp_path):
+    file = tmp_path / "a=folder" / "x.parquet"
+    file.parent.mkdir()
+    pq.write_table(pa.table({"a": ["file"], "b": [1]}), file)
+    assert run("FROM read_parquet($file)", file) == [("file", 1)]
+    assert run("FROM parquet_scan([$file], hive_partitioning => 1::BOOL)", file) == [("folder", 1)]
+
+
+def test_an_empty_row_of_a_sheet_is_no_end():
+    assert (
+        without_guesses("FROM read_xlsx($file)").sql == "FROM read_xlsx($file_pattern, stop_at_empty = false)"
+    )
+
+
+JSON = """-- stream: performance
+-- glob: mine/*.json
+SELECT id AS event_id, 'inference' AS kind, time AS timestamp, 'm' AS model_name, accuracy, batch_size
+FROM read_json($file)
+"""
+
+
+def test_values_of_a_json_source_are_judged_as_if_they_had_landed(room, tmp_path):
+    event = {"id": "a", "time": "2026-05-01T10:00:00.123456789Z", "accuracy": 0.5, "batch_size": 1}
+    rows = [
+        event,
+        *[{**event, "id": f"b{n}"} for n in range(20_500)],
+        {**event, "id": "c", "accuracy": True},
+        {**event, "id": "d", "batch_size": 1.5},
+        {**event, "id": 7, "accuracy": "0.25"},
+    ]
+    put(room, "mine/a.json", "\n".join(map(json.dumps, rows)))
+    # The same with Z behind a time that DuckDB knows, which it takes off.
+    put(room, "mine/b.json", json.dumps({**event, "id": "e", "time": "2026-05-01T10:00:00Z"}))
+    report = take_in(room, write(tmp_path, JSON))
+    assert (report.rows_read, report.rows_quarantined) == (len(rows) + 1, 3)
+    assert room.intake("performance", "event_id, accuracy", "event_id IN ('a', '7')") == [
+        ("a", 0.5),
+        ("7", 0.25),
+    ]
+    told = {(unit, line): reason.partition(": ")[2] for unit, line, reason in room.quarantine("performance")}
+    assert told == {
+        ("mine/a.json", 20_502): "accuracy is 'true', not a number; correct it.",
+        ("mine/a.json", 20_503): "batch_size is '1.5', not a whole number; correct it.",
+        (
+            "mine/b.json",
+            1,
+        ): "timestamp is '2026-05-01 10:00:00', to which the query or its reader gave the type "
+        "TIMESTAMP, which has no time zone whatever the file says; state the type in the query: VARCHAR if the file "
+        "names a zone, or, if it is UTC, write AT TIME ZONE 'UTC' behind it.",
+    }
+
+
+# --- what a content is ------------------------------------------------------------------------------
+
+
+BY_PATH = """-- stream: runs
+-- glob: mine/*/run.csv
+SELECT parse_path($file)[-2] AS run_id, 'e' AS experiment, 'completed' AS status, time AS created_at
+FROM read_csv($file, all_varchar = true)
+"""
+
+
+def test_files_of_equal_bytes_whose_paths_tell_them_apart_are_all_read(room, tmp_path, monkeypatch):
+    for run_id in ("a", "b"):
+        put(room, f"mine/{run_id}/run.csv", "time\n2026-05-01T10:00:00Z\n")
+    source = write(tmp_path, BY_PATH)
+
+    # As it was before paths counted: a ledger in which the second file has the first one's content.
+    with monkeypatch.context() as before:
+        key = f"{source.name}\0{source.version}\0\0"
+        before.setattr(
+            Source, "content_hash", lambda _, sha, unit: hashlib.sha256((key + sha).encode()).hexdigest()
+        )
+        assert take_in(room, source).contents == 1
+    assert room.raw("runs", "run_id") == ["a"]
+
+    listing = list_source(source, room.folder / "landing")
+    assert [f.unit for f in pending_files("runs", listing, room.postgres, source.root)] == ["mine/b/run.csv"]
+    assert take_in(room, source).contents == 1
+    assert room.raw("runs", "run_id") == ["a", "b"]
+    assert take_in(room, source).ingest_id == ""
+    # What the ledger knows by its former content is read once more when it is touched, and stands there once.
+    for run_id in ("a", "b"):
+        room.age(room.folder / "landing" / "mine" / run_id / "run.csv")
+    assert take_in(room, source).contents == 1
+    assert room.raw("runs", "run_id") == ["a", "b"]
+
+
+# --- SQLite -----------------------------------------------------------------------------------------
+
+
+DATABASE = """-- stream: performance
+-- glob: mine/*
+SELECT id AS event_id, 'inference' AS kind, time AS timestamp, 'm' AS model_name
+FROM sqlite_scan($file, 'events')
+"""
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_sqlite_file_that_is_in_use(room, tmp_path, monkeypatch, large):
+    monkeypatch.setattr(files, "LARGE_BYTES", -1 if large else files.LARGE_BYTES)
+    path = put(room, "mine/a [1].db", "")
+    source = write(tmp_path, DATABASE)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = wal")
+        database.execute("CREATE TABLE events (id TEXT, time TEXT)")
+        for key in ("a", "b"):
+            # What is written stands in the log, and the file itself does not change.
+            database.execute("INSERT INTO events VALUES (?, '2026-05-01T10:00:00Z')", [key])
+            for each in path.parent.iterdir():
+                room.age(each)
+            report = take_in(room, source)
+            assert (report.contents, report.rows_quarantined) == (1, 0)
+            assert sorted(report.skipped) == ["mine/a [1].db-shm", "mine/a [1].db-wal"]
+        assert take_in(room, source).ingest_id == ""
+    room.age(path)
+    assert take_in(room, source).contents == 1  # the log has gone into the file
+    assert room.raw("performance", "event_id") == ["a", "b"]
+
+
+def test_bytes_in_a_sqlite_file_that_are_no_text(room, tmp_path):
+    path = put(room, "mine/a.db", "")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE events (id TEXT, time TEXT)")
+        database.execute("INSERT INTO events VALUES (x'ff', '2026-05-01T10:00:00Z')")
+        database.commit()
+    room.age(path)
+    take_in(room, write(tmp_path, DATABASE))
+    ((unit, line, reason),) = room.quarantine("performance")
+    assert (unit, line) == ("mine/a.db", 1)
+    assert "cannot be read as the query mine (Mismatch Type Error: Invalid type in column" in reason
+    assert "\\xff" in reason
+
+
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("CREATE TABLE events (id TEXT, time TEXT)")
+database.execute("BEGIN EXCLUSIVE")
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_sqlite_file_that_is_locked_is_left_for_the_next_time(room, tmp_path):
+    path = put(room, "mine/a.db", "")
+    source = write(tmp_path, DATABASE)
+    # A process of its own: locks do not hold against the process that has them.
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout and writer.stdout.readline()
+        room.age(path)
+        report = take_in(room, source)
+        writer.communicate()
+    assert report.skipped == {"mine/a.db": "it is being written to; it is read once it is quiet"}
+    assert take_in(room, source).contents == 1
+    assert room.quarantine("performance") == []
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_extension_that_is_not_there_is_named_with_its_package(room, tmp_path, monkeypatch, large):
+    monkeypatch.setattr(files, "LARGE_BYTES", -1 if large else files.LARGE_BYTES)
+    monkeypatch.setattr(duckdb_extensions, "extension_file", lambda name: tmp_path / name)
+    put(room, "mine/a.xlsx", "x")
+    source = write(tmp_path, DATABASE.replace("sqlite_scan($file, 'events')", "read_xlsx($file)"))
+    for _ in range(2):  # left alone until it is there, not entered as broken
+        assert take_in(room, source).skipped == {
+            "mine/a.xlsx": "DuckDB's extension excel is not installed: run 'pip install "
+            f"duckdb-extension-excel=={duckdb.__version__}'"
+        }
+    assert room.quarantine("performance") == []

@@ -5,7 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import Contract
+from ml_assets.contracts import Column, Contract
 from ml_assets.lib.arrow_types import ContractViolation, conform
 from ml_assets.lib.inference import inferred_contract
 
@@ -78,3 +78,72 @@ def test_a_map_that_names_a_key_twice_and_a_struct_with_a_time_are_refused():
         rows = pa.table({"document": values})
         with pytest.raises(ContractViolation, match="column 'document'"):
             list(conform(rows, inferred(rows)))
+
+
+def bad_text(kind: str) -> pa.Array:
+    """Text whose second value is no UTF-8, as a writer in another language may hand it over."""
+    storage, text = {
+        "large": (pa.large_binary(), pa.large_string()),
+        "view": (pa.binary_view(), pa.string_view()),
+    }.get(kind, (pa.binary(), pa.string()))
+    plain = pa.array([b"good", b"\xff bad", None], storage)
+    plain = pa.Array.from_buffers(text, 3, plain.buffers())
+    match kind:
+        case "dictionary":
+            return pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), plain)
+        case "struct":
+            return pa.StructArray.from_arrays([plain], ["x"])
+        case "dictionary in a struct":
+            return pa.StructArray.from_arrays([bad_text("dictionary")], ["x"])
+        case "map":
+            keys = pa.array(["k"] * 3)
+            return pa.MapArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), keys, plain)
+        case "list":
+            return pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), bad_text("struct"))
+    return plain
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["plain", "large", "view", "dictionary", "struct", "dictionary in a struct", "map", "list"],
+)
+@pytest.mark.parametrize("before", [0, 70_000])
+def test_text_that_is_no_utf8_is_refused_with_its_row(kind, before):
+    """Arrow takes it for text without a look."""
+    bad = bad_text(kind)
+    rows = pa.table({"text": pa.chunked_array([pa.nulls(before, bad.type), bad])})
+    said = rf"sqlite/t: column 'text' is .* \(.*Invalid UTF8 sequence.*; row {before + 1:,}, counted from 0\)"
+    with pytest.raises(ContractViolation, match=said):
+        list(conform(rows, inferred(rows)))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1, 2**70], r"1180591620717411303424 in row 1, counted from 0 \(Python int too large"),
+        ([1, 2**63], r"9223372036854775808 in row 1, counted from 0"),
+        ([1 + 2j], r"\(1\+2j\) in row 0, counted from 0"),
+        (["good", "\ud800"], r"'\\ud800' in row 1, counted from 0 \('utf-8' codec can't encode"),
+        ([1, "a"], r"'a' in row 1, counted from 0"),
+        ([{"a": 1}, {"a": {1}}], r"row 1, counted from 0\); it holds {'a': \{1\}}"),
+        ([[1.0], ["a"]], r"\['a'\] in row 1, counted from 0"),
+    ],
+    ids=["70 bits", "64 bits", "complex", "surrogate", "two kinds", "set", "vector"],
+)
+def test_what_conversion_raises_is_a_sentence_with_column_and_row(values, said):
+    rows = pd.DataFrame({"value": pd.Series(values, dtype=object)})
+    with pytest.raises(ContractViolation, match=f"sqlite/t: column 'value'.*{said}"):
+        list(conform(rows, inferred(rows)))
+
+
+def test_a_column_of_complex_numbers_is_refused():
+    rows = pd.DataFrame({"value": [1 + 2j]})
+    with pytest.raises(ContractViolation, match=r"column 'value' holds .*, \(1\+2j\) in row 0.*numpy type"):
+        inferred(rows)
+    contract = Contract("sqlite/t", "", (Column("value", "float64"),), ())
+    with pytest.raises(ContractViolation, match=r"column 'value' is complex128 and does not fit float64"):
+        list(conform(rows, contract))
+
+
+def test_a_column_whose_name_is_a_number_may_hold_vectors():
+    assert types_of(pd.DataFrame({0: [[0.5, 1.0]], 1: [2]})) == {"0": "vector", "1": "int64"}

@@ -10,7 +10,7 @@ import pytest
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.lib import staging
-from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation
+from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation, arrow_schema, stream
 from ml_assets.lib.sql import NEVER, quote_literal, utc_text
 from ml_assets.lib.staging import DAY_US, HOUR_US, bucket_name, bucket_of_name, spans_of, stage, windows_sql
 from ml_assets.lib.validation import Limits, micros
@@ -154,3 +154,67 @@ def test_a_condition_for_many_windows_is_not_deep(count):
     assert depths.max() <= 15
     assert not re.search(r"\) OR \([^()]*\) OR ", condition)
     assert (condition == NEVER) == (count == 0)
+
+
+@pytest.mark.parametrize("placed", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("date", 2**31 - 1), ("date", -(2**31)), ("timestamp", -(2**63)), ("timestamp", 2**62)],
+)
+def test_a_time_beyond_all_years_is_refused_in_a_sentence(kind, number, placed):
+    """The start of its partition has more than 64 bits."""
+    numbers = pa.array([number], pa.int32() if kind == "date" else pa.int64())
+    contract = Contract("duckdb/t", "", (Column("at", kind),), (), partition_column="at" if placed else None)
+    rows = pa.table({"at": numbers.cast(arrow_schema(contract).field("at").type)})
+    with pytest.raises(
+        ContractViolation, match=r"column 'at' holds .+ in 1 row, outside the years 1 to 9999"
+    ):
+        stage(rows, contract, Limits("X"))
+
+
+@pytest.mark.parametrize("part", [True, False])
+@pytest.mark.parametrize("kind", ["ours", "ipc", "staged before"])
+def test_a_reader_that_was_read_is_not_taken_for_an_empty_one(kind, part):
+    """It would empty the table."""
+    rows = pa.table({"id": ["a", "b"], "n": [1, 2]})
+    batches = rows.to_batches(max_chunksize=1)
+    reader = rows.to_reader()
+    if kind == "ours":
+        reader = stream(rows.schema, iter(batches))
+    elif kind == "ipc":
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows, max_chunksize=1)
+        reader = pa.ipc.open_stream(sink.getvalue())
+    if kind == "staged before":  # two outputs of one asset
+        stage(reader, CONTRACT, Limits("")).close()
+    elif part:
+        reader.read_next_batch()
+    else:
+        reader.read_all()
+    with pytest.raises(
+        ContractViolation, match="a pyarrow RecordBatchReader that has been read from already"
+    ):
+        stage(reader, CONTRACT, Limits(""))
+
+
+def test_an_empty_reader_is_one():
+    schema = pa.schema({"id": pa.string(), "n": pa.int64()})
+    for reader in (stream(schema, iter([])), schema.empty_table().to_reader()):
+        with stage(reader, CONTRACT, Limits("")) as staged:
+            assert staged.rows == 0
+
+
+def test_a_reader_that_is_dropped_ends_what_it_reads_from():
+    ended = []
+
+    def batches():
+        try:
+            yield from pa.table({"id": ["a", "b"]}).to_batches(max_chunksize=1)
+        finally:
+            ended.append(True)
+
+    reader = stream(pa.schema({"id": pa.string()}), batches())
+    reader.read_next_batch()
+    del reader
+    assert ended

@@ -33,6 +33,9 @@ MAX_REQUESTS = 20
 FIRST_WAIT_S = 30
 LONGEST_WAIT_S = 3_600
 
+_JUDGED = "a path is part of a source's content"
+"""How the ledger's word on a file is taken. With another text here, cursors of before tell nothing."""
+
 _INTERVAL_S = 15
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -107,8 +110,8 @@ def _last_succeeded(instance: dg.DagsterInstance, sensor: str) -> bool:
 
 
 def _state(files: Iterable[landing.LandingFile]) -> str:
-    """A hash that changes when a file comes, goes or changes."""
-    lines = "\n".join(f"{file.path}\t{file.fingerprint}" for file in files)
+    """A hash that changes when a file comes, goes or changes, or when what is known of a file is judged otherwise."""
+    lines = "\n".join([_JUDGED, *(f"{file.path}\t{file.fingerprint}" for file in files)])
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 

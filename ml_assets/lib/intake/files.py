@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -20,7 +19,8 @@ import pyarrow as pa
 from ml_assets.contracts import STREAMS, Stream
 from ml_assets.lib import faults
 from ml_assets.lib.arrow_types import BATCH_ROWS
-from ml_assets.lib.intake import landing, ledger, splitter
+from ml_assets.lib.duckdb_extensions import ExtensionMissing, load_missing
+from ml_assets.lib.intake import landing, ledger, readers, splitter
 from ml_assets.lib.intake.judge import Bounds, judge_rows
 from ml_assets.lib.intake.landing import LandingFile
 from ml_assets.lib.intake.ledger import Known, Place, Postgres
@@ -44,6 +44,11 @@ _UNPACKED = 8
 _BULK = "bulk"
 """A large file's rows as DuckDB's readers give them, judged, with the place of each as `rowid`."""
 
+_BEING_WRITTEN = "it is being written to; it is read once it is quiet"
+
+_FOREIGN = "temp.foreign_rows"
+"""What a source's query gives of one file."""
+
 _IN_MEMORY_BYTES = 512 << 20
 """Size to which a file's judged rows are gathered in memory; larger ones go to a table, which DuckDB may spill, and
 which takes half as long again."""
@@ -62,7 +67,7 @@ def pending_files(
     Args:
         root: "" for the landing folder, else a source's root.
     """
-    return _unknown(listing, _known(stream, postgres, root))
+    return _unknown(listing, _known(stream, postgres, root), root)
 
 
 def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
@@ -71,8 +76,15 @@ def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
         return ledger.known_places(connection, stream, root)
 
 
-def _unknown(listing: landing.Listing, known: Mapping[str, Known]) -> list[LandingFile]:
-    return [f for f in listing.files if f.unit not in known or known[f.unit].fingerprint != f.fingerprint]
+def _unknown(listing: landing.Listing, known: Mapping[str, Known], root: str) -> list[LandingFile]:
+    return [f for f in listing.files if not _is_known(f, known.get(f.unit), root)]
+
+
+def _is_known(file: LandingFile, place: Known | None, root: str) -> bool:
+    if place is None or place.fingerprint != file.fingerprint:
+        return False
+    # The ledger may be of a time at which a source's files of equal bytes were one content, and the first was read.
+    return not (root and place.elsewhere and not place.retired)
 
 
 def take_in_files(
@@ -94,7 +106,7 @@ def take_in_files(
     report = IntakeReport(skipped=dict(listing.skipped))
     root = source.root if source else ""
     known = _known(stream_name, postgres, root)
-    fresh = _unknown(listing, known)
+    fresh = _unknown(listing, known, root)
     if not fresh:
         return report
     landing.wait_until_quiet(fresh)
@@ -200,16 +212,19 @@ class _Files:
                 content = landing.look_through(
                     file.path, large and file.format in ("jsonl", "csv"), large and file.format == "jsonl"
                 )
+                unit_hash = self._content_hash(file, content.sha256)
             except OSError as fault:
                 self._skip(file, fault)
                 continue
             if self._is_complete(file):
                 self._content[file] = content
-                hashes[file] = self._content_hash(file, content.sha256)
+                hashes[file] = unit_hash
         return hashes
 
     def _content_hash(self, file: LandingFile, sha256: str) -> str:
         if self._source:
+            if file.log:
+                sha256 += landing.look_through(file.log_path).sha256
             return self._source.content_hash(sha256, file.unit)
         self._misread |= landing.misread_hashes(sha256, file.format, file.compression)
         return landing.content_hash(sha256, file.format, file.compression)
@@ -228,7 +243,7 @@ class _Files:
         except OSError as fault:
             self._skip(file, fault)
             return False
-        self._report.skipped[file.unit] = "it is being written to; it is read once it is quiet"
+        self._report.skipped[file.unit] = _BEING_WRITTEN
         return False
 
     def _skip(self, file: LandingFile, fault: OSError) -> None:
@@ -284,42 +299,83 @@ class _Files:
 
         try:
             with _unpacked(file) as path, _safe_name(path) as name:
-                return self._insert_table(target, file, unit_hash, name)
+                if self._source:
+                    self._run_query(self._source, name, target)
+                    return self._insert_table(target, file, unit_hash, _FOREIGN)
+                relation = (
+                    f"read_parquet({quote_literal(glob_free(name))}, {readers.options(readers.PARQUET)})"
+                )
+                return self._insert_table(target, file, unit_hash, relation)
         except OSError as fault:
             if fault.errno in _OUT_OF_ROOM:
                 raise
             self._skip(file, fault)
             self._unread.add(unit_hash)
             return 0
-        except (duckdb.Error, _DamagedFile) as fault:
+        except ExtensionMissing as fault:
+            return self._leave_alone(target, file, unit_hash, str(fault))
+        except (duckdb.Error, UnicodeDecodeError, _DamagedFile) as fault:
+            if self._source and "database is locked" in str(fault):  # SQLite's; a writer is at it
+                return self._leave_alone(target, file, unit_hash, _BEING_WRITTEN)
             if isinstance(fault, duckdb.Error) and not _is_of_the_file(fault, file.path):
                 raise
-            if target != STAGE:
-                self._visit.connection.execute("ROLLBACK")
-                self._visit.connection.execute("BEGIN")
-            reader = f"the query {self._source.name}" if self._source else "Parquet"
+            self._begin_again(target)
+            reader, mend = "Parquet", "deliver the file again"
+            if self._source:
+                reader, mend = f"the query {self._source.name}", f"mend the query, or {mend}"
             why = f"cannot be read as {reader} ({_first_line(fault)})"
-            return self._insert_broken(target, file, unit_hash, f"{why}; deliver the file again")
+            return self._insert_broken(target, file, unit_hash, f"{why}; {mend}")
 
-    def _insert_table(self, target: str, file: LandingFile, unit_hash: str, name: str) -> int:
+    def _leave_alone(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
+        """Nothing is entered of the file, so the next time reads it as if it had come then."""
+        self._begin_again(target)
+        self._report.skipped[file.unit] = why
+        self._unread.add(unit_hash)
+        return 0
+
+    def _begin_again(self, target: str) -> None:
+        """Begin the transaction anew in which a large file is read; it does not outlive an error."""
+        if target != STAGE:
+            self._visit.connection.execute("ROLLBACK")
+            self._visit.connection.execute("BEGIN")
+
+    def _run_query(self, source: Source, name: str, target: str) -> None:
+        """Keep what a source's query gives of a file in `_FOREIGN`: it is run once, since readers that look for types
+        go through the file twice.
+
+        Raises:
+            ExtensionMissing: the query needs an extension that is not installed.
+        """
+        import duckdb
+
+        names = {readers.FILE: name, readers.PATTERN: glob_free(name)}
+        values = {key: names[key] for key in source.query.parameters & names.keys()}
+        # The query may end in a comment.
+        statement = f"CREATE OR REPLACE TEMPORARY TABLE {_FOREIGN} AS SELECT * FROM ({source.query.sql}\n)"
+        tried: set[str] = set()
+        while True:
+            try:
+                self._visit.connection.execute(statement, values)
+                return
+            except duckdb.Error as fault:
+                self._begin_again(target)
+                extension = load_missing(self._visit.connection, fault)
+                if extension is None or extension in tried:
+                    raise
+                tried.add(extension)
+
+    def _insert_table(self, target: str, file: LandingFile, unit_hash: str, relation: str) -> int:
         execute = self._visit.connection.execute
-        if self._source:
-            # The query may end in a comment.
-            relation = f"({self._source.sql}\n)"
-            values: dict[str, Any] = {"file": name}
-            number = "row_number() OVER ()"
-        else:
-            relation = f"read_parquet({quote_literal(name)})"
-            values = {}
-            number = "file_row_number + 1"
-        described = execute(f"DESCRIBE SELECT * FROM {relation}", values or None).fetchall()
-        given = {name: kind for name, kind, *_ in described}
-        if not self._source and any(name.lower() == "file_row_number" for name in given):
+        given = {name: kind for name, kind, *_ in execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
+        number = "file_row_number + 1"
+        if self._source or any(name.lower() == "file_row_number" for name in given):
             number = "row_number() OVER ()"  # slower, and told apart from a column of the file's
-        row = _Arranged(self._stream, given)
+        row = _Arranged(self._stream, given, by_query=self._source is not None)
         rows = row.relation(relation, file.unit, unit_hash, number)
-        self._visit.insert(target, row.judged(rows, row.raw_text), **values)
-        counted = execute(f"SELECT count(*) FROM {relation}", values or None).fetchone()
+        self._visit.insert(target, row.judged(rows, row.raw_text))
+        counted = execute(f"SELECT count(*) FROM {relation}").fetchone()
+        if self._source:
+            execute(f"DROP TABLE {_FOREIGN}")
         return counted[0] if counted else 0
 
     def _insert_broken(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
@@ -363,7 +419,7 @@ class _Files:
         if file.compression:
             return False  # lines would not be counted
         with _safe_name(file.path) as name:
-            path = quote_literal(name)
+            path = quote_literal(glob_free(name))
             bulk = self._bulk_csv(file, path) if file.format == "csv" else self._bulk_json(path)
             if bulk is None:
                 return False
@@ -412,7 +468,7 @@ class _Files:
     def _has_unknown_keys(self, file: LandingFile) -> bool:
         """Whether an object of a JSON lines file has a key that the stream has not."""
         with _safe_name(file.path) as name:
-            objects = f"read_json_objects({quote_literal(name)}, format = 'newline_delimited')"
+            objects = f"read_json_objects({quote_literal(glob_free(name))}, {readers.options(readers.JSON_OBJECTS)})"
             unknown = _unknown_keys([column.name for column in self._stream.columns], "json")
             found = self._visit.connection.execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone()
         return found == (True,)
@@ -421,7 +477,7 @@ class _Files:
         types = {c.name: _BULK_JSON_TYPES.get(c.type, "VARCHAR") for c in self._stream.columns}
         columns = ", ".join(f"{quote_literal(name)}: {quote_literal(kind)}" for name, kind in types.items())
         # Lines beyond its usual limit are read with care; buffers for the longest ones would halve its speed.
-        relation = f"read_json({path}, format = 'newline_delimited', columns = {{{columns}}})"
+        relation = f"read_json({path}, {readers.options(readers.JSON_LINES)}, columns = {{{columns}}})"
         return relation, types
 
     def _bulk_csv(self, file: LandingFile, path: str) -> tuple[str, dict[str, str]] | None:
@@ -430,9 +486,8 @@ class _Files:
             return None
         columns = ", ".join(f"{quote_literal(name)}: 'VARCHAR'" for name in header)
         relation = (
-            f"read_csv({path}, auto_detect = false, header = true, delim = {quote_literal(delimiter)}, "
-            f"quote = '\"', escape = '\"', columns = {{{columns}}}, strict_mode = true, "
-            f"null_padding = false, max_line_size = {splitter.MAX_LINE_BYTES})"
+            f"read_csv({path}, {readers.options(readers.CSV)}, delim = {quote_literal(delimiter)}, "
+            f"columns = {{{columns}}}, max_line_size = {splitter.MAX_LINE_BYTES})"
         )
         return relation, dict.fromkeys(header, "VARCHAR")
 
@@ -443,11 +498,13 @@ class _Arranged:
 
     Args:
         given: DuckDB type by name.
+        by_query: whether a source's query gave these types.
     """
 
-    def __init__(self, stream: Stream, given: Mapping[str, str]) -> None:
+    def __init__(self, stream: Stream, given: Mapping[str, str], by_query: bool = False) -> None:
         known = {column.name for column in stream.columns}
         self._stream = stream
+        self._by_query = by_query
         self._types = {name: kind for name, kind in given.items() if name in known}
         self._names = {name: name if name in known else f"unknown {n}" for n, name in enumerate(given)}
         self._unknown = [name for name in given if name not in known]
@@ -474,7 +531,9 @@ class _Arranged:
 
     def judged(self, relation: str, raw_text: str) -> str:
         """`judge_rows` of the relation."""
-        return judge_rows(self._stream, relation, self._types, bool(self._unknown), raw_text)
+        return judge_rows(
+            self._stream, relation, self._types, bool(self._unknown), raw_text, by_query=self._by_query
+        )
 
 
 def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
@@ -565,7 +624,7 @@ def _unpacked(file: LandingFile) -> Iterator[Path]:
 
 @contextmanager
 def _safe_name(path: Path) -> Iterator[str]:
-    """A name by which DuckDB opens this file and no other: no pattern, and text whatever bytes its own consists of."""
+    """A name by which DuckDB opens this file: text, whatever bytes its own consists of."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:
@@ -574,15 +633,18 @@ def _safe_name(path: Path) -> Iterator[str]:
             name = os.fsencode(path.name).decode("latin-1").encode()[-200:].decode(errors="ignore")
             link = Path(folder) / name
             link.symlink_to(path.absolute())
-            yield glob_free(link)
+            yield os.fspath(link)
     else:
-        yield glob_free(path)
+        yield os.fspath(path)
 
 
-def glob_free(path: Path) -> str:
-    """The path with the characters that DuckDB would read as a pattern made literal."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in os.fspath(path))
+def glob_free(path: str) -> str:
+    """The path with the characters that a reader would take for a pattern made literal: it matches no other file."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 def _first_line(fault: Exception) -> str:
-    return str(fault).splitlines()[0][:200]
+    told = str(fault)
+    if isinstance(fault, UnicodeDecodeError):  # DuckDB's message shows bytes of the file that are no text
+        told = fault.object.decode(errors="backslashreplace")
+    return told.splitlines()[0][:200]

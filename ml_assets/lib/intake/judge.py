@@ -37,6 +37,14 @@ _NAIVE = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
 
 _LARGEST = {"int64": 2**63 - 1, "float64": sys.float_info.max}
 
+_MISSING = "is missing; every row must have it"
+_IN_FOLDER = " (the name of a folder is no column: have a source read the file with hive_partitioning = true)"
+
+_NAIVE_BY_QUERY = (
+    "is {}, to which the query or its reader gave the type {}, which has no time zone whatever the file says; state the "
+    "type in the query: VARCHAR if the file names a zone, or, if it is UTC, write AT TIME ZONE 'UTC' behind it"
+)
+
 # A time of day, then a zone.
 _ZONED = r":\d{2}(\.\d+)?\s*(z|utc|gmt|[+-]\d{2}(:?\d{2})?)$"
 _NO_SECONDS = r"^(\d{4}-\d{2}-\d{2}[ t]\d{2}:\d{2})(\s*(?:z|utc|gmt|[+-]\d{2}(?::?\d{2})?))$"
@@ -90,6 +98,7 @@ def judge_rows(
     types: Mapping[str, str],
     extras: bool = False,
     raw_text: str = "raw_text",
+    by_query: bool = False,
 ) -> str:
     """A SELECT that gives every row of `source` in the columns of intake.
 
@@ -104,8 +113,9 @@ def judge_rows(
         extras: whether the source has a column `unknown`: a JSON object with, among others, the columns that
             the stream does not know, for `extras_column`; null if the row has none.
         raw_text: SQL of the row as it came; evaluated for bad rows only.
+        by_query: whether the types are those of a source's query, and not the file's own.
     """
-    readings = {c.name: _read(stream, c, types.get(c.name), extras) for c in stream.columns}
+    readings = {c.name: _read(stream, c, types.get(c.name), extras, by_query) for c in stream.columns}
     typed = ",\n        ".join(f"{r.value} AS {_v(name)}" for name, r in readings.items())
     reasons = "\n            ".join(
         f"WHEN {fault} THEN {_sentence(name, r.given, sentence)}"
@@ -153,16 +163,20 @@ def _sentence(name: str, given: str, sentence: str) -> str:
     parts = [quote_literal(f"{name} {before}")]
     if shown:
         parts += [f"'''' || left({given}, 60) || ''''", quote_literal(after)]
+    if sentence == _MISSING:
+        named = f"contains('/' || unit, {quote_literal(f'/{name}=')})"
+        parts.append(f"CASE WHEN {named} THEN {quote_literal(_IN_FOLDER)} END")
     return f"concat({', '.join(parts)})"
 
 
-def _read(stream: Stream, column: Column, given_type: str | None, extras: bool) -> _Reading:
-    name = quote_identifier(column.name)
+def _read(stream: Stream, column: Column, given_type: str | None, extras: bool, by_query: bool) -> _Reading:
     if given_type is None:
         reading = _Reading("''", f"NULL::{_sql_type(column)}", "false")
     else:
-        reading = _READERS[column.type](column, name, given_type.upper())
+        reading = _READERS[column.type](column, *_plain(column, given_type.upper()))
     faults = list(reading.faults)
+    if by_query and given_type in _NAIVE:
+        faults = [(reading.present, _NAIVE_BY_QUERY.format("{}", given_type))]
     value = reading.value
     if column.name == stream.extras_column and extras:
         known = quote_literal(json.dumps([column.name for column in stream.columns]))
@@ -174,9 +188,21 @@ def _read(stream: Stream, column: Column, given_type: str | None, extras: bool) 
         )
         faults.append((f"{_v(column.name)} = ''", told))
     if not column.nullable:
-        faults.append((f"NOT {reading.present}", "is missing; every row must have it"))
+        faults.append((f"NOT {reading.present}", _MISSING))
     faults += _value_faults(stream, column, _v(column.name))
     return _Reading(reading.given, value, reading.present, tuple(faults))
+
+
+def _plain(column: Column, given_type: str) -> tuple[str, str]:
+    """SQL of a column and its type, as text where the type is a wrapping of it."""
+    name = quote_identifier(column.name)
+    if column.type == "json":
+        return name, given_type
+    if given_type == "JSON":
+        return f"({name} ->> '$')", "VARCHAR"
+    if given_type.startswith(_NESTED) or given_type.endswith("]"):
+        return f"to_json({name})::VARCHAR", "VARCHAR"
+    return name, given_type
 
 
 def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str, str]]:
@@ -187,6 +213,9 @@ def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str,
         faults.append((f"{value} NOT IN ({listed})", f"is {{}}; write one of {', '.join(column.choices)}"))
     elif column.type == "string":
         faults.append((f"contains({value}, chr(0))", "holds the character U+0000; take it out"))
+        if column.max_bytes is not None:
+            told = f"begins with {{}} and has more than {column.max_bytes:,} bytes, which no index holds; shorten it"
+            faults.append((f"strlen({value}) > {column.max_bytes}", told))
     if column.minimum is not None or column.maximum is not None:
         low = 0 if column.minimum is None else column.minimum
         span = f"at least {low:g}" if column.maximum is None else f"from {low:g} to {column.maximum:g}"
@@ -222,8 +251,12 @@ def _value_faults(stream: Stream, column: Column, value: str) -> list[tuple[str,
 
 
 def _read_string(column: Column, name: str, given_type: str) -> _Reading:
-    text = name if given_type == "VARCHAR" else f"{name}::VARCHAR"
-    return _Reading(text, text, f"{name} IS NOT NULL")
+    text, present = name if given_type == "VARCHAR" else f"{name}::VARCHAR", f"{name} IS NOT NULL"
+    if given_type == "BLOB":
+        # As text, DuckDB writes bytes beyond ASCII as `\xE9`.
+        fault = (f"{_v(column.name)} IS NULL AND {present}", "is {}, bytes that are no UTF-8; write text")
+        return _Reading(text, f"TRY(decode({name}))", present, (fault,))
+    return _Reading(text, text, present)
 
 
 def _read_float(column: Column, name: str, given_type: str) -> _Reading:

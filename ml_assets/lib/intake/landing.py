@@ -24,11 +24,20 @@ COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 UNFINISHED = (".tmp", ".partial")
 """Names that end so are left alone until their writer renames them."""
 
+_SQLITE_LOG = "-wal"
+_SQLITE_OWN = (_SQLITE_LOG, "-shm", "-journal")
+"""Ends of the names of what SQLite keeps beside a file. The log holds changes that will stand in the file later, and a
+query sees them already."""
+
 QUIET_S = 1.0
 """A file is complete once nobody has written to it for so long."""
 
 _FOR_ALL = 0o444
 """Readable for everybody, so that nobody need be asked who we are."""
+
+LONGEST_UNIT = 2_000
+"""Bytes of a path below the stream's folder: the ledger looks units up by it and that folder's path, and an entry of
+PostgreSQL's index holds 2,704."""
 
 _CHUNK = 128 << 10
 """Of a file that is looked through. Larger arrays are given back to the system and taken anew each time."""
@@ -47,6 +56,7 @@ class LandingFile(NamedTuple):
         mtime_ns: last change, nanoseconds since 1970.
         format: `foreign` for a file that a source's query reads.
         version: of that query; a file is new again when the query is.
+        log: size and last change of the log that SQLite keeps beside it; "" if there is none.
     """
 
     unit: str
@@ -56,6 +66,7 @@ class LandingFile(NamedTuple):
     format: FileFormat
     compression: Compression = ""
     version: str = ""
+    log: str = ""
 
     @property
     def path(self) -> Path:
@@ -63,9 +74,14 @@ class LandingFile(NamedTuple):
         return Path(self.location)
 
     @property
+    def log_path(self) -> Path:
+        """Where SQLite keeps the log."""
+        return Path(self.location + _SQLITE_LOG)
+
+    @property
     def fingerprint(self) -> str:
         """Changes whenever the file does, at the price of a stat."""
-        return f"{self.size}:{self.mtime_ns}:{self.version}"
+        return f"{self.size}:{self.mtime_ns}:{self.version}" + (f":{self.log}" if self.log else "")
 
     def unchanged(self) -> bool:
         """Whether the file is still as it was listed.
@@ -74,7 +90,8 @@ class LandingFile(NamedTuple):
             FileNotFoundError: it is gone.
         """
         stat = self.path.stat()
-        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
+        log = _log_state(self.location) if self.version else ""
+        return (stat.st_size, stat.st_mtime_ns, log) == (self.size, self.mtime_ns, self.log)
 
 
 @dataclass
@@ -163,8 +180,16 @@ def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version
         inside: folder that the file has to lie in; None if that is known.
         version: of the query that reads it; "" for a landing file.
     """
+    if len(unit.encode()) > LONGEST_UNIT:
+        listing.skipped[unit] = (
+            f"its path has more than {LONGEST_UNIT:,} bytes; shorten the names of its folders"
+        )
+        return
     if path.endswith(UNFINISHED):
         listing.skipped[unit] = "unfinished by its name; rename it when it is complete"
+        return
+    if version and _is_beside(path):
+        listing.skipped[unit] = "SQLite's own beside the file of this name, with which it is read"
         return
     known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path)
     if known is None:
@@ -190,7 +215,19 @@ def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version
         listing.skipped[unit] = unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     else:
         file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, *known, version=version)
-        listing.files.append(file)
+        listing.files.append(file._replace(log=_log_state(path)) if version else file)
+
+
+def _is_beside(path: str) -> bool:
+    return any(path.endswith(end) and os.path.exists(path.removesuffix(end)) for end in _SQLITE_OWN)  # noqa: PTH110
+
+
+def _log_state(path: str) -> str:
+    try:
+        stat = os.stat(path + _SQLITE_LOG)  # noqa: PTH116 - see LandingFile.location
+    except OSError:  # there is none, which is how it is with most files
+        return ""
+    return f"{stat.st_size}:{stat.st_mtime_ns}" if stat.st_size else ""
 
 
 def quiet(file: LandingFile, now: float) -> bool:

@@ -56,12 +56,17 @@ class Place:
 
 
 class Known(NamedTuple):
-    """A place as the ledger has it."""
+    """A place as the ledger has it.
+
+    Args:
+        elsewhere: its content was read at another place.
+    """
 
     unit: str
     fingerprint: str
     unit_hash: str
     retired: bool
+    elsewhere: bool
 
 
 @dataclass
@@ -120,7 +125,9 @@ def only_one(postgres: Postgres, stream: str) -> "Iterator[None]":
 def known_places(connection: "psycopg.Connection", stream: str, root: str) -> dict[str, Known]:
     """Everything found so far under a root, by unit."""
     rows = connection.execute(
-        "SELECT unit, fingerprint, unit_hash, retired FROM ledger.places WHERE stream = %s AND root = %s",
+        "SELECT p.unit, fingerprint, unit_hash, retired, coalesce(u.unit <> p.unit, false) "
+        "FROM ledger.places p LEFT JOIN ledger.units u USING (stream, unit_hash) "
+        "WHERE stream = %s AND root = %s",
         (stream, root),
     )
     return {place.unit: place for place in map(Known._make, rows.fetchall())}

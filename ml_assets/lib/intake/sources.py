@@ -6,8 +6,8 @@ with a header comment
     -- stream: performance
     -- glob: timm/benchmark-infer-*.csv
 
-What belongs here: finding sources and their files. Each file is read by itself, once per content of the file
-and text of the query, so a changed query reads its files again.
+What belongs here: finding sources and their files. Each file is read by itself, once per path, content of the
+file and text of the query, so a changed query reads its files again.
 """
 
 import glob
@@ -16,11 +16,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
 from ml_assets.lib.intake.landing import Listing, list_files, look_at, unit_name
+from ml_assets.lib.intake.readers import Query, without_guesses
 from ml_assets.settings import SQL_DIR
 
 FOLDER = SQL_DIR / "duckdb" / "sources"
@@ -70,10 +72,15 @@ class Source:
         """Changes with the query."""
         return hashlib.sha256(self.sql.encode()).hexdigest()[:12]
 
+    @cached_property
+    def query(self) -> Query:
+        """What is run: the text, with the readers' guesses taken away."""
+        return without_guesses(self.sql)
+
     def content_hash(self, file_hash: str, unit: str) -> str:
-        """Hash of a file as this query reads it; its name belongs to it where the query looks at it."""
-        name = unit if "filename" in self.sql.lower() else ""
-        return hashlib.sha256(f"{self.name}\0{self.version}\0{name}\0{file_hash}".encode()).hexdigest()
+        """Hash of a file as this query reads it. Its path is an input of the query, in whatever way that looks at it:
+        by `$file`, by a reader's `filename`, by the names of folders."""
+        return hashlib.sha256(f"{self.name}\0{self.version}\0{unit}\0{file_hash}".encode()).hexdigest()
 
 
 def read_source(path: Path) -> Source:
