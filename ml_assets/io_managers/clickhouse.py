@@ -30,7 +30,7 @@ from ml_assets.lib.clickhouse_redo import (
 )
 from ml_assets.lib.sql import first_date, free_name, qualified, quote_identifier, quote_json, quote_literal
 from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -616,14 +616,11 @@ def _select(
     schema = arrow_schema(contract, columns)
     vectors = [contract.by_name[name] for name in columns if contract.by_name[name].type == "vector"]
     optional = [column.name for column in vectors if column.nullable]
-    stream = client.query_arrow_stream(
-        f"SELECT {chosen} FROM {quote_identifier(table)} WHERE {where}", use_strings=True
-    )
-    with stream as blocks:
-        for block in blocks:
-            for batch in block.to_batches() if isinstance(block, pa.Table) else [block]:
-                for rows in recast(pa.RecordBatchReader.from_batches(batch.schema, [batch]), schema):
-                    yield _empty_as_null(rows, optional)
+    statement = f"SELECT {chosen} FROM {quote_identifier(table)} WHERE {where}"
+    with arrow_stream(client, statement) as batches:
+        for batch in batches:
+            for rows in recast(pa.RecordBatchReader.from_batches(batch.schema, [batch]), schema):
+                yield _empty_as_null(rows, optional)
 
 
 def _empty_as_null(batch: "pa.RecordBatch", names: Iterable[str]) -> "pa.RecordBatch":

@@ -186,7 +186,9 @@ def publish(client: "Client", table: str, identity: str) -> None:
         if not _claim(client, table, identity, own):
             return  # another process has published it
         _carry_out(client, table, own, identity)
-        client.command(f"DROP TABLE IF EXISTS {quote_identifier(own)} SYNC")
+        # After EXCHANGE TABLES these are the old rows, and with SYNC one waits for whoever reads them.
+        sync = "" if _being_read(client) else " SYNC"
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(own)}{sync}")
     except DatabaseError as fault:
         # If it is its own name that is unknown, somebody else has taken it over, and ends what it began.
         if fault.code != _UNKNOWN_TABLE or _comment(client, own) is not None:
@@ -240,6 +242,12 @@ def _comment(client: "Client", table: str) -> str | None:
         parameters={"name": table},
     ).result_rows
     return rows[0][0] if rows else None
+
+
+def _being_read(client: "Client") -> bool:
+    """Whether anybody has a query running besides this one."""
+    rows = client.query("SELECT count() FROM system.processes WHERE query_kind = 'Select'").result_rows
+    return rows[0][0] > 1
 
 
 def _is_partitioned(client: "Client", table: str) -> bool:

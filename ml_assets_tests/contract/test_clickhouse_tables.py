@@ -1,5 +1,7 @@
 """ClickHouse's tables: which are ours, columns that a table has not got yet, and rows that two clients insert."""
 
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -15,9 +17,10 @@ from ml_assets.lib import sharing
 from ml_assets.lib.arrow_types import ContractViolation
 from ml_assets.lib.clickhouse_lock import WriteBusy, lock_name
 from ml_assets.lib.clickhouse_redo import CONTRACTS, LEDGER, failed_name, ready_name, recover, stage_name
+from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.staging import stage
-from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
 
 SECOND = date(2026, 1, 2)
 HEX = "0123456789abcdef"
@@ -239,3 +242,55 @@ def test_rows_that_cannot_be_read_again_leave_the_old_ones(case, row, inserters,
     with case.manager.clickhouse.client() as client:
         assert tables(client) == {"events"}
     assert case.read().sort_by("id").equals(given)
+
+
+READER = """
+import sys
+from ml_assets.contracts import Column, Contract
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager
+from ml_assets.lib.validation import WHOLE
+from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
+
+def peak_mb():
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines["VmHWM"].split()[0]) // 1024
+
+clickhouse = ClickHouseResource(home=sys.argv[1])
+contract = Contract("clickhouse/many", "", (Column("id", "int64", nullable=False), Column("text", "string")), key=("id",))
+with clickhouse.client():
+    manager = ClickHouseIOManager(clickhouse=clickhouse)
+    peaks, rows = [peak_mb()], 0
+    for batch in manager._read(contract, contract.names, WHOLE):
+        rows += batch.num_rows
+    print(rows, peak_mb() - peaks[0])
+"""
+
+
+def test_the_embedded_engine_gives_rows_as_a_stream(clickhouse):
+    """Peak memory of a process of its own: what it reads must not be in it at once (that takes 330 MB)."""
+    with clickhouse.client(write=True) as client:
+        client.command("CREATE TABLE many (id Int64, text Nullable(String)) ENGINE = MergeTree ORDER BY id")
+        client.command("INSERT INTO many SELECT number, toString(cityHash64(number)) FROM numbers(3000000)")
+    done = subprocess.run(
+        [sys.executable, "-c", READER, clickhouse.home], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows, grown_mb = map(int, done.stdout.split())
+    assert rows == 3_000_000
+    assert grown_mb < 100
+
+
+def test_a_read_that_takes_the_embedded_engine_too_long_ends(clickhouse):
+    with clickhouse.client(write=True) as client:
+        client.command("CREATE TABLE slow (id Int64) ENGINE = MergeTree ORDER BY id")
+        client.command("INSERT INTO slow SELECT number FROM numbers(1000000)")
+    with clickhouse.client() as client:
+        client.set_client_setting("max_execution_time", "0.001")  # of a client that is connected already
+        stream = arrow_stream(client, "SELECT id FROM slow")
+        with stream as batches, pytest.raises(StatementTimeout, match=r"for more than 0\.001 s"):
+            list(batches)
+    with clickhouse.client() as client:
+        stream = arrow_stream(client, "SELECT id FROM none_such")
+        with stream as batches, pytest.raises(DatabaseError) as fault:
+            next(batches)
+    assert fault.value.code == 60

@@ -1,10 +1,12 @@
 """Whoever reads or searches sees one version, however slow, while others write and tidy."""
 
 import threading
+from collections import Counter
 
 import pyarrow as pa
 import pytest
 
+from ml_assets.contracts import Column
 from ml_assets.io_managers import chroma as chroma_io
 from ml_assets.lib.staging import stage
 from ml_assets.lib.validation import WHOLE
@@ -25,7 +27,9 @@ def written(case, row, version: int, rows: int = ROWS) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["duckdb", "postgres", "clickhouse-server", "chroma", "sqlite", "serving"], indirect=True
+    "case",
+    ["duckdb", "postgres", "clickhouse", "clickhouse-server", "chroma", "sqlite", "serving"],
+    indirect=True,
 )
 def test_a_reader_that_is_slow_ends_with_the_rows_that_it_began_with(case, row):
     written(case, row, 1)
@@ -37,6 +41,35 @@ def test_a_reader_that_is_slow_ends_with_the_rows_that_it_began_with(case, row):
         assert chroma_io.sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 0}
     counts += reader.read_all()["count"].to_pylist()
     assert counts == [1] * ROWS
+    assert case.recorded(case.contract) == case.measured(case.contract)
+
+
+@pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server"], indirect=True)
+@pytest.mark.parametrize("partitioned", [True, False])
+def test_a_slow_reader_of_many_blocks_does_not_keep_a_writer_waiting(case, row, partitioned):
+    """The engine gives a block after the other, and what it has not given yet may not be replaced under it."""
+    rows = 150_000
+    columns = (
+        Column("id", "int64", nullable=False),
+        case.contract.by_name["happened_at"],
+        Column("count", "int64"),
+    )
+    placed = case.contract.partition_column if partitioned else None
+    case.change(columns=columns, key=("id",), partition_column=placed)
+    moment = row("")["happened_at"]
+
+    def write(version: int) -> None:
+        data = {"id": range(rows), "happened_at": [moment] * rows, "count": [version] * rows}
+        with stage(pa.table(data, case.table().schema), case.contract, case.manager.limits) as staged:
+            assert case.manager._write(case.contract, staged)
+
+    write(1)
+    reader = case.manager._read(case.contract, ["count"], WHOLE)
+    counts = Counter(reader.read_next_batch()["count"].to_pylist())
+    write(2)
+    for batch in reader:
+        counts.update(batch["count"].to_pylist())
+    assert counts == {1: rows}
     assert case.recorded(case.contract) == case.measured(case.contract)
 
 
