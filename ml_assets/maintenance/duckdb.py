@@ -27,6 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
+
 from ml_assets.contracts import STREAMS, Contract
 from ml_assets.io_managers.duckdb import damage_of, forget_replaced_entries, known_contracts, writing
 from ml_assets.lib.intake import ledger
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 _PINS = 'lake."ledger"."pins"'
 _DELETED_SHARE = 0.3
 """Share of deleted rows from which rewriting a file pays."""
+
+_LISTINGS = 10
+"""How often a folder is listed in which files keep vanishing."""
 
 _OWN_FILE = re.compile(r"ducklake-[0-9a-f-]{36}(-delete)?\.parquet")
 
@@ -67,7 +72,7 @@ def size(lake: DuckLakeResource) -> int:
         return folder_bytes(Path(lake.data))
     with lake.get_connection() as connection:
         listing = f"SELECT coalesce(sum(size), 0) FROM read_blob({quote_literal(f'{lake.data}/**')})"
-        return int(connection.execute(listing).fetchall()[0][0])
+        return int(_listed(lake, connection, listing)[0][0])
 
 
 def pin(lake: DuckLakeResource, name: str, version: int | None = None) -> int:
@@ -165,6 +170,24 @@ def _asked(
 ) -> list[tuple[Any, ...]]:
     with lake.limit(connection, write=True):
         return connection.execute(statement).fetchall()
+
+
+def _listed(
+    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", statement: str
+) -> list[tuple[Any, ...]]:
+    """The same for a statement that lists a folder; again if a file vanished meanwhile, as a writer's may that failed."""
+    import duckdb
+
+    def vanished(fault: BaseException) -> bool:
+        return isinstance(fault, duckdb.IOException) and "Cannot open file" in str(fault)
+
+    tries = Retrying(
+        retry=retry_if_exception(vanished),
+        stop=stop_after_attempt(_LISTINGS),
+        wait=wait_random(0, 0.1),
+        reraise=True,
+    )
+    return tries(_asked, lake, connection, statement)
 
 
 def _versions(connection: "duckdb.DuckDBPyConnection") -> dict[int, datetime]:
@@ -284,13 +307,13 @@ def _delete_orphans(
     lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", oldest: str
 ) -> Iterator[str]:
     call = f"ducklake_delete_orphaned_files('lake', older_than => {oldest}::TIMESTAMPTZ"
-    found = [row[0] for row in _asked(lake, connection, f"CALL {call}, dry_run => true)")]
+    found = [row[0] for row in _listed(lake, connection, f"CALL {call}, dry_run => true)")]
     if not found:
         return
     if reason := _why_not_orphans(lake, connection, found):
         yield f"Left {counted(len(found), 'file')} in {lake.data} that this lake does not know: {reason}."
         return
-    _asked(lake, connection, f"CALL {call})")
+    _listed(lake, connection, f"CALL {call})")
     yield f"Deleted {counted(len(found), 'file')} of killed writers."
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -241,3 +242,27 @@ def test_writers_of_a_table_with_a_name_of_ours_are_kept_out(home: Path, monkeyp
     held = lake_upkeep._writer_lock(lake, postgres, theirs[0], "intake", "intake_runs")
     with held, pytest.raises(ledger.IntakeBusy), ledger.only_one(postgres, "runs"):
         pass
+
+
+CHURN = """
+import os, sys, uuid
+while True:
+    names = [os.path.join(sys.argv[1], f"ducklake-{uuid.uuid4()}.parquet") for _ in range(20)]
+    for name in names:
+        open(name, "w").close()
+    for name in names:
+        os.unlink(name)
+"""
+
+
+def test_files_that_vanish_while_the_folder_is_listed(lake):
+    """A listing of DuckDB fails then, every third one of these."""
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CREATE TABLE lake.main.one AS SELECT 1 AS n")
+        churn = subprocess.Popen([sys.executable, "-c", CHURN, lake.data])
+        try:
+            for _ in range(30):
+                assert list(lake_upkeep._delete_orphans(lake, connection, "'2020-01-01'")) == []
+        finally:
+            churn.kill()
+            churn.wait()
