@@ -51,6 +51,15 @@ class Chroma(Server):
             )
         super().prepare()
 
+    def remedy(self, said: str) -> str:
+        """A damaged SQLite file cannot be mended, but all that the graph keeps in it is in PostgreSQL, too."""
+        if "malformed" not in said and "not a database" not in said:
+            return ""
+        return (
+            f"Its data are damaged: move {self.data} elsewhere and run 'ml-assets recover', which fills the graph's "
+            "collections again, and names those of others, which have to be materialized."
+        )
+
     def command(self, url: str) -> list[str]:
         """`chroma run` on the URL's port."""
         where = ["--path", str(self.data), "--host", "127.0.0.1", "--port", str(urlsplit(url).port)]

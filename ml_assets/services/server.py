@@ -111,6 +111,10 @@ class Server(ABC):
         self.data.mkdir(mode=0o700, exist_ok=True)
         self._kill_leftovers()
 
+    def remedy(self, said: str) -> str:
+        """What to do about what a server said that did not start, as a sentence; "" if nobody knows."""
+        return ""
+
     def owner(self) -> tuple[int, int]:
         """uid and gid that the server runs as."""
         return os.geteuid(), os.getegid()
@@ -214,7 +218,10 @@ class Server(ABC):
         with self.log.open("rb") as log:
             log.seek(heard)
             said = complaint(log.read().decode(errors="replace"))
-        raise ServiceError(f"The embedded {self.title} did not start ({said}); its log is {self.log}.")
+        remedy = self.remedy(said)
+        raise ServiceError(
+            f"The embedded {self.title} did not start ({said}); its log is {self.log}.{f' {remedy}' if remedy else ''}"
+        )
 
     def _launch(self, url: str) -> None:
         shim = Path(__file__).with_name("launch.py")

@@ -234,7 +234,8 @@ def test_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     data.mkdir(parents=True)
     (data / "chroma.sqlite3").write_text("this is no database, but it is long enough to look at" * 10)
     with pytest.raises(
-        ServiceError, match=r"Chroma did not start \(.*file is not a database.*\); its log is"
+        ServiceError,
+        match=rf"Chroma did not start \(.*file is not a database.*\); its log is .* move {data} .*'ml-assets recover'",
     ):
         services.ensure("chroma", tmp_path)
     assert services.describe(tmp_path)["chroma"].state == "stopped"
