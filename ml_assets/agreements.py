@@ -85,3 +85,9 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
     ),
 }
 """By the asset downstream."""
+
+INDEXED = {
+    "chroma/experiment_index": "postgres/experiment_embeddings",
+    "chroma/document_index": "postgres/document_embeddings",
+}
+"""Indexes whose rows are those of a table with vectors: they must agree with it, and can be made of it again."""

@@ -1,5 +1,8 @@
 """What `ml-assets recover` does: finish or undo what killed writers have left, in every store, now.
 
+What keeps its books in another store is held against them: Chroma's collections and Redis' copies, whoever's table it
+is. What they have lost is brought back.
+
 Nobody has to run it: whoever writes to a table next does the same for that table, and an embedded ClickHouse
 does it whenever it is opened. It is for whoever wants to be sure after a crash or before a backup.
 """
@@ -44,9 +47,7 @@ def recover_all(resources: Mapping[str, Any]) -> list[Recovery]:
         _one_transaction("postgres", postgres),
         _one_transaction("duckdb", resources["lake"]),
         _clickhouse(clickhouse),
-        _looked_at(
-            "chroma", lambda: _chroma(chroma, postgres), "Every entry is one that the manifest names."
-        ),
+        _chroma(chroma, postgres),
         _one_transaction("sqlite", resources["sqlite"]),
         _looked_at(
             "redis", lambda: _redis(redis, postgres), "Redis serves what PostgreSQL holds, or nothing."
@@ -89,14 +90,37 @@ def _clickhouse(clickhouse: Any) -> Recovery:
     return replace(found, state="failed", detail=failed_sentence(aside)) if aside else found
 
 
-def _chroma(chroma: Any, postgres: Any) -> list[str]:
-    from ml_assets.io_managers.chroma import sweep_all
+def _chroma(chroma: Any, postgres: Any) -> Recovery:
+    """Every collection, whoever made it; one that cannot be mended does not keep the others from it."""
+    from ml_assets.agreements import INDEXED
+    from ml_assets.contracts import TABLES
+    from ml_assets.io_managers.chroma import restore
+    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.lib.postgres_table import known_contracts
+    from ml_assets.resources.chroma import DamagedCollection
 
-    return [f"{count} entries of {table}" for table, count in sweep_all(chroma, postgres).items() if count]
+    faults: list[str] = []
+
+    def look() -> list[str]:
+        with postgres.connect() as connection:
+            contracts = known_contracts(connection, "chroma")
+        dealt_with = []
+        for contract in contracts:
+            source = TABLES.get(INDEXED.get(contract.asset, ""))
+            try:
+                done, fault = restore(chroma, postgres, contract, source)
+            except (ContractViolation, DamagedCollection) as left:
+                done, fault = [], str(left)
+            dealt_with += done
+            faults.extend(filter(None, [fault]))
+        return dealt_with
+
+    found = _looked_at("chroma", look, "Every entry is one that the manifest names, and can be found.")
+    return replace(found, state="failed", detail=" ".join(faults)) if faults else found
 
 
 def _redis(redis: Any, postgres: Any) -> list[str]:
-    from ml_assets.io_managers.redis import refresh
+    from ml_assets.io_managers.redis import drop_bent, refresh
     from ml_assets.lib.postgres_table import known_contracts
 
     client = redis.client()
@@ -105,4 +129,6 @@ def _redis(redis: Any, postgres: Any) -> list[str]:
     with postgres.connect() as connection:
         contracts = known_contracts(connection, "serving")
     with client:
+        for contract in contracts:
+            drop_bent(client, redis, postgres, contract)
         return [contract.asset for contract in contracts if refresh(client, postgres, contract)]

@@ -6,7 +6,7 @@ them, so no write records a hash of the whole table, and what they lead to is in
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from ml_assets.resources.base import (
     StoreUnavailable,
     one_sentence,
 )
+from ml_assets.resources.chroma import DamagedCollection
 from ml_assets.settings import STORES, Settings, redact_url
 
 RESOURCES = {"duckdb": "lake"}
@@ -59,17 +60,22 @@ class Difference:
 
     @property
     def remedy(self) -> str:
-        """What mends it. A copy whose version is the right one is believed, so it has to go first."""
-        if self.store == "redis":
-            return "delete its keys in Redis (FLUSHDB) and run 'ml-assets recover'"
+        """What mends it."""
+        if self.store in ("redis", "chroma"):
+            return "run 'ml-assets recover', or rebuild the table from the UI"
         return "rebuild the table from the UI"
 
 
-def tables_of(store: str) -> list[Contract]:
-    """Contracts of the tables that a store holds; the online features lie in PostgreSQL and in Redis."""
-    asset_store = {"redis": "serving"}.get(store, store)
-    found = [c for c in TABLES.values() if c.store == asset_store and c.schema != "intake"]
-    return found + ([c for c in TABLES.values() if c.store == "serving"] if store == "postgres" else [])
+def tables_of(store: str, known: Iterable[Contract]) -> list[Contract]:
+    """Contracts of the tables that a store holds; the online features lie in PostgreSQL and in Redis.
+
+    Args:
+        known: of the tables that were written there, whoever's they are.
+    """
+    asset_stores = {"redis": ["serving"], "postgres": ["postgres", "serving"]}.get(store, [store])
+    foreign = [each for each in known if each.asset not in TABLES]
+    found = [each for each in (*TABLES.values(), *foreign) if each.schema != "intake"]
+    return [each for asset_store in asset_stores for each in found if each.store == asset_store]
 
 
 def stores_status(settings: Settings, verify: bool = False) -> tuple[dict[str, Any], list[Difference]]:
@@ -148,8 +154,8 @@ def _add_tables(
     differences: list[Difference] = []
     remarks = [answer["detail"]]
     try:
-        for contract in tables_of(store):
-            module, holders = _io_module(store), [resources[holder] for holder in HOLDERS[store]]
+        module, holders = _io_module(store), [resources[holder] for holder in HOLDERS[store]]
+        for contract in tables_of(store, module.known(*holders)):
             table = module.recorded(*holders, contract)
             tables[contract.table] = {"rows": table.rows, "content_hash": table.content_hash}
             if verify:
@@ -170,13 +176,15 @@ def _add_tables(
 def _measured_hash(store: str, module: Any, resources: Mapping[str, Any], contract: Contract) -> str | None:
     """Content hash of what the store holds; instead of it, why that cannot be read. None if Redis holds no copy."""
     try:
-        look_at = getattr(module, "damage", None)
-        if look_at and (damage := look_at(resources[store], contract)):
+        look_at, holders = getattr(module, "damage", None), [resources[holder] for holder in HOLDERS[store]]
+        if look_at and (damage := look_at(*holders, contract)):
             return f"rows that do not agree with themselves ({damage})"
         if store == "redis":  # the truth is PostgreSQL's, which is measured there
             copy = module.cached(resources["redis"], contract)
             return copy and copy.content_hash
-        return module.measured(*(resources[holder] for holder in HOLDERS[store]), contract).content_hash
+        return module.measured(*holders, contract).content_hash
+    except DamagedCollection as fault:
+        return f"nothing that can be read ({fault})"
     except StoreUnavailable:
         raise  # not the table's fault, but the store's
     except Exception as fault:  # noqa: BLE001 - what was tampered with fails in as many ways as there are drivers

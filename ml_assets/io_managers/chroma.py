@@ -17,13 +17,40 @@ does not: how a server is reached and asked.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace as replace_state
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.validation import WHOLE, Limits, Window, micros
-from ml_assets.resources.chroma import NEXT, ChromaResource, Similar, open_collection
+from ml_assets.io_managers.chroma_index import (
+    BATCH,
+    OLD,
+    Findings,
+    damaged,
+    look,
+    make,
+    renew,
+    replace,
+    require_indexed,
+    same_vectors,
+    told_as_damage,
+)
+from ml_assets.lib.validation import WHOLE, Limits, Window, micros, shown_value
+from ml_assets.resources.base import one_sentence
+from ml_assets.resources.chroma import (
+    LARGEST_ENTRY,
+    NEXT,
+    REQUEST_ROWS,
+    ChromaResource,
+    DamagedCollection,
+    Similar,
+    add_entries,
+    conditions,
+    entry_bytes,
+    nearest,
+    open_collection,
+)
 from ml_assets.resources.postgres import PostgresResource
 
 if TYPE_CHECKING:
@@ -36,15 +63,6 @@ if TYPE_CHECKING:
 
     from ml_assets.lib.found import Found, Place
     from ml_assets.lib.staging import Buckets, Staged, TableState
-
-_OLD = "--old"
-"""What the name of a collection ends in that was replaced by a rebuilt one."""
-
-_BATCH = 2_000
-"""Entries of one request that reads, copies or deletes."""
-
-_ADDED = 5_461
-"""Entries of one request that adds: as many as Chroma takes, since it is slower by a tenth with 2,000."""
 
 _MANIFEST = """
 CREATE TABLE IF NOT EXISTS ledger.chroma_manifest (
@@ -64,11 +82,11 @@ _VERSION = "coalesce((SELECT version FROM ledger.chroma_versions WHERE collectio
 _READERS = "hashtext('ml-assets readers of ' || %s)"
 """First half of the key of readers' locks; the second one is the version."""
 
-_ROUNDING = 1e-6
-"""Relative error of a vector that comes back from Chroma."""
+_SAMPLE = 200
+"""Entries whose vectors are asked for before the first search."""
 
-_NOTHING = 1e-18
-"""Length of a vector whose square is nothing in float32: Chroma, which scales by it, may return zeros."""
+_SEEN: dict[str, tuple[int, int]] = {}
+"""Version and number of entries at which this process has last seen that a collection is whole, by its id."""
 
 _EXACT = ".exact"
 """What the name of a float's text ends in: Chroma reads numbers from JSON and may miss the last bit."""
@@ -124,6 +142,18 @@ class ChromaIOManager(TableIOManager):
         return contract
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
+        from chromadb.errors import InternalError
+
+        refuse_large(contract, staged)
+        try:
+            return self._put(contract, staged)
+        except (InternalError, DamagedCollection):
+            if not mend(self.chroma, self.postgres, contract):
+                raise  # a fault of another kind: its index is sound
+        self._put(contract, staged)
+        return True
+
+    def _put(self, contract: Contract, staged: "Staged") -> bool:
         from ml_assets.lib import postgres_table
 
         with self.chroma.client(write=True) as client:
@@ -174,6 +204,14 @@ class ChromaIOManager(TableIOManager):
             return postgres_table.remembered(connection, asset)
 
 
+def known(chroma: ChromaResource, postgres: PostgresResource) -> list[Contract]:
+    """Of each collection that was written, the contract that it was last written by."""
+    from ml_assets.lib import postgres_table
+
+    with postgres.connect() as connection:
+        return postgres_table.known_contracts(connection, "chroma")
+
+
 def recorded(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> "TableState":
     """Rows and content hash as noted when the collection was written."""
     from ml_assets.lib import postgres_table
@@ -191,8 +229,107 @@ def measured(chroma: ChromaResource, postgres: PostgresResource, contract: Contr
         if not _manifest(connection, contract.table):
             return table_state({})
         with chroma.client(write=True) as client:
-            held = _entries(client, connection, contract, missing_ok=True)
+            held = _entries(client, connection, contract, missing=[], as_is=True)
             return table_state(measure(held, contract))
+
+
+def damage(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> str:
+    """In what the collection does not hold what the manifest names; "" if it does, and every search can find it."""
+    with postgres.connect(write=True) as connection:
+        if not _manifest(connection, contract.table):
+            return ""
+        _hold(connection, contract.table)
+        with chroma.client(write=True) as client:
+            return str(look(client, connection, contract.table, reach=True))
+
+
+def mend(chroma: ChromaResource, postgres: PostgresResource, contract: Contract, known: bool = False) -> bool:
+    """Make a collection anew whose index is broken; returns whether it was.
+
+    Entries that Chroma has lost altogether stay lost, and named by the manifest, until somebody writes them again.
+
+    Args:
+        known: it is known to be broken, so that nobody has to look.
+    """
+    from ml_assets.lib import postgres_table
+
+    with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
+        postgres_table.lock(connection, contract.asset)
+        if not known and not look(client, connection, contract.table).broken:
+            return False
+        renew(chroma, client, connection, ensure_collection(client, contract))
+    return True
+
+
+def restore(
+    chroma: ChromaResource, postgres: PostgresResource, contract: Contract, source: Contract | None
+) -> tuple[list[str], str]:
+    """Hold a collection against its manifest, and bring back what it lacks; nothing is embedded again.
+
+    Args:
+        source: the table of PostgreSQL that the collection's rows are carried from; None if nobody knows it.
+
+    Returns:
+        What was done, and what could not be: a sentence, or "".
+    """
+    done = []
+    with chroma.client(write=True) as client, postgres.connect(write=True) as connection:
+        _ensure_books(connection)
+        if swept := _swept(client, connection, contract):
+            done.append(f"{swept} entries of {contract.table}")
+    found = _looked(chroma, postgres, contract)
+    if found.broken and mend(chroma, postgres, contract, known=True):
+        done.append(f"the index of {contract.table}, which was made anew ({found.broken})")
+        # Not searched again: of a new index there is nothing better to be had.
+        found = _looked(chroma, postgres, contract, reach=False)
+    if found.missing and source is not None and _carry(chroma, postgres, contract, source):
+        done.append(f"{len(found.missing):,} entries of {contract.table}, out of {source.asset}")
+        found = _looked(chroma, postgres, contract, reach=False)
+    return done, f"{contract.asset}: {found}: materialize it again." if str(found) else ""
+
+
+def _swept(client: "ClientAPI", connection: "psycopg.Connection", contract: Contract) -> int:
+    from chromadb.errors import InternalError
+
+    try:
+        return sweep(client, connection, contract)
+    except (DamagedCollection, InternalError):
+        return 0  # which is looked at next
+
+
+def _looked(
+    chroma: ChromaResource, postgres: PostgresResource, contract: Contract, reach: bool = True
+) -> Findings:
+    """As `look`; an index over which the server dies twice is broken, too: its links lead nowhere."""
+    import httpx
+
+    died = ""
+    for _ in range(2):
+        try:
+            with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
+                _hold(connection, contract.table)
+                return look(client, connection, contract.table, reach)
+        except httpx.TransportError as fault:
+            died = one_sentence(fault).rstrip(".")  # the embedded one is started anew by the next client
+    return Findings(0, broken=f"the server dies when it is searched ({died})")
+
+
+def _carry(chroma: ChromaResource, postgres: PostgresResource, contract: Contract, source: Contract) -> bool:
+    """Write the rows of a table of PostgreSQL; returns whether there is such a table."""
+    from ml_assets.io_managers.postgres import read
+    from ml_assets.lib import postgres_table
+    from ml_assets.lib.staging import stage
+
+    with postgres.connect() as connection:
+        if not postgres_table.table_exists(connection, source.schema, source.table):
+            return False
+    manager = ChromaIOManager(chroma=chroma, postgres=postgres)
+    with (
+        read(postgres, source, contract.names, WHOLE) as rows,
+        stage(rows, contract, manager.limits) as staged,
+    ):
+        manager._write(contract, staged)
+    return True
 
 
 def query_similar(
@@ -212,59 +349,131 @@ def query_similar(
         where: conditions on the metadata; several stand for 'all of them'.
 
     Raises:
+        DamagedCollection: Chroma lacks live entries, so that others would be found in their place.
         StoreUnavailable: a server does not answer, or the collection was never materialized.
     """
+    from chromadb.errors import NotFoundError
+
     from ml_assets.lib import postgres_table
     from ml_assets.resources.base import missing_table
 
-    with postgres.connect() as connection:
+    with postgres.connect() as connection, chroma.client() as client:
         if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
             raise missing_table(f"chroma/{collection}")
         while True:
             version = _hold(connection, collection)
-            found = _nearest_live(chroma, connection, collection, vector, top_k, where)
+            try:
+                held = open_collection(client, collection)
+            except NotFoundError as fault:
+                if _manifest(connection, collection):
+                    raise damaged(collection, "it is not there any more") from fault
+                raise missing_table(f"chroma/{collection}") from fault
+            with told_as_damage(collection):
+                found, lacking = _nearest_live(held, connection, version, vector, top_k, where)
             # Another version, whose entries were perhaps not there yet when Chroma was asked: ask again.
-            if _hold(connection, collection) == version:
-                return found
+            if _hold(connection, collection) != version:
+                continue
+            if lacking:
+                raise damaged(collection, lacking)
+            return found
 
 
 def _nearest_live(
-    chroma: ChromaResource,
+    held: "Collection",
     connection: "psycopg.Connection",
-    collection: str,
+    version: int,
     vector: Sequence[float],
     top_k: int,
     where: Mapping[str, Any] | None,
-) -> list[Similar]:
-    """Ask Chroma for more and more, until enough of what it finds is live or it has no more."""
+) -> tuple[list[Similar], str]:
+    """Ask Chroma for more and more, until enough of what it finds is live or it has no more.
+
+    Returns:
+        What was found, and in what the collection lacks live entries.
+    """
+    if lacking := _lacking(held, connection, version):
+        return [], lacking
     asked = top_k
     while True:
-        found = chroma.query_similar(collection, vector, asked, where)
+        found = nearest(held, vector, asked, where)
         named = connection.execute(
             "SELECT id FROM ledger.chroma_manifest WHERE collection = %s AND key = ANY(%s) AND id = ANY(%s)",
-            [collection, [each.id.rpartition(":")[0] for each in found], [each.id for each in found]],
+            [_own_name(held), [each.id.rpartition(":")[0] for each in found], [each.id for each in found]],
         ).fetchall()
         live = {entry for (entry,) in named}
         hits = [each for each in found if each.id in live][:top_k]
-        if len(hits) == top_k or len(found) < asked:
-            return hits
+        if len(hits) == top_k:
+            return hits, ""
+        if len(found) < asked:
+            _require_found(held, connection, {hit.id for hit in hits}, where)
+            return hits, ""
         asked *= 4
 
 
-def counted(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int | None:
-    """Live entries that are in the collection, without reading them; None if it was never written."""
-    from chromadb.errors import NotFoundError
+def _lacking(held: "Collection", connection: "psycopg.Connection", version: int) -> str:
+    """In what the collection lacks live entries; "" if it does not.
 
+    It is told by their number and, once in a process for each state of the collection, by the vectors of some and, where
+    there are other entries as well, by all ids. All vectors are seen by `damage`, which takes as long as reading them.
+
+    Raises:
+        DamagedCollection: the index lacks some.
+    """
+    name = _own_name(held)
+    [(live,)] = connection.execute(
+        "SELECT count(*) FROM ledger.chroma_manifest WHERE collection = %s", [name]
+    ).fetchall()
+    there = held.count()
+    missing, state = live - there, (version, there)
+    if missing <= 0 and _SEEN.get(str(held.id)) != state:
+        if there > live:
+            missing = len(set(_manifest(connection, name).values()).difference(_all_ids(held)))
+        lines = connection.execute(
+            "SELECT id, vector FROM ledger.chroma_manifest WHERE collection = %s ORDER BY md5(key) LIMIT %s",
+            [name, _SAMPLE],
+        ).fetchall()
+        require_indexed(held, dict(lines))
+        if missing <= 0:
+            _SEEN[str(held.id)] = state
+    return f"{missing:,} of {live:,} entries are not there" if missing > 0 else ""
+
+
+def _require_found(
+    held: "Collection", connection: "psycopg.Connection", found: set[str], where: Mapping[str, Any] | None
+) -> None:
+    """See that the index has the live entries that a search did not find although it found less than was asked for.
+
+    Raises:
+        DamagedCollection: it does not.
+    """
+    matching = held.get(where=conditions(where), include=[])["ids"] if where else _all_ids(held)
+    name = _own_name(held)
+    lines = connection.execute(
+        "SELECT id, vector FROM ledger.chroma_manifest WHERE collection = %s AND id = ANY(%s)",
+        [name, [entry for entry in matching if entry not in found]],
+    ).fetchall()
+    require_indexed(held, dict(lines))
+
+
+def _own_name(held: "Collection") -> str:
+    """The name by which the manifest knows a collection, also while maintenance renames it."""
+    return held.name.removesuffix(NEXT)
+
+
+def counted(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int | None:
+    """Live entries that are in the collection and its index; None if it was never written.
+
+    Raises:
+        DamagedCollection: the index cannot be read, or gives other vectors than were written.
+    """
     if not recorded(chroma, postgres, contract).rows:
         return None
-    with postgres.connect() as connection:
+    with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         _hold(connection, contract.table)
-        live = set(_manifest(connection, contract.table).values())
-        with chroma.client() as client:
-            try:
-                return len(live.intersection(_all_ids(open_collection(client, contract.table))))
-            except NotFoundError:
-                return 0
+        found = look(client, connection, contract.table)
+    if found.broken:
+        raise damaged(contract.table, found.broken)
+    return found.live - len(found.missing)
 
 
 def write(
@@ -300,18 +509,71 @@ def write(
     changed = set(staged.buckets) if upsert else confirmed(staged, before, measured_now)
     if not changed:
         return False
+    lacking = not present.issuperset(_manifest(connection, contract.table).values())
     _fill_live(connection, _add(collection, contract, staged, changed, known, present))
     displaced = _displaced(connection, contract, staged) - changed
     if not _flip(connection, contract, staged, changed):
-        return False
+        return lacking  # the manifest is right already, and what Chroma had lost was brought
     if upsert or displaced:
         # The rows are those of the manifest now, not only the staged ones.
-        held = measure(_entries(client, connection, contract), contract, staged.bucket_us)
+        held = _held(client, connection, contract, staged.bucket_us)
         postgres_table.record(connection, contract, held, None, staged.bucket_us)
     else:
         kept = None if staged.window.whole else changed
         postgres_table.record(connection, contract, staged.buckets, kept, staged.bucket_us)
     return True
+
+
+def _held(
+    client: "ClientAPI", connection: "psycopg.Connection", contract: Contract, bucket_us: int
+) -> "Buckets":
+    """What the live entries are; of those that Chroma has lost their ids tell the hash, so that they stay missed."""
+    from ml_assets.lib.hashing import add_hashes
+    from ml_assets.lib.staging import EMPTY, bucket_of_name, measure
+
+    missing: list[str] = []
+    held = measure(_entries(client, connection, contract, missing=missing), contract, bucket_us)
+    lines = connection.execute(
+        "SELECT id, partition FROM ledger.chroma_manifest WHERE collection = %s AND id = ANY(%s)",
+        [contract.table, missing],
+    ).fetchall()
+    for entry, partition in lines:
+        bucket = bucket_of_name(partition)
+        state = held.get(bucket, EMPTY)
+        total = add_hashes([state.content_hash, entry.rpartition(":")[2]])
+        held[bucket] = replace_state(state, rows=state.rows + 1, content_hash=total)
+    return held
+
+
+def refuse_large(contract: Contract, staged: "Staged") -> None:
+    """Refuse rows that no request can carry, before anything is written.
+
+    Raises:
+        ContractViolation: there is one.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from ml_assets.lib.arrow_types import ContractViolation
+
+    texts = [column.name for column in contract.columns if column.type in ("string", "json")]
+    for batch in staged.batches():
+        bound = np.zeros(batch.num_rows, dtype=np.int64)
+        for name in texts:
+            lengths = pc.call_function("binary_length", [batch.column(name)])
+            bound += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+        # JSON has up to six bytes for one, and scalars of a document stand beside it; the rest of a row is small.
+        for n in np.flatnonzero(12 * bound > LARGEST_ENTRY - 2**20).tolist():
+            row = batch.slice(n, 1)
+            (key,) = _keys(row, contract)
+            (size,) = entry_bytes([f"{key}{' ' * 28}"], _vectors(row, contract), **_encoded(row, contract))
+            if size > LARGEST_ENTRY:
+                longest = max(texts, key=lambda name: len(row.column(name)[0].as_py() or ""))
+                raise ContractViolation(
+                    f"{contract.asset}: the row of key {shown_value(key)} takes {size:,} bytes in a request and Chroma "
+                    f"takes {LARGEST_ENTRY:,}: shorten its column {longest!r}, or cut it into several rows. Nothing was "
+                    "written."
+                )
 
 
 def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> None:
@@ -324,10 +586,7 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
     from ml_assets.lib.arrow_types import ContractViolation
     from ml_assets.lib.contract_json import refuse_new_identity
 
-    postgres_table.ensure_ledger(connection)
-    if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
-        postgres_table.lock(connection, "ledger")
-        connection.execute(_MANIFEST)
+    _ensure_books(connection)
     old = postgres_table.remembered(connection, contract.asset)
     if old is not None and _manifest(connection, contract.table):
         drop = "ml_assets.io_managers.chroma.forget(chroma, postgres, contract)"
@@ -349,6 +608,15 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
             if column.name not in old.by_name and not column.nullable:
                 raise ContractViolation(f"{_valueless(contract, column)} Nothing was written.")
     postgres_table.remember(connection, contract)
+
+
+def _ensure_books(connection: "psycopg.Connection") -> None:
+    from ml_assets.lib import postgres_table
+
+    postgres_table.ensure_ledger(connection)
+    if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
+        postgres_table.lock(connection, "ledger")
+        connection.execute(_MANIFEST)
 
 
 def _valueless(contract: Contract, column: Column) -> str:
@@ -377,7 +645,7 @@ def forget(chroma: ChromaResource, postgres: PostgresResource, contract: Contrac
         postgres_table.record(connection, contract, {}, None, 0)
         with chroma.client(write=True) as client:
             present = {collection.name for collection in client.list_collections()}
-            for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
+            for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{OLD}"} & present:
                 client.delete_collection(name)
 
 
@@ -393,7 +661,7 @@ def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
     if contract.table not in present and f"{contract.table}{NEXT}" in present:
         # Maintenance was killed just before it gave the rebuilt collection its name.
         client.get_collection(f"{contract.table}{NEXT}", embedding_function=None).modify(name=contract.table)
-    collection = _make(client, contract.table)
+    collection = make(client, contract.table)
     space = (collection.configuration_json.get("hnsw") or {}).get("space")
     if space != "cosine":
         raise ContractViolation(
@@ -401,12 +669,6 @@ def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
             f"the collection {contract.table!r}, or give the asset another name, and run it again."
         )
     return collection
-
-
-def _make(client: "ClientAPI", name: str) -> "Collection":
-    return client.get_or_create_collection(
-        name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
-    )
 
 
 def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int | None:
@@ -420,52 +682,12 @@ def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contra
     any point: the name then stands for the old collection or for the new one, which hold the same.
     """
     from ml_assets.lib import postgres_table
-    from ml_assets.lib.sql import utc_text
 
     with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         postgres_table.lock(connection, contract.asset)
         if _readers_behind(connection, contract.table):
             return None
-        old = ensure_collection(client, contract)
-        present = {collection.name for collection in client.list_collections()}
-        for name in {f"{contract.table}{NEXT}", f"{contract.table}{_OLD}"} & present:
-            client.delete_collection(name)
-        fresh = _make(client, f"{contract.table}{NEXT}")
-        count = _copy(connection, contract, old, fresh)
-        old.modify(name=f"{contract.table}{_OLD}", metadata={"replaced_at": utc_text(datetime.now(UTC))})
-        fresh.modify(name=contract.table)
-    return count
-
-
-def _copy(
-    connection: "psycopg.Connection", contract: Contract, old: "Collection", fresh: "Collection"
-) -> int:
-    """Live entries with the vectors' own bits.
-
-    Raises:
-        RuntimeError: an entry that the manifest names is not in Chroma.
-    """
-    import numpy as np
-
-    count = 0
-    with connection.cursor(name="live_entries") as cursor:
-        cursor.execute(
-            "SELECT id, vector FROM ledger.chroma_manifest WHERE collection = %s ORDER BY key",
-            [contract.table],
-        )
-        while lines := cursor.fetchmany(_BATCH):
-            bits = dict(lines)
-            got: Any = old.get(ids=list(bits), include=["documents", "metadatas"])
-            given = {name: got[name] for name in ("documents", "metadatas") if any(got[name] or ())}
-            vectors: Any = [np.frombuffer(bits[entry], dtype=np.float32) for entry in got["ids"]]
-            if vectors:
-                fresh.upsert(ids=got["ids"], embeddings=vectors, **given)
-            if len(vectors) != len(bits):
-                raise RuntimeError(
-                    f"{contract.asset}: {len(bits) - len(vectors)} entries that the manifest names are not in Chroma, "
-                    "so the collection was not rebuilt; materialize the asset again."
-                )
-            count += len(vectors)
+        count, _ = replace(client, connection, ensure_collection(client, contract))
     return count
 
 
@@ -477,7 +699,7 @@ def drop_replaced(chroma: ChromaResource, before: datetime) -> int:
         replaced = [
             each.name
             for each in client.list_collections()
-            if each.name.endswith(_OLD)
+            if each.name.endswith(OLD)
             and str((each.metadata or {}).get("replaced_at", "9")) < utc_text(before)
         ]
         for name in replaced:
@@ -498,8 +720,8 @@ def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contr
     collection = ensure_collection(client, contract)
     live = set(_manifest(connection, contract.table).values())
     dead = [entry for entry in _all_ids(collection) if entry not in live]
-    for start in range(0, len(dead), _BATCH):
-        collection.delete(ids=dead[start : start + _BATCH])
+    for start in range(0, len(dead), BATCH):
+        collection.delete(ids=dead[start : start + BATCH])
     return len(dead)
 
 
@@ -555,7 +777,8 @@ def _count_up(connection: "psycopg.Connection", collection: str) -> None:
 
 
 def _all_ids(collection: "Collection") -> list[str]:
-    return list(collection.get(include=[])["ids"])
+    with told_as_damage(collection.name):
+        return list(collection.get(include=[])["ids"])
 
 
 def _manifest(
@@ -586,13 +809,16 @@ def _add(
     Args:
         known: ids of all entries that the collection has.
         present: those of them that need not be brought again.
+
+    Raises:
+        DamagedCollection: the index does not hold the vector of one of those.
     """
     from ml_assets.lib.staging import bucket_name, row_hashes
 
     parts = (
-        batch.slice(start, _ADDED)
+        batch.slice(start, REQUEST_ROWS)
         for batch in staged.batches(changed)
-        for start in range(0, batch.num_rows, _ADDED)
+        for start in range(0, batch.num_rows, REQUEST_ROWS)
     )
     # The next part is prepared while the server, which takes longer, has the one before.
     with ThreadPoolExecutor(1, "chroma") as sender:
@@ -606,6 +832,10 @@ def _add(
                 keys = [f"{name[:10]} {key}" for name, key in zip(names, keys, strict=True)]
             ids = [f"{key}:{digest:016x}" for key, digest in zip(keys, hashes, strict=True)]
             new = [n for n, entry in enumerate(ids) if entry not in present]
+            # That they are listed says nothing of the index.
+            require_indexed(
+                collection, {entry: vectors[n].tobytes() for n, entry in enumerate(ids) if entry in present}
+            )
             if new:
                 added = [ids[n] for n in new]
                 # `add` is quicker by a fifteenth, and passes over what is there.
@@ -613,7 +843,7 @@ def _add(
                 encoded = _encoded(part.take(new), contract)
                 if sent is not None:
                     sent.result()
-                sent = sender.submit(bring, ids=added, embeddings=vectors[new], **encoded)
+                sent = sender.submit(add_entries, bring, added, vectors[new], **encoded)
             bits = (vector.tobytes() for vector in vectors)
             yield from zip(keys, ids, names, bits, strict=True)
         if sent is not None:
@@ -681,18 +911,20 @@ def _entries(
     contract: Contract,
     window: Window = WHOLE,
     columns: Sequence[str] = (),
-    missing_ok: bool = False,
+    missing: list[str] | None = None,
+    as_is: bool = False,
 ) -> "Iterator[pa.RecordBatch]":
     """Live entries as rows, in order of their keys.
 
     Args:
         columns: what to ask Chroma for; all columns if empty.
-        missing_ok: leave out what is not in Chroma any more, for whoever measures what is there.
+        missing: takes the ids of what is not in Chroma any more, which is an error otherwise.
+        as_is: give the vectors that are there also where they are others than were written.
 
     Raises:
         LookupError: the collection was never written.
         ContractViolation: the entries lack a column that may not be null.
-        RuntimeError: an entry that the manifest names is not in Chroma, unless `missing_ok`.
+        DamagedCollection: the index cannot be read or gives other vectors, or entries are not there.
     """
     from ml_assets.lib import postgres_table
     from ml_assets.lib.arrow_types import ContractViolation, never_written
@@ -714,8 +946,10 @@ def _entries(
         )
         # After the manifest: a collection that was rebuilt in between holds what was live then.
         collection = _opened(client, contract)
-        while wanted := cursor.fetchmany(_BATCH):
-            yield _fetch(collection, contract, chosen, dict(wanted), missing_ok)
+        while wanted := cursor.fetchmany(BATCH):
+            with told_as_damage(contract.table):
+                batch = _fetch(collection, contract, chosen, dict(wanted), missing, as_is)
+            yield batch
 
 
 def _opened(client: "ClientAPI", contract: Contract) -> "Collection":
@@ -747,7 +981,8 @@ def _fetch(
     contract: Contract,
     columns: Sequence[Column],
     wanted: dict[str, bytes],
-    missing_ok: bool,
+    missing: list[str] | None,
+    as_is: bool,
 ) -> "pa.RecordBatch":
     """Entries by id, in this order, with the vectors' own bits; nothing is asked for that no column needs."""
     import pyarrow as pa
@@ -757,17 +992,19 @@ def _fetch(
     include: Any = list(dict.fromkeys(map(_part, columns)))
     got: Any = collection.get(ids=list(wanted), include=include)
     place = {entry: n for n, entry in enumerate(got["ids"])}
-    if missing_ok:
+    absent = [entry for entry in wanted if entry not in place]
+    if absent and missing is None:
+        raise damaged(contract.table, f"{len(absent):,} entries are not there, {absent[0]!r} among them")
+    if absent and missing is not None:
+        missing += absent
         wanted = {entry: bits for entry, bits in wanted.items() if entry in place}
         if not wanted:
             return pa.RecordBatch.from_pylist([], schema=arrow_schema(contract, [c.name for c in columns]))
-    if len(place) != len(wanted):
-        missing = next(entry for entry in wanted if entry not in place)
-        raise RuntimeError(
-            f"{contract.asset}: {len(wanted) - len(place)} entries that the manifest names are not in Chroma, "
-            f"{missing!r} among them; materialize the asset again."
-        )
     order = [place[entry] for entry in wanted]
+    if "embeddings" in include and not as_is:
+        given = [got["embeddings"][n] for n in order]
+        if not same_vectors(given, list(wanted.values())).all():
+            raise damaged(contract.table, "its index gives other vectors than were written")
     return _decoded(got, order, list(wanted.values()), columns)
 
 
@@ -886,9 +1123,12 @@ def _own_bits(given: Sequence[Any], bits: Sequence[bytes]) -> "pa.Array":
     import pyarrow as pa
 
     own = np.stack([np.frombuffer(vector, dtype=np.float32) for vector in bits])
-    chroma = np.asarray(given, dtype=np.float32)
-    length = np.linalg.norm(own.astype(np.float64), axis=1, keepdims=True)
-    same = (np.abs(chroma - own) <= _ROUNDING * length + _NOTHING).all(axis=1, keepdims=True)
-    flat = pa.array(np.where(same, own, chroma).reshape(-1))
-    offsets = pa.array(np.arange(len(bits) + 1, dtype=np.int32) * own.shape[1])
-    return pa.ListArray.from_arrays(offsets, flat)
+    same = same_vectors(given, bits)
+    if same.all():
+        flat, lengths = own.reshape(-1), [own.shape[1]] * len(own)
+    else:
+        each = zip(own, given, same, strict=True)
+        parts = [mine if is_same else np.asarray(other, dtype=np.float32) for mine, other, is_same in each]
+        flat, lengths = np.concatenate(parts), [len(part) for part in parts]
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(flat))

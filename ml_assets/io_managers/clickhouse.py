@@ -142,6 +142,20 @@ class ClickHouseIOManager(TableIOManager):
             return _remembered(client, asset)
 
 
+def known(clickhouse: ClickHouseResource) -> list[Contract]:
+    """Of each table that was written and is there, the contract that it was last written by."""
+    from ml_assets.lib.contract_json import contract_of_text
+
+    with clickhouse.client() as client:
+        if not _columns(client, CONTRACTS):
+            return []
+        rows = client.query(
+            f"SELECT argMax(contract, sequence) FROM {CONTRACTS} GROUP BY asset ORDER BY asset"
+        ).result_rows
+        contracts = [contract_of_text(text) for (text,) in rows]
+        return [each for each in contracts if _columns(client, each.table)]
+
+
 def recorded(clickhouse: ClickHouseResource, contract: Contract) -> "TableState":
     """Rows and content hash as noted when the table was written."""
     from ml_assets.lib.staging import table_state

@@ -173,6 +173,13 @@ def _explained(contract: Contract) -> Iterator[None]:
         raise
 
 
+def known(lake: DuckLakeResource) -> list[Contract]:
+    """Of each table that was written and is there, the contract that it was last written by."""
+    with lake.get_connection() as connection:
+        contracts = known_contracts(connection)
+        return [each for each in contracts if _columns(connection, each.schema, each.table)]
+
+
 def recorded(lake: DuckLakeResource, contract: Contract) -> "TableState":
     """Rows and content hash as noted when the table was written."""
     from ml_assets.lib.staging import table_state

@@ -73,6 +73,19 @@ def read(
     return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
 
 
+def known(postgres: PostgresResource) -> list[Contract]:
+    """Of each table that was written and is there, Redis' too, the contract that it was last written by."""
+    from ml_assets.lib import postgres_table
+
+    with postgres.connect() as connection:
+        return [
+            each
+            for store in ("postgres", "serving")
+            for each in postgres_table.known_contracts(connection, store)
+            if postgres_table.table_exists(connection, each.schema, each.table)
+        ]
+
+
 def recorded(postgres: PostgresResource, contract: Contract) -> "TableState":
     """Rows and content hash as noted when the table was written."""
     from ml_assets.lib import postgres_table

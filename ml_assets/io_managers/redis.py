@@ -171,6 +171,18 @@ class RedisIOManager(TableIOManager):
             return postgres_table.remembered(connection, asset)
 
 
+def known(postgres: PostgresResource) -> list[Contract]:
+    """Of each table that was written and is there, the contract that it was last written by."""
+    from ml_assets.lib import postgres_table
+
+    with postgres.connect() as connection:
+        return [
+            each
+            for each in postgres_table.known_contracts(connection, "serving")
+            if postgres_table.table_exists(connection, each.schema, each.table)
+        ]
+
+
 def recorded(postgres: PostgresResource, contract: Contract) -> "TableState":
     """Rows and content hash as noted when the table was written."""
     from ml_assets.lib import postgres_table
@@ -251,6 +263,22 @@ def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> b
         cache.set(pointer, named)
         _expire_others(cache, pointer, version)
     return True
+
+
+def drop_bent(cache: "Redis", redis: RedisResource, postgres: PostgresResource, contract: Contract) -> bool:
+    """Delete a copy that lookups are answered from and that does not hold what was written; returns whether it was.
+
+    Somebody has changed it, as its version is the right one. `refresh` copies the rows again.
+    """
+    try:
+        copy = cached(redis, contract)
+        whole = copy is None or copy.content_hash == recorded(postgres, contract).content_hash
+    except (ValueError, KeyError, TypeError):  # fields that are not even rows
+        whole = False
+    if not whole:
+        pointer = _pointer(contract)
+        cache.delete(pointer, *cache.scan_iter(match=f"{pointer}:*", count=1000))
+    return not whole
 
 
 def expire_replaced(cache: "Redis", postgres: PostgresResource, contract: Contract) -> int:

@@ -100,6 +100,18 @@ class SQLiteIOManager(TableIOManager):
             return _remembered(connection, asset)
 
 
+def known(sqlite: SQLiteResource) -> list[Contract]:
+    """Of each table that was written and is there, the contract that it was last written by."""
+    from ml_assets.lib.contract_json import contract_of_text
+
+    with sqlite.connect() as connection:
+        if not _columns(connection, _CONTRACTS):
+            return []
+        rows = connection.execute(f"SELECT contract FROM {_CONTRACTS} ORDER BY asset").fetchall()
+        contracts = [contract_of_text(text) for (text,) in rows]
+        return [each for each in contracts if _columns(connection, each.table)]
+
+
 def recorded(sqlite: SQLiteResource, contract: Contract) -> "TableState":
     """Rows and content hash as noted when the table was written."""
     from ml_assets.lib.staging import table_state

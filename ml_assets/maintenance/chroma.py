@@ -19,10 +19,10 @@ from pathlib import Path
 
 from ml_assets.contracts import Contract
 from ml_assets.io_managers.chroma import drop_replaced, rebuild, sweep_all
+from ml_assets.io_managers.chroma_index import PUT_ASIDE
 from ml_assets.lib.postgres_table import known_contracts
 from ml_assets.maintenance.base import Terms, counted, folder_bytes
-from ml_assets.resources.base import plain
-from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.chroma import ChromaResource, asked
 from ml_assets.resources.postgres import PostgresResource
 
 _LOOSE = 1.5
@@ -39,7 +39,7 @@ _VACUUM_MAX_BYTES = 256 * 2**20
 
 def size(chroma: ChromaResource) -> int | None:
     """Bytes of the embedded server's folder; None for a server that somebody else runs, which does not tell."""
-    folder = _data_folder(chroma)
+    folder = chroma.data_folder()
     return None if folder is None else folder_bytes(folder)
 
 
@@ -53,7 +53,7 @@ def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> It
         yield f"Deleted {counted(swept, 'entry', 'entries')} of killed writers, or that had been read for longer."
     if dropped := drop_replaced(chroma, datetime.now(UTC) - terms.grace):
         yield f"Deleted {counted(dropped, 'collection')} that was replaced by a rebuilt one."
-    folder = _data_folder(chroma)
+    folder = chroma.data_folder()
     if folder is None or not (folder / "chroma.sqlite3").exists():
         return
     with postgres.connect() as connection:
@@ -69,18 +69,9 @@ def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> It
     yield from _vacuum(folder)
 
 
-def _data_folder(chroma: ChromaResource) -> Path | None:
-    """Where the embedded server keeps its data; None for somebody else's."""
-    if plain(chroma.url):
-        return None
-    from ml_assets import services
-
-    return services.describe(Path(chroma.home))["chroma"].data
-
-
 def _is_loose(folder: Path, contract: Contract) -> bool:
     """Whether deleted entries take a good part of a collection's index."""
-    rows = _asked(
+    rows = asked(
         folder,
         "SELECT s.id, c.dimension, (SELECT count(*) FROM embeddings AS e JOIN segments AS m "
         "ON m.id = e.segment_id AND m.collection = c.id) "
@@ -97,12 +88,12 @@ def _is_loose(folder: Path, contract: Contract) -> bool:
 
 def _remove_folders(folder: Path, terms: Terms) -> Iterator[str]:
     """Remove indexes that belong to no collection any more."""
-    known = {segment for (segment,) in _asked(folder, "SELECT id FROM segments")}
+    known = {segment for (segment,) in asked(folder, "SELECT id FROM segments")}
     oldest = time.time() - terms.grace.total_seconds()
     dead = [
         index
         for index in folder.iterdir()
-        if index.name not in known and (index / "data_level0.bin").exists() and index.stat().st_mtime < oldest
+        if index.name not in known and _is_index(index) and index.stat().st_mtime < oldest
     ]
     for index in dead:
         shutil.rmtree(index)
@@ -110,10 +101,14 @@ def _remove_folders(folder: Path, terms: Terms) -> Iterator[str]:
         yield f"Removed {counted(len(dead), 'index', 'indexes')} of deleted collections."
 
 
+def _is_index(folder: Path) -> bool:
+    return (folder / "data_level0.bin").exists() or folder.name.endswith(PUT_ASIDE)
+
+
 def _vacuum(folder: Path) -> Iterator[str]:
     _merge_text_index(folder)
     (free,), (pages,), (page_bytes,) = (
-        _asked(folder, f"PRAGMA {name}")[0] for name in ("freelist_count", "page_count", "page_size")
+        asked(folder, f"PRAGMA {name}")[0] for name in ("freelist_count", "page_count", "page_size")
     )
     if free > _FREE_SHARE * pages and pages * page_bytes < _VACUUM_MAX_BYTES:
         with _opened(folder) as connection:
@@ -133,9 +128,3 @@ def _merge_text_index(folder: Path) -> None:
 
 def _opened(folder: Path) -> "closing[sqlite3.Connection]":
     return closing(sqlite3.connect(folder / "chroma.sqlite3", isolation_level=None))
-
-
-def _asked(folder: Path, statement: str, *values: str) -> list[tuple]:
-    uri = f"{(folder / 'chroma.sqlite3').as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
-        return connection.execute(statement, values).fetchall()

@@ -4,8 +4,11 @@ Collections are made and filled by the IO manager, always with vectors of our ow
 embedding functions.
 """
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,8 +35,14 @@ if TYPE_CHECKING:
     from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
 
-_BATCH = 2_000
-"""Entries of one request; Chroma takes at most 5,461."""
+REQUEST_ROWS = 5_461
+"""Entries of one request that adds: as many as Chroma takes, since it is slower by a tenth with 2,000."""
+
+_REQUEST_BYTES = 16 * 2**20
+"""Size of a request that adds, unless a single entry is larger."""
+
+LARGEST_ENTRY = 40 * 2**20 - 2**12
+"""Bytes of an entry in a request: Chroma's servers take 40 MiB unless told otherwise, and there is some JSON around."""
 
 NEXT = "--next"
 """What a collection's name ends in while it is being rebuilt."""
@@ -54,6 +63,10 @@ class Similar:
     distance: float
     document: str
     metadata: dict[str, Any]
+
+
+class DamagedCollection(StoreUnavailable):
+    """A collection does not hold what was written to it. Which one, why, and what to do."""
 
 
 class ChromaResource(dg.ConfigurableResource):
@@ -135,25 +148,11 @@ class ChromaResource(dg.ConfigurableResource):
         """
         from chromadb.errors import NotFoundError
 
-        # Chroma takes one condition bare, several under $and, and refuses none at all.
-        conditions = [{name: condition} for name, condition in (where or {}).items()]
-        combined: Any = {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None)
         with self.client() as client:
             try:
-                found = open_collection(client, collection).query(
-                    query_embeddings=[vector],
-                    n_results=top_k,
-                    where=combined,
-                    ids=list(ids) if ids is not None else None,
-                    include=["metadatas", "documents", "distances"],
-                )
+                return nearest(open_collection(client, collection), vector, top_k, where, ids)
             except NotFoundError as fault:
                 raise missing_table(f"chroma/{collection}") from fault
-        columns = (found["ids"], found["distances"], found["documents"], found["metadatas"])
-        return [
-            Similar(entry, float(distance), document or "", dict(metadata or {}))
-            for entry, distance, document, metadata in zip(*(c[0] for c in columns if c), strict=True)
-        ]
 
     def create_collection(self, name: str, metadata: Mapping[str, Any] | None = None) -> str:
         """Make a collection of your own, beside the graph's, for cosine distance; returns its id.
@@ -211,10 +210,22 @@ class ChromaResource(dg.ConfigurableResource):
                 raise StoreUnavailable(
                     f"Chroma has no collection {collection!r}: make it with create_collection."
                 ) from fault
-            for start in range(0, len(ids), _BATCH):
-                end = start + _BATCH
-                part: dict[str, Any] = {name: list(values[start:end]) for name, values in given.items()}
-                held.upsert(ids=list(ids[start:end]), **part)
+            sizes = entry_bytes(ids, vectors, documents, metadatas)
+            if sizes and max(sizes) > LARGEST_ENTRY:
+                n = sizes.index(max(sizes))
+                raise ValueError(
+                    f"entry {ids[n]!r} takes {sizes[n]:,} bytes in a request and Chroma takes {LARGEST_ENTRY:,}: shorten "
+                    "its document, or cut it into several entries. Nothing was added."
+                )
+            add_entries(held.upsert, ids, **given)
+
+    def data_folder(self) -> Path | None:
+        """Where the embedded server keeps its data; None for a server that somebody else runs."""
+        if plain(self.url):
+            return None
+        from ml_assets import services
+
+        return services.describe(Path(self.home))["chroma"].data
 
     def health(self) -> StoreHealth:
         """Whether the server answers, with its version. Never raises, and does not import chromadb."""
@@ -263,3 +274,84 @@ def open_collection(client: "ClientAPI", name: str) -> "Collection":
         except NotFoundError:
             continue
     return client.get_collection(name, embedding_function=None)
+
+
+def conditions(where: Mapping[str, Any] | None) -> Any:
+    """Chroma takes one condition bare, several under $and, and refuses none at all."""
+    each = [{name: condition} for name, condition in (where or {}).items()]
+    return {"$and": each} if len(each) > 1 else next(iter(each), None)
+
+
+def nearest(
+    collection: "Collection",
+    vector: Sequence[float],
+    top_k: int,
+    where: Mapping[str, Any] | None = None,
+    ids: Sequence[str] | None = None,
+) -> list[Similar]:
+    """See `ChromaResource.query_similar`."""
+    found = collection.query(
+        query_embeddings=[vector],
+        n_results=top_k,
+        where=conditions(where),
+        ids=list(ids) if ids is not None else None,
+        include=["metadatas", "documents", "distances"],
+    )
+    columns = (found["ids"], found["distances"], found["documents"], found["metadatas"])
+    return [
+        Similar(entry, float(distance), document or "", dict(metadata or {}))
+        for entry, distance, document, metadata in zip(*(c[0] for c in columns if c), strict=True)
+    ]
+
+
+def add_entries(
+    bring: Callable[..., Any],
+    ids: Sequence[str],
+    embeddings: Any,
+    documents: Sequence[str | None] | None = None,
+    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+) -> None:
+    """Add entries in as many requests as Chroma needs, which takes so many entries and so many bytes of JSON at once.
+
+    Args:
+        bring: `add` or `upsert` of a collection.
+        ids, embeddings, documents, metadatas: one each for every entry.
+    """
+    columns = {"embeddings": embeddings, "documents": documents, "metadatas": metadatas}
+    given = {name: values for name, values in columns.items() if values is not None}
+    start = size = 0
+    for n, more in enumerate(entry_bytes(ids, embeddings, documents, metadatas)):
+        if n > start and (n - start == REQUEST_ROWS or size + more > _REQUEST_BYTES):
+            bring(ids=list(ids[start:n]), **{name: values[start:n] for name, values in given.items()})
+            start, size = n, 0
+        size += more
+    if start < len(ids):
+        bring(ids=list(ids[start:]), **{name: values[start:] for name, values in given.items()})
+
+
+def entry_bytes(
+    ids: Sequence[str],
+    embeddings: Any,
+    documents: Sequence[str | None] | None = None,
+    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+) -> list[int]:
+    """What each entry takes of a request: JSON, in which a control character takes six bytes, and vectors as base64."""
+    import orjson
+
+    without: Sequence[None] = [None] * len(ids)
+    return [
+        len(orjson.dumps(each[:3], option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
+        + 6 * len(each[3])
+        for each in zip(ids, documents or without, metadatas or without, embeddings, strict=True)
+    ]
+
+
+def asked(folder: Path, statement: str, *values: str) -> list[tuple]:
+    """Rows of the embedded server's SQLite file, which is only read.
+
+    Args:
+        folder: see `ChromaResource.data_folder`.
+    """
+    uri = f"{(folder / 'chroma.sqlite3').as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        return connection.execute(statement, values).fetchall()

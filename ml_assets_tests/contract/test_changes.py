@@ -1,5 +1,6 @@
 """Contracts change, rows move, other people own rows and columns, somebody tampers."""
 
+import importlib
 import re
 from dataclasses import replace
 from datetime import date, datetime
@@ -13,6 +14,7 @@ import pytest
 from ml_assets.contracts import TABLES, Column, ColumnType, ForeignKey
 from ml_assets.io_managers import redis as redis_io
 from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.status import HOLDERS, RESOURCES, tables_of
 
 FIRST = date(2026, 1, 1)
 SECOND = date(2026, 1, 2)
@@ -271,6 +273,23 @@ def test_rows_that_somebody_changed_by_hand_are_mended_by_the_next_write(case, r
     case.write(table)
     assert case.recorded(case.contract) == case.measured(case.contract)
     assert case.read().sort_by("id").to_pylist() == table.to_pylist()
+
+
+def test_verify_looks_at_the_tables_of_others_too(case, row):
+    """All that a store was written is known there, so that `status --verify` needs no list of them."""
+    stores = {"clickhouse-server": "clickhouse", "serving": "redis"}
+    store = str(stores.get(case.name, case.name))
+    module = importlib.import_module(f"ml_assets.io_managers.{store}")
+    used = {name: getattr(case.manager, name) for name in type(case.manager).model_fields}
+    resources = {RESOURCES.get(name, name): resource for name, resource in used.items()}
+    holders = [resources[RESOURCES.get(holder, holder)] for holder in HOLDERS[store]]
+    assert module.known(*holders) == []
+    case.write(case.table(row("one"), row("two")))
+    (known,) = module.known(*holders)
+    assert known.columns == case.contract.columns
+    foreign = replace(known, asset=f"{known.store}/foreign")
+    assert foreign in tables_of(store, [foreign])
+    assert module.recorded(*holders, known) == module.measured(*holders, known)
 
 
 def tamper(case):

@@ -135,16 +135,16 @@ def test_a_search_during_writes_loses_no_hit_and_mixes_no_versions(case, row):
 @pytest.mark.parametrize("case", ["chroma"], indirect=True)
 def test_a_search_that_a_commit_overtakes_is_made_again(case, row, monkeypatch):
     written(case, row, 1, 10)
-    original, asked = chroma_io.ChromaResource.query_similar, []
+    original, asked = chroma_io.nearest, []
 
-    def overtaken(self, *given):
-        found = original(self, *given)
+    def overtaken(*given):
+        found = original(*given)
         if not asked:
             asked.append(given)
             written(case, row, 2, 10)
         return found
 
-    monkeypatch.setattr(chroma_io.ChromaResource, "query_similar", overtaken)
+    monkeypatch.setattr(chroma_io, "nearest", overtaken)
     assert [hit.metadata["count"] for hit in searched(case, 50)] == [2] * 10
 
 

@@ -16,6 +16,7 @@ from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.redis import RedisIOManager, lookup, refresh
 from ml_assets.lib.staging import stage
+from ml_assets.recovery import _redis
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.settings import Settings
@@ -141,3 +142,24 @@ def test_a_redis_that_comes_back_with_an_old_state_is_not_believed(
             assert lookup(cache, nowhere, contract, "a") == {"id": "a", "version": 2}
     finally:
         services.stop_all(tmp_path)
+
+
+def test_a_copy_in_redis_that_somebody_changed_is_made_again_by_recover(
+    redis: RedisResource, postgres: PostgresResource
+):
+    """Of any table: the version that it names is the right one, so that lookups would believe it for ever."""
+    columns = Column("id", "string", nullable=False), Column("version", "int64")
+    contract = Contract("serving/foreign_limits", "", columns, key=("id",))
+    manager = RedisIOManager(redis=redis, postgres=postgres)
+    with stage(pa.table({"id": ["a", "b"], "version": [1, 2]}), contract, manager.limits) as staged:
+        assert manager._write(contract, staged)
+    assert _redis(redis, postgres) == []
+    for spoilt in ('{"id": "a", "version": 9}', "not a row"):
+        cache = redis.client()
+        assert cache is not None
+        with cache:
+            (name,) = cache.scan_iter("ml-assets:serving/foreign_limits:*")
+            cache.hset(name, "a", spoilt)
+        assert _redis(redis, postgres) == ["serving/foreign_limits"]
+        assert manager.lookup("serving/foreign_limits", "a") == {"id": "a", "version": 1}
+        assert _redis(redis, postgres) == []

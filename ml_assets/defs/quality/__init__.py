@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from ml_assets.agreements import AGREEMENTS
+from ml_assets.agreements import AGREEMENTS, INDEXED
 from ml_assets.automation import HOURLY
 from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import fetching
@@ -17,10 +17,6 @@ from ml_assets.settings import Settings
 
 RECONCILIATION = "quality/reconciliation"
 
-INDEXED = {
-    "chroma/experiment_index": "postgres/experiment_embeddings",
-    "chroma/document_index": "postgres/document_embeddings",
-}
 ONLINE = "serving/online_features"
 
 
