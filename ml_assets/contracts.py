@@ -107,6 +107,8 @@ class Contract:
         indexes: columns that are looked up by; a GIN index in PostgreSQL for JSON. Stores without secondary
             indexes have none.
         asset_key: the whole key of an asset whose contract was inferred, of which `asset` is made.
+        nullable_key: columns of the key that may be null, two nulls being equal. In the lake only, whose keys are
+            no index.
     """
 
     asset: str
@@ -122,6 +124,7 @@ class Contract:
     partition_us: int = 86_400_000_000
     indexes: tuple[str, ...] = ()
     asset_key: str = ""
+    nullable_key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -134,6 +137,10 @@ class Contract:
         for name in named:
             if name not in names:
                 raise ValueError(f"contract {self.asset}: no column {name!r} among {names}")
+        if self.nullable_key and (self.store != "duckdb" or not set(self.nullable_key) <= set(self.key)):
+            raise ValueError(
+                f"contract {self.asset}: {', '.join(self.nullable_key)} may be null in a key of the lake only"
+            )
         partition = next((column for column in self.columns if column.name == self.partition_column), None)
         if partition is not None and partition.type not in ("timestamp", "date"):
             raise ValueError(
@@ -163,6 +170,11 @@ class Contract:
     def key_by_day(self) -> bool:
         """Whether a key may stand again on another day; never twice on one day of UTC, however short partitions are."""
         return bool(self.key) and self.partition_column is not None and not self.unique_across_days
+
+    def requires(self, column: Column) -> bool:
+        """Whether a column has a value in every row."""
+        placed = column.name in (*self.key, self.partition_column) and column.name not in self.nullable_key
+        return placed or not column.nullable
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
@@ -297,6 +309,8 @@ class Stream:
         description: what one row is.
         columns: the columns a row may have; whatever is not nullable must be there.
         key: natural key; the latest update of a key wins.
+        mlflow_key: columns that MLflow's own key has besides. Its rows that differ in them are different rows,
+            while a landed row takes the place of whatever else has its key.
         day_column: timestamp whose UTC day is the row's partition; None if the stream has no event time.
         versions: compared in this order to find the latest update of a key. Of equally late rows the one with
             more values wins, then the greater content hash, so the result does not depend on the order of arrival.
@@ -312,6 +326,7 @@ class Stream:
     versions: tuple[Version, ...]
     extras_column: str
     from_mlflow: bool = False
+    mlflow_key: tuple[str, ...] = ()
 
     @property
     def unique_across_days(self) -> bool:
@@ -415,6 +430,7 @@ STREAMS: dict[str, Stream] = {
             (),
             "extras",
             from_mlflow=True,
+            mlflow_key=("value",),
         ),
         Stream(
             "performance",
@@ -474,9 +490,10 @@ def _stream_tables() -> Iterable[Contract]:
             f"duckdb/raw_{stream.name}",
             f"{stream.description}, typed and deduplicated",
             stream.columns,
-            key=stream.key,
+            key=(*stream.key, *stream.mlflow_key),
             partition_column=stream.day_column,
             unique_across_days=stream.unique_across_days,
+            nullable_key=stream.mlflow_key,
         )
 
 

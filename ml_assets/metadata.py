@@ -104,7 +104,7 @@ def _table_column(contract: Contract, column: Column, declared: dg.TableColumn |
         type=f"vector({column.dimension})" if column.type == "vector" and column.dimension else column.type,
         description=column.description or (declared and declared.description) or inherited,
         constraints=dg.TableColumnConstraints(
-            nullable=column.nullable and column.name not in contract.key,
+            nullable=column.nullable and column.name not in set(contract.key) - set(contract.nullable_key),
             unique=unique,
             other=list(dict.fromkeys(others)),
         ),

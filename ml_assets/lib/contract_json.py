@@ -25,7 +25,7 @@ def contract_of_text(text: str) -> Contract:
     fields["columns"] = tuple(Column(**{**c, "choices": tuple(c["choices"])}) for c in fields["columns"])
     fields["foreign_keys"] = tuple(ForeignKey(**key) for key in fields["foreign_keys"])
     fields["scope"] = tuple((name, value) for name, value in fields["scope"])
-    names = {name: tuple(fields.get(name, ())) for name in ("key", "order_by", "indexes")}
+    names = {name: tuple(fields.get(name, ())) for name in ("key", "order_by", "indexes", "nullable_key")}
     return Contract(**{**fields, **names})
 
 
@@ -34,6 +34,7 @@ def refuse_new_identity(
     new: Contract,
     drop: str,
     clustered: bool = False,
+    indexed: bool = True,
     stored: Mapping[str, str] | None = None,
 ) -> None:
     """Refuse a change of what identifies or places a row, or says what a value means.
@@ -41,6 +42,8 @@ def refuse_new_identity(
     Args:
         drop: the statement that makes way for a new table.
         clustered: whether `order_by` places rows in the store, too.
+        indexed: whether the store keeps the key as an index. Without one, a key may gain columns: what was unique
+            stays so.
         stored: the store's own type of each type, where several are stored alike: the table itself does not show
             such a change, and its values would be taken for what they are not.
 
@@ -55,7 +58,8 @@ def refuse_new_identity(
             "Nothing was written."
         )
     for (name, was), (_, now) in zip(_identity(old, clustered), _identity(new, clustered), strict=True):
-        if was != now:
+        gained = name == "key" and not indexed and bool(was) and set(was) < set(now)
+        if was != now and not gained:
             raise _changed(new, f"{name} was {was!r}", f"{now!r} in the contract", drop)
     if old.partition_us != new.partition_us:
         was, now = (timedelta(microseconds=each.partition_us) for each in (old, new))

@@ -124,7 +124,7 @@ def checks_of(contract: Contract, limits: Limits, window: Window) -> list[Check]
 
 def _column_checks(contract: Contract, column: Column, limits: Limits) -> Iterator[Check]:
     name = quote_identifier(column.name)
-    if not column.nullable or column.name in (*contract.key, contract.partition_column):
+    if contract.requires(column):
         yield Check(column.name, f"{name} IS NULL", "but may not be null")
     elif column.type == "vector" and not limits.null_vector:
         yield Check(column.name, f"{name} IS NULL", f"but {limits.store} cannot hold a vector that is null")

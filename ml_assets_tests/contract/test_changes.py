@@ -112,6 +112,23 @@ def test_any_other_change_is_refused_with_the_way_out(case, row):
     assert case.ids() == ["one"]
 
 
+@pytest.mark.parametrize("case", ["duckdb"], indirect=True)
+def test_a_key_of_the_lake_may_gain_columns_that_may_be_null(case, row):
+    """What was unique by fewer columns is so by more of them."""
+    case.write(case.table(row("one")))
+    case.change(key=("id", "amount"), nullable_key=("amount",))
+    assert case.ids() == ["one"]
+    rows = [row("one", day=1, amount=amount) for amount in (1.5, None, float("nan"), float("inf"))]
+    case.write(case.table(*rows), first=SECOND)
+    assert case.ids() == ["one"] * 5
+    assert case.recorded(case.contract) == case.measured(case.contract)
+    with pytest.raises(ContractViolation, match="key id, amount is not unique"):
+        case.write(case.table(*rows[1:2] * 2), first=SECOND)
+    case.change(key=("id",), nullable_key=())
+    with pytest.raises(ContractViolation, match=r"key was \('id', 'amount'\)"):
+        case.write(case.table(row("two")))
+
+
 CHANGES = {
     "a column that may not be null": lambda columns: (*columns, Column("added", "string", nullable=False)),
     "another type": lambda columns: _replaced(columns, Column("count", "float64")),

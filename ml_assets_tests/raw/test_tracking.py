@@ -9,16 +9,18 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import date
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import mlflow_reader, quarantine
+from ml_assets.lib.intake import ledger, mlflow_reader, quarantine
 from ml_assets.lib.intake.tracking import pending_runs, take_in_mlflow
 
 START = 1_777_629_600_000  # 2026-05-01T10:00:00Z
+DAY = date(2026, 5, 1)
 
 
 def new_store(folder) -> MlflowClient:
@@ -132,10 +134,45 @@ def test_the_whole_history_of_every_metric(room, store, take_in):
         ("loss", 1, "nan"),
         ("system/cpu", 0, "7.0"),
     ]
-    # Two values of one step at one time: one of them stands, the same in every store.
-    assert len(rows) == 4
+    # Two values of one step at one time are two points: MLflow's own key has the value in it.
+    assert [value for _, step, value, _ in rows if step == 2] == [-math.inf, math.inf]
+    assert len(rows) == 5
     assert room.due("metrics") == ["2026-05-01", "2026-05-02"]
     assert room.raw("runs", "metrics")[0].count("loss") == 1
+
+
+def test_points_of_one_millisecond_are_all_loaded(room, store, take_in):
+    client, experiment = store
+    run_id = log_run(client, experiment, "run", points=0)
+    losses = [Metric("loss", 1 / n, START + n % 2, 0) for n in range(1, 61)]
+    client.log_batch(run_id, losses)
+    take_in(client)
+    assert sorted(room.raw("metrics", "value")) == sorted(1 / n for n in range(1, 61))
+
+    # The same points once more, out of another store, are the same points.
+    take_in_mlflow("metrics", client, "another", room.lake, room.postgres, room.bounds)
+    room.rebuild("metrics")
+    assert len(room.table("metrics")) == 60
+    with room.postgres.connect() as connection:
+        assert ledger.day_counts(connection, "metrics", DAY, DAY) == (60, 0)
+
+
+def test_a_landed_point_corrects_mlflows_unless_it_repeats_one(room, store, take_in):
+    client, experiment = store
+    run_id = log_run(client, experiment, "run", points=0)
+    client.log_batch(run_id, [Metric("loss", value, START, 0) for value in (0.5, 0.25, math.inf)])
+    take_in(client)
+
+    def landed(*values: str) -> list[float]:
+        row = f'{{"run_id": "{run_id}", "key": "loss", "step": 0, "timestamp": {START}, "value": %s}}\n'
+        room.put("metrics", "a.jsonl", "".join(row % value for value in values))
+        room.take_in("metrics")
+        return room.raw("metrics", "value")
+
+    assert landed("0.25", '"inf"') == [0.25, 0.5, math.inf]
+    assert landed("0.25", "0.125") == [0.125]
+    assert landed("0.125") == [0.125]
+    assert landed("null") == [None]
 
 
 def test_only_what_changed_is_read_again(room, store, take_in):

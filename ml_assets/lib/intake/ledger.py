@@ -327,14 +327,15 @@ def due_days(connection: "psycopg.Connection", stream: str) -> list[date]:
     return [day for (day,) in rows]
 
 
-def live_hashes(connection: "psycopg.Connection", stream: str, first: date, last: date) -> list[str]:
-    """Live contents that have rows between these days."""
-    rows = connection.execute(
-        "SELECT DISTINCT unit_hash FROM ledger.units JOIN ledger.unit_days USING (stream, unit_hash) "
+def live_contents(
+    connection: "psycopg.Connection", stream: str, first: date, last: date
+) -> list[tuple[str, str]]:
+    """(unit_hash, origin) of live contents that have rows between these days."""
+    return connection.execute(
+        "SELECT DISTINCT unit_hash, origin FROM ledger.units JOIN ledger.unit_days USING (stream, unit_hash) "
         "WHERE stream = %s AND state = 'live' AND day BETWEEN %s AND %s ORDER BY unit_hash",
         (stream, first, last),
-    )
-    return [unit_hash for (unit_hash,) in rows]
+    ).fetchall()
 
 
 # --- accounts ---------------------------------------------------------------------------------------

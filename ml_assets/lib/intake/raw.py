@@ -28,20 +28,27 @@ class RawInputs:
 
     Args:
         first, last: days, `ledger.WHOLE` both for a stream without days.
-        live: contents that count.
+        live: contents that count: (unit_hash, origin).
         counters: touched days and how often they were touched.
     """
 
     stream: str
     first: date
     last: date
-    live: Sequence[str]
+    live: Sequence[tuple[str, str]]
     counters: Mapping[date, int]
+
+    def select(self, columns: str = "") -> str:
+        """The raw table's query; see `raw_sql`."""
+        return raw_sql(STREAMS[self.stream], columns, {origin for _, origin in self.live})
 
     @property
     def table(self) -> pa.Table:
         """The live contents as the relation `live`."""
-        return pa.table({"unit_hash": pa.array(self.live, pa.string())})
+        hashes, origins = zip(*self.live, strict=True) if self.live else ((), ())
+        return pa.table(
+            {"unit_hash": pa.array(hashes, pa.string()), "origin": pa.array(origins, pa.string())}
+        )
 
 
 def raw_inputs(postgres: Postgres, stream: str, first: date, last: date) -> RawInputs:
@@ -52,7 +59,7 @@ def raw_inputs(postgres: Postgres, stream: str, first: date, last: date) -> RawI
         # One snapshot for both statements.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         counters = ledger.touched(connection, stream, first, last)
-        live = ledger.live_hashes(
+        live = ledger.live_contents(
             connection, stream, date.min if everything else first, date.max if everything else last
         )
     return RawInputs(stream, first, last, live, counters)
@@ -65,21 +72,28 @@ def raw_query(inputs: RawInputs, committed: Callable[[], None] | None = None) ->
         committed: called once the rows are in place.
     """
     parameters = {"first": inputs.first, "last": inputs.last}
-    return Query(raw_sql(STREAMS[inputs.stream]), parameters, {"live": inputs.table}, committed)
+    return Query(inputs.select(), parameters, {"live": inputs.table}, committed)
 
 
-def raw_sql(stream: Stream, columns: str = "") -> str:
-    """The query of a raw table. Parameters: $first, $last, and the relation `live`.
+def raw_sql(stream: Stream, columns: str = "", origins: Set[str] = frozenset({"landing", "mlflow"})) -> str:
+    """The query of a raw table. Parameters: $first, $last, and the relation `live` (unit_hash, origin).
 
     Args:
         columns: what is selected; the stream's columns if empty.
+        origins: where the live contents come from. To look at both together costs half as much again.
     """
     columns = columns or ", ".join(quote_identifier(column.name) for column in stream.columns)
-    template = read_sql(f"duckdb/raw/{'unique' if stream.unique_across_days else 'daily'}.sql")
-    return template.format(
+    key = stream.key
+    if stream.mlflow_key and len(origins) > 1:
+        name = "points"
+    else:
+        name = "unique" if stream.unique_across_days else "daily"
+        key += stream.mlflow_key if "mlflow" in origins else ()
+    return read_sql(f"duckdb/raw/{name}.sql").format(
         stream=stream.name,
         columns=columns,
-        key=", ".join(map(quote_identifier, stream.key)),
+        key=", ".join(map(quote_identifier, key)),
+        mlflow_key=", ".join(map(quote_identifier, stream.mlflow_key)),
         version="".join(f"{_version_sql(version)} DESC NULLS LAST, " for version in stream.versions),
         filled=" + ".join(f"({quote_identifier(c.name)} IS NOT NULL)::TINYINT" for c in stream.columns),
         hash=row_hash_sql(stream.columns),
@@ -118,7 +132,7 @@ def following_days(lake: Lake, inputs: RawInputs) -> set[date]:
             return set()
         statement = read_sql(f"duckdb/raw/followers_of_{stream.name}.sql")
         connection.register("live", inputs.table)
-        rows = connection.execute(statement.replace("{arriving}", raw_sql(stream)), window)
+        rows = connection.execute(statement.replace("{arriving}", inputs.select()), window)
         return {day for (day,) in rows.fetchall()}
 
 
@@ -160,7 +174,7 @@ def settle(postgres: Postgres, lake: Lake, inputs: RawInputs, following: Set[dat
             found may have looked back on the rows of before.
     """
     touch(postgres, "runs", following)
-    statement = raw_sql(STREAMS[inputs.stream], "unit_hash, coalesce(day, DATE '1970-01-01') AS day")
+    statement = inputs.select("unit_hash, coalesce(day, DATE '1970-01-01') AS day")
     with lake.get_connection() as connection:
         connection.register("live", inputs.table)
         rows = connection.execute(

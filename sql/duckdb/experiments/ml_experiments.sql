@@ -4,7 +4,7 @@ WITH built AS (
     SELECT * FROM raw.raw_runs WHERE created_at >= $start AND created_at < $end
 ),
 last_values AS (
-    SELECT run_id, key, arg_max(value, (step, timestamp)) AS value
+    SELECT run_id, key, arg_max(value, (step, timestamp, value)) AS value
     FROM raw.raw_metrics
     WHERE run_id IN (SELECT run_id FROM built) AND value IS NOT NULL
     GROUP BY run_id, key

@@ -10,9 +10,9 @@ curves AS (
         count(DISTINCT key) AS metric_count,
         count(*) AS point_count,
         max(step) AS last_step,
-        arg_max(value, (step, timestamp)) FILTER (WHERE key = 'accuracy') AS last_accuracy,
-        arg_max(value, (step, timestamp)) FILTER (WHERE key = 'f1_score') AS last_f1_score,
-        arg_max(value, (step, timestamp)) FILTER (WHERE key = 'loss' AND isfinite(value)) AS last_loss,
+        arg_max(value, (step, timestamp, value)) FILTER (WHERE key = 'accuracy') AS last_accuracy,
+        arg_max(value, (step, timestamp, value)) FILTER (WHERE key = 'f1_score') AS last_f1_score,
+        arg_max(value, (step, timestamp, value)) FILTER (WHERE key = 'loss' AND isfinite(value)) AS last_loss,
         min(value) FILTER (WHERE key = 'loss' AND isfinite(value)) AS best_loss,
         -- Ordered, so that the sums run the same way each time and the last bits agree.
         regr_slope(value, step ORDER BY step, timestamp, value)
@@ -31,7 +31,7 @@ completed AS (
     FROM raw.raw_runs AS run
     -- As logged until it ended: later points were not known to the runs that look back on it.
     LEFT JOIN (
-        SELECT point.run_id, arg_max(point.value, (point.step, point.timestamp)) AS accuracy
+        SELECT point.run_id, arg_max(point.value, (point.step, point.timestamp, point.value)) AS accuracy
         FROM raw.raw_metrics AS point
         JOIN raw.raw_runs AS ended ON point.run_id = ended.run_id AND point.timestamp <= ended.completed_at
         WHERE point.key = 'accuracy'

@@ -20,7 +20,7 @@ points AS (
     FROM raw.raw_metrics AS metric
     JOIN candidates USING (run_id)
     WHERE metric.key IN ('loss', 'val_loss') AND isfinite(metric.value) AND metric.timestamp >= $start
-    WINDOW curve AS (PARTITION BY metric.run_id, metric.key ORDER BY metric.step, metric.timestamp)
+    WINDOW curve AS (PARTITION BY metric.run_id, metric.key ORDER BY metric.step, metric.timestamp, metric.value)
 ),
 shown AS (
     SELECT run FROM points WHERE key = 'loss' AND length > 1 GROUP BY run ORDER BY max(length) DESC, run LIMIT $runs
