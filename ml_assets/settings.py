@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from ml_assets.lib.artifacts import FileRules
 
 _PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
@@ -101,6 +104,11 @@ class Settings(BaseSettings):
     sources: dict[str, str] = Field(
         default={}, description="glob by source (sql/duckdb/sources), in place of the one in its header"
     )
+    artifact_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="folders, separated by a colon, whose files may be listed as those of runs; besides the landing "
+        "folder and MLflow's artifacts",
+    )
     demo_end: date | None = Field(default=None, description="last replayed day of the demo, UTC")
 
     @field_validator("home", mode="after")
@@ -108,6 +116,13 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         # Not resolve(): a symlinked home keeps the name that its owner gave it.
         return Path(os.path.abspath(home.expanduser()))
+
+    @field_validator("artifact_roots", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [os.path.abspath(Path(folder).expanduser()) for folder in value.split(os.pathsep) if folder]
 
     @field_validator("*", mode="before")
     @classmethod
@@ -153,6 +168,19 @@ class Settings(BaseSettings):
     def embedded_mlflow_artifacts(self) -> Path:
         """Artifacts of the embedded tracking store."""
         return self.home / "mlflow" / "artifacts"
+
+    @property
+    def demo_files(self) -> Path:
+        """Files of those runs of the demo that are not in MLflow."""
+        return self.home / "demo" / "files"
+
+    @property
+    def file_rules(self) -> "FileRules":
+        """Which folders of this machine the files of runs may lie in; the artifacts of another MLflow come to them."""
+        from ml_assets.lib.artifacts import FileRules
+
+        ours = (self.landing, self.embedded_mlflow_artifacts, self.demo_files)
+        return FileRules((*ours, *self.artifact_roots))
 
     @cached_property
     def executor_kind(self) -> Literal["in_process", "multiprocess"]:

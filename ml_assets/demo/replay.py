@@ -185,7 +185,7 @@ class _Replay:
     @property
     def _files(self) -> Path:
         """Files of the runs that are not in MLflow."""
-        return self._settings.home / "demo" / "files"
+        return self._settings.demo_files
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

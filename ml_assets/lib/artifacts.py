@@ -1,13 +1,17 @@
-"""The files and the data of runs, as rows of `ml_model_artifacts` and `ml_training_data`.
+"""The files and the data of runs: listing and fingerprinting them, and their rows in `ml_model_artifacts` and
+`ml_training_data`.
 
-What belongs here: naming, classifying and fingerprinting. Files on this machine are read; what lies behind
-a tracking server is listed by a function that the caller passes in. Nothing is ever loaded from a file.
+What belongs here: naming, classifying and fingerprinting. Files on this machine are read, below allowed folders
+and nowhere else; nothing is ever loaded from a file. They are listed when a run is taken in, and the list is kept
+in a tag of the run: its rows are made from that, whatever has become of the files.
 """
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,7 +26,40 @@ ENDINGS = {
     "text": {".log", ".md", ".toml", ".txt", ".yaml", ".yml"},
 }
 
+FILES_TAG = "ml_assets.artifacts"
+"""Tag of a run's row with the list of its files, as they were when the run was taken in."""
+
+DATASETS_TAG = "mlflow.datasets"
+"""Tag of a run's row with the datasets that it used."""
+
 BATCH_RUNS = 256
+
+_READ_BYTES = 2**20
+_LARGEST = 2**63
+
+
+@dataclass(frozen=True)
+class FileRules:
+    """Which files on this machine may be looked at, and how many.
+
+    Args:
+        roots: folders; what does not lie below one of them is not looked at.
+        max_files: files and folders of one run.
+        max_bytes: bytes of one run that are read for checksums.
+    """
+
+    roots: tuple[Path, ...] = ()
+    max_files: int = 10_000
+    max_bytes: int = 32 * 2**30
+
+    def with_root(self, root: Path | None) -> "FileRules":
+        """The same with one more root, if there is one."""
+        return self if root is None else replace(self, roots=(*self.roots, root))
+
+    def allows(self, folder: Path) -> bool:
+        """Whether a folder, all links followed, lies below one of the roots."""
+        real = folder.resolve()
+        return any(real.is_relative_to(root.resolve()) for root in self.roots)
 
 
 @dataclass(frozen=True)
@@ -30,17 +67,19 @@ class RunFile:
     """One file of a run.
 
     Args:
-        path: within the run's artifacts, with forward slashes.
-        location: full path or URI.
-        size_bytes, sha256: None where the file cannot be read from here.
-        metadata: whatever else is known.
+        path: within the run's artifacts, with forward slashes; "" for the whole of them.
+        location: full path or URI; "" if it is that of the run with `path` behind it.
+        size_bytes, sha256: None where they are not known.
+        model: name of the logged model that it belongs to.
+        reason: why it could not be read or listed.
     """
 
     path: str
-    location: str
+    location: str = ""
     size_bytes: int | None = None
     sha256: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,29 +104,200 @@ def artifact_type(path: str) -> str:
     return "model" if pure.name == "MLmodel" else "other"
 
 
+# --- files on this machine --------------------------------------------------------------------------
+
+
 def local_folder(uri: str | None) -> Path | None:
     """The folder on this machine that a `file:` URI or an absolute path names; None for anything else."""
     if not uri:
         return None
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # `file://[` and the like
+        return None
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(unquote(parts.path))
     return Path(uri) if not parts.scheme and Path(uri).is_absolute() else None
 
 
-def local_files(folder: Path) -> Iterator[RunFile]:
-    """Every regular file below `folder` with size and SHA-256, in order of path. Links are not followed."""
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = Path(root) / name
-            if file.is_symlink() or not file.is_file():
-                continue
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            path = file.relative_to(folder).as_posix()
-            yield RunFile(path, str(file), file.stat().st_size, digest)
+def artifact_root(location: str | None) -> Path | None:
+    """The folder on this machine below which an MLflow store keeps artifacts; None if it does so elsewhere.
 
+    Whoever runs the store has named it, while the place of any experiment may be named by whoever makes that.
+
+    Args:
+        location: of the experiment that every store begins with, which lies right below that folder.
+    """
+    folder = local_folder(location)
+    # Right below / it would allow every folder.
+    return None if folder is None or folder.parent == folder.parent.parent else folder.parent
+
+
+def folder_files(folder: Path, rules: FileRules) -> Iterator[RunFile]:
+    """The files below a folder, if it may be looked at; one entry that says why not if it may not. Never raises."""
+    try:
+        allowed = rules.allows(folder)
+    except (OSError, RuntimeError, ValueError) as fault:  # too long, links in a circle, NUL
+        yield RunFile("", reason=f"not looked at: it is no folder of this machine ({_told(fault)})")
+        return
+    if allowed:
+        yield from local_files(folder.resolve(), rules)
+    else:
+        yield RunFile(
+            "",
+            reason="not looked at: the folder lies outside of the landing folder, of MLflow's artifacts and of "
+            "ML_ASSETS_ARTIFACT_ROOTS; add its root there, then deliver the run again",
+        )
+
+
+def local_files(folder: Path, rules: FileRules | None = None) -> Iterator[RunFile]:
+    """Every regular file below `folder` with size and SHA-256, in order of path. Links are not followed.
+
+    What cannot be read is an entry without checksum, with the reason; so is what lies beyond a limit.
+
+    Args:
+        rules: for the limits.
+    """
+    rules = rules or FileRules()
+    waiting, entries, room = [folder], rules.max_files, rules.max_bytes
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(parent) as listing:
+                found = sorted(islice(listing, entries + 1), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue  # a run that left no files, or a folder that has just gone
+        except OSError as fault:
+            yield RunFile(_path(parent, folder), reason=f"cannot be listed ({_told(fault)})")
+            continue
+        for entry in found[:entries]:
+            if entry.is_file(follow_symlinks=False):
+                file = _fingerprinted(Path(entry.path), folder, room)
+                room -= (file.size_bytes or 0) if file.sha256 else 0
+                yield file
+        waiting += [
+            Path(entry.path) for entry in reversed(found[:entries]) if entry.is_dir(follow_symlinks=False)
+        ]
+        if len(found) > entries:
+            reason = f"not all are listed: a run has at most {rules.max_files:,} files and folders"
+            yield RunFile("", reason=reason)
+            return
+        entries -= len(found)
+
+
+def _fingerprinted(file: Path, folder: Path, room: int) -> RunFile:
+    """A file with size and checksum, or with the reason why there is none.
+
+    Args:
+        room: bytes that may be read.
+    """
+    path, size = _path(file, folder), None
+    try:
+        # It may have been exchanged for a link or a pipe since it was listed.
+        number = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(number, "rb", buffering=0) as stream:  # noqa: PTH123 - of a number
+            status = os.fstat(number)
+            if not stat.S_ISREG(status.st_mode):
+                return RunFile(path, reason="no regular file any more")
+            size = status.st_size
+            digest, read = hashlib.sha256(), 0
+            while size <= room and (part := stream.read(_READ_BYTES)):
+                digest.update(part)
+                read += len(part)
+                if read > room:
+                    break  # it grows while it is read
+    except OSError as fault:
+        return RunFile(path, size_bytes=size, reason=f"cannot be read ({_told(fault)})")
+    if max(size, read) > room:
+        reason = "no checksum: the run's files are larger than what is read of one run"
+        return RunFile(path, size_bytes=size, reason=reason)
+    # What was hashed is what has this size, also if the file has grown since.
+    return RunFile(path, size_bytes=read, sha256=digest.hexdigest())
+
+
+def _path(file: Path, folder: Path) -> str:
+    """Path within the folder; bytes of a name that are no text are shown as `\\xff`."""
+    path = file.relative_to(folder).as_posix() if file != folder else ""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _told(fault: Exception) -> str:
+    """What an exception says, without the path in it."""
+    return (getattr(fault, "strerror", None) or str(fault) or type(fault).__name__).splitlines()[0][:200]
+
+
+# --- what a run's row keeps -------------------------------------------------------------------------
+
+
+def kept_entries(files: Iterable[RunFile]) -> list[dict[str, Any]]:
+    """The value of `FILES_TAG`: an object a file, of what is known of it."""
+    return [{name: value for name, value in vars(file).items() if value not in (None, "")} for file in files]
+
+
+def kept_files(run: Mapping[str, Any], rules: FileRules) -> Iterator[RunFile]:
+    """The files of a run of `artifact_uri` and `tags`, with their locations.
+
+    They are those that were listed when it was taken in. A run that was not taken in, but made by an application,
+    has no such list, nor has one that was taken in before there were lists: of them the folder is looked at now.
+    """
+    uri, kept = run["artifact_uri"] or "", _tag(run["tags"], FILES_TAG)
+    folder = local_folder(uri)
+    base = str(folder) if folder is not None else uri.rstrip("/")
+    if isinstance(kept, list):
+        found: Iterable[RunFile] = (_kept_file(entry) for entry in kept if isinstance(entry, dict))
+    else:
+        found = () if folder is None else folder_files(folder, rules)
+    seen: set[str] = set()
+    for file in found:
+        if file.path not in seen:  # a folder `models` of its own may look like that of a logged model
+            seen.add(file.path)
+            location = file.location or (f"{base}/{file.path}" if file.path else base) or "unknown"
+            yield RunFile(**{**vars(file), "location": location})
+
+
+def _kept_file(entry: Mapping[str, Any]) -> RunFile:
+    """An entry of the tag, which anybody may have written."""
+    text = {name: value for name in ("path", "location") if isinstance(value := entry.get(name), str)}
+    known = {
+        name: value for name in ("sha256", "model", "reason") if isinstance(value := entry.get(name), str)
+    }
+    return RunFile(text.get("path", ""), text.get("location", ""), _count(entry.get("size_bytes")), **known)
+
+
+def kept_datasets(run: Mapping[str, Any]) -> Iterator[RunDataset]:
+    """The datasets of a run of `dataset` and `tags`: MLflow's inputs, else the name that the run has."""
+    kept, seen = _tag(run["tags"], DATASETS_TAG), set()
+    for each in kept if isinstance(kept, list) else ():
+        if isinstance(each, dict) and (name := each.get("name")) and isinstance(name, str):
+            known = {
+                field: value for field in ("context", "digest") if isinstance(value := each.get(field), str)
+            }
+            identity = (name, known.get("context", ""), known.get("digest", ""))
+            if identity not in seen:
+                seen.add(identity)
+                source = each.get("source")
+                yield RunDataset(
+                    name,
+                    source if isinstance(source, str) and source else name,
+                    row_count=_count(each.get("row_count")),
+                    feature_count=_count(each.get("feature_count")),
+                    **known,
+                )
+    if not seen and run["dataset"]:
+        yield RunDataset(run["dataset"], source=run["dataset"])
+
+
+def _tag(tags: str | None, name: str) -> Any:
+    found = orjson.loads(tags) if tags else {}
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def _count(value: Any) -> int | None:
+    """A number of rows, columns or bytes; None for what cannot be one."""
+    return value if type(value) is int and 0 <= value < _LARGEST else None
+
+
+# --- rows -------------------------------------------------------------------------------------------
 
 ARTIFACT_SCHEMA = pa.schema(
     [
@@ -122,7 +332,7 @@ TRAINING_DATA_SCHEMA = pa.schema(
 def artifact_rows(
     runs: pa.RecordBatchReader, files_of: Callable[[dict[str, Any]], Iterable[RunFile]]
 ) -> pa.RecordBatchReader:
-    """Rows of `ml_model_artifacts` for runs of id, artifact_uri and created_at."""
+    """Rows of `ml_model_artifacts` for runs of id and created_at, and of what `files_of` needs."""
     return _rows(
         runs,
         ARTIFACT_SCHEMA,
@@ -133,17 +343,22 @@ def artifact_rows(
                 "file_path": file.location,
                 "size_bytes": file.size_bytes,
                 "sha256": file.sha256,
-                "metadata": orjson.dumps({"path": file.path, **file.metadata}).decode(),
+                "metadata": _metadata(file),
             }
             for file in files_of(run)
         ],
     )
 
 
+def _metadata(file: RunFile) -> str:
+    known = {"path": file.path, "model": file.model, "reason": file.reason}
+    return orjson.dumps({name: value for name, value in known.items() if value is not None}).decode()
+
+
 def training_data_rows(
     runs: pa.RecordBatchReader, datasets_of: Callable[[dict[str, Any]], Iterable[RunDataset]]
 ) -> pa.RecordBatchReader:
-    """Rows of `ml_training_data` for runs of id, dataset and created_at."""
+    """Rows of `ml_training_data` for runs of id and created_at, and of what `datasets_of` needs."""
     return _rows(
         runs,
         TRAINING_DATA_SCHEMA,

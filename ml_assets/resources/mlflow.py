@@ -4,20 +4,17 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import dagster as dg
-import orjson
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from ml_assets.lib.artifacts import RunDataset, RunFile, local_files, local_folder
-from ml_assets.lib.intake.mlflow_reader import LOGGED_MODELS
+from ml_assets.lib.artifacts import artifact_root
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     CONNECT_TRIES,
@@ -32,9 +29,6 @@ from ml_assets.resources.base import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
-
-T = TypeVar("T")
 
 _SCHEMES = ("http", "https", "sqlite")
 
@@ -51,8 +45,6 @@ class MLflowResource(dg.ConfigurableResource):
     home: str
     url: str = Field(default="", repr=False)
     query_timeout_s: float = 30.0
-
-    _client: Any = PrivateAttr(default=None)
 
     def tracking_uri(self) -> str:
         """The tracking store's URI, for MLflow's API.
@@ -95,86 +87,19 @@ class MLflowResource(dg.ConfigurableResource):
         client = MlflowClient(tracking_uri=self.tracking_uri(), registry_uri=self.tracking_uri())
         return client if self.database else cast("MlflowClient", _Limited(client, self.query_timeout_s))
 
-    def run_files(self, run: Mapping[str, Any]) -> Iterator[RunFile]:
-        """Files of a run of `id`, `artifact_uri` and `tags`: read where they lie, else as MLflow lists them.
-
-        Those of its logged models are among them, as `models/<id>/...`.
-
-        Raises:
-            StoreUnavailable: as `client`.
-        """
-        folder = local_folder(run["artifact_uri"])
-        if folder is not None:
-            yield from local_files(folder)
-        elif run["artifact_uri"] and self.run(run["id"]) is not None:
-            yield from _listed_files(
-                partial(self._client_once().list_artifacts, run["id"]), run["artifact_uri"]
-            )
-        for model in self._logged_models(run["tags"]):
-            uri = model.artifact_location
-            folder = local_folder(uri)
-            files = (
-                local_files(folder)
-                if folder is not None
-                else _listed_files(
-                    partial(self._client_once().list_logged_model_artifacts, model.model_id), uri
-                )
-            )
-            for file in files:
-                yield replace(
-                    file, path=f"models/{model.model_id}/{file.path}", metadata={"model": model.name}
-                )
-
-    def _logged_models(self, tags: str | None) -> "Iterator[LoggedModel]":
-        """The models that a run's tags name, as far as this store has them."""
-        named = _json(tags).get(LOGGED_MODELS)
-        for model_id in named if isinstance(named, list) else []:
-            model = self._ask(lambda client, model_id=model_id: client.get_logged_model(str(model_id)))
-            if model is not None:
-                yield model
-
-    def run_datasets(self, run: Mapping[str, Any]) -> Iterator[RunDataset]:
-        """Datasets of a run of `id` and `dataset`: MLflow's dataset inputs, else the name that the run has.
-
-        Raises:
-            StoreUnavailable: as `client`.
-        """
-        found = self.run(run["id"])
-        inputs = found.inputs.dataset_inputs if found is not None and found.inputs else []
-        for each in inputs:
-            tags = {tag.key: tag.value for tag in each.tags}
-            yield _dataset(each.dataset, tags.get("mlflow.data.context"))
-        if not inputs and run["dataset"]:
-            yield RunDataset(run["dataset"], source=run["dataset"])
-
-    def run(self, run_id: str) -> "Run | None":
-        """A run with its inputs; None if this store does not have it.
-
-        Raises:
-            StoreUnavailable: as `client`.
-        """
-        return self._ask(lambda client: client.get_run(run_id))
-
-    def _ask(self, question: "Callable[[MlflowClient], T]") -> "T | None":
-        """An answer of MLflow; None if this store does not have what is asked for."""
-        if self.database is not None and not self.database.exists():
+    def artifact_root(self) -> Path | None:
+        """The folder on this machine below which a store in a file keeps artifacts; None if it cannot be told."""
+        path = self.database
+        if path is None or not path.exists():
             return None
-        from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
-
         try:
-            return question(self._client_once())
-        except MlflowException as fault:
-            # An id that MLflow could not have made is refused instead of not found.
-            unknown = (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)
-            if fault.error_code in [ErrorCode.Name(code) for code in unknown]:
-                return None
-            raise
-
-    def _client_once(self) -> "MlflowClient":
-        if self._client is None:
-            self._client = self.client()
-        return self._client
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+                found = connection.execute(
+                    "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+                ).fetchone()
+        except sqlite3.Error:
+            return None  # what is wrong with the file is told by whoever reads runs from it
+        return artifact_root(found[0]) if found else None
 
     def health(self) -> StoreHealth:
         """Whether the store answers, with its version. Never raises, and does not import mlflow."""
@@ -219,19 +144,6 @@ class MLflowResource(dg.ConfigurableResource):
         return StoreHealth("healthy", answer.text.strip())
 
 
-def _listed_files(ask: Callable[[str | None], Any], uri: str, path: str | None = None) -> Iterator[RunFile]:
-    """Files below a path as MLflow lists them.
-
-    Args:
-        ask: lists what lies at a path.
-    """
-    for info in ask(path):
-        if info.is_dir:
-            yield from _listed_files(ask, uri, info.path)
-        else:
-            yield RunFile(info.path, f"{uri.rstrip('/')}/{info.path}", info.file_size)
-
-
 class _Limited:
     """MLflow's client with our time-out and number of tries, unless the environment says others.
 
@@ -261,30 +173,3 @@ class _Limited:
             finally:
                 for name in ours:
                     del os.environ[name]
-
-
-def _dataset(dataset: Any, context: str | None) -> RunDataset:
-    """A dataset input as a row; its profile is JSON that may tell rows and features."""
-    profile = _json(dataset.profile)
-    schema = _json(dataset.schema)
-    source = _json(dataset.source)
-    columns = schema.get("mlflow_colspec")
-    features = profile.get("features_shape") or []
-    return RunDataset(
-        name=dataset.name,
-        source=str(source.get("uri") or source.get("url") or source.get("path") or dataset.source_type),
-        context=context,
-        digest=dataset.digest,
-        row_count=profile.get("num_rows") or (features[0] if features else None),
-        feature_count=len(columns)
-        if columns
-        else profile.get("num_features") or (features[1] if len(features) > 1 else None),
-    )
-
-
-def _json(text: str | None) -> dict[str, Any]:
-    try:
-        value = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        return {}  # free text is lawful there; it just tells no numbers
-    return value if isinstance(value, dict) else {}

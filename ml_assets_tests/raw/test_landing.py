@@ -1,11 +1,13 @@
 """Files in the landing folders: formats, repetition, change, withdrawal, days."""
 
 import gzip
+import hashlib
 import json
 import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import shake_256
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 
 from ml_assets.contracts import STREAMS
 from ml_assets.lib.arrow_types import stream
+from ml_assets.lib.artifacts import FileRules
 from ml_assets.lib.intake import files, ledger
 from ml_assets.lib.intake.landing import list_files
 from ml_assets.lib.land import land
@@ -389,3 +392,37 @@ def test_a_reader_that_was_read_is_not_landed(tmp_path):
     reader.read_all()
     with pytest.raises(ValueError, match="has been read from already"):
         land(tmp_path, "runs", reader)
+
+
+def test_files_of_a_row_are_listed_once_and_only_where_that_is_allowed(room, tmp_path):
+    folder = room.folder / "landing" / "files" / "r"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"12345")
+    kept = {"ml_assets.artifacts": [{"path": "made up"}], "team": "blue"}
+    rows = [
+        {"run_id": "a", "artifact_uri": folder.as_uri(), "tags": kept, "colour": "red"},
+        {"run_id": "b", "artifact_uri": "file:///proc/self"},
+        {"run_id": "c", "artifact_uri": str(tmp_path)},
+        {"run_id": "d", "artifact_uri": "s3://bucket/d"},
+        {"run_id": "e", "artifact_uri": "file://["},
+        {"run_id": "f"},
+    ]
+    room.put("runs", "a.jsonl", lines(*({**RUN, **each} for each in rows)))
+    table = pa.Table.from_pylist([{**RUN, "run_id": "g", "artifact_uri": str(folder)}])
+    pq.write_table(table, room.landing("runs") / "b.parquet")
+    room.age(room.landing("runs") / "b.parquet")
+    listing = list_files(room.landing("runs"))
+    bounds = replace(room.bounds, files=FileRules((room.folder / "landing",)))
+    report = files.take_in_files("runs", listing, room.lake, room.postgres, bounds)
+    assert (report.rows_read, report.rows_quarantined) == (7, 0)
+
+    tags = {run_id: json.loads(text or "{}") for run_id, text in room.raw("runs", "run_id", "tags")}
+    listed = {run_id: each.pop("ml_assets.artifacts", None) for run_id, each in tags.items()}
+    model = {"path": "model.onnx", "size_bytes": 5, "sha256": hashlib.sha256(b"12345").hexdigest()}
+    assert listed["a"] == listed["g"] == [model]
+    for refused in "bc":
+        (told,) = listed[refused]
+        assert told["reason"].startswith("not looked at: the folder lies outside")
+        assert len(told) == 1
+    assert [listed[run_id] for run_id in "def"] == [None] * 3
+    assert tags["a"] == {"colour": "red", "team": "blue"}

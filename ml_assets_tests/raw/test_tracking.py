@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -16,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from ml_assets.contracts import STREAMS
+from ml_assets.lib.artifacts import FileRules
 from ml_assets.lib.intake import ledger, mlflow_reader, quarantine
 from ml_assets.lib.intake.tracking import pending_runs, take_in_mlflow
 
@@ -101,7 +103,9 @@ def test_a_run_becomes_a_row(room, store, take_in):
     )
     assert times == ["2026-05-01T10:00:00+00:00", "2026-05-01T10:01:00+00:00"]
     (tags,) = [json.loads(t) for i, t in room.raw("runs", "run_id", "tags") if i == run_id]
-    assert tags["mlflow.datasets"] == [{"context": "training", "digest": "abc", "name": "iris"}]
+    assert tags["mlflow.datasets"] == [
+        {"context": "training", "digest": "abc", "name": "iris", "source": "local"}
+    ]
     assert tags["mlflow.registered_models"] == [{"aliases": ["champion"], "name": "forest", "version": "1"}]
 
 
@@ -209,6 +213,26 @@ def test_a_deleted_run_is_withdrawn_and_a_restored_one_comes_back(room, store, t
     assert [report.rows_read for report in take_in(client)] == [0, 0]
     assert sorted(room.raw("runs", "run_id")) == sorted([kept, deleted])
     assert len(room.raw("metrics")) == 6
+
+
+def test_runs_that_were_taken_in_without_their_files_are_read_again(room, store, take_in, tmp_path):
+    client, experiment = store
+    allowed = replace(room.bounds, files=FileRules((tmp_path / "artifacts",)))
+    run_id = log_run(client, experiment, "run")
+    client.log_text(run_id, "hello", "a.txt")
+    take_in_mlflow("runs", client, "store", room.lake, room.postgres, allowed)
+    (entry,) = json.loads(room.raw("runs", "tags")[0])["ml_assets.artifacts"]
+    assert (entry["path"], entry["size_bytes"]) == ("a.txt", 5)
+
+    # As they stood in the ledger before there were lists.
+    with room.postgres.connect(write=True) as connection:
+        connection.execute("UPDATE ledger.places SET fingerprint = replace(fingerprint, 'files ', '')")
+    client.log_text(run_id, "hello", "b.txt")
+    assert pending_runs(client, "store", room.postgres)["runs"] == 1
+    take_in_mlflow("runs", client, "store", room.lake, room.postgres, allowed)
+    (tags,) = room.raw("runs", "tags")
+    assert [entry["path"] for entry in json.loads(tags)["ml_assets.artifacts"]] == ["a.txt", "b.txt"]
+    assert pending_runs(client, "store", room.postgres)["runs"] == 0
 
 
 def test_runs_of_another_store_are_left_alone(room, store, take_in, tmp_path, empty_store):

@@ -1,5 +1,6 @@
 """Experiments: runs in PostgreSQL, and in SQLite with the files and the data behind them."""
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -8,11 +9,10 @@ import pyarrow as pa
 from ml_assets.contracts import EXPERIMENT_TABLES, TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
-from ml_assets.lib.artifacts import artifact_rows, training_data_rows
+from ml_assets.lib.artifacts import artifact_rows, kept_datasets, kept_files, training_data_rows
 from ml_assets.lib.sql import read_sql
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
-from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.settings import Settings
 
 POSTGRES = "postgres/ml_experiments"
@@ -69,22 +69,25 @@ def _sqlite_runs(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
+    rules = settings.file_rules
+
     @table_asset(
         settings,
         "sqlite/ml_model_artifacts",
         group="experiments",
         description=(
             "Every file that a run left behind: models, plots, tables. The files stay where they are; "
-            "here stand path, size and SHA-256, so a model in production can be traced to its run, and a "
-            "changed file is noticed."
+            "here stand path, size and SHA-256 as they were when the run was taken in, so a model in "
+            "production can be traced to its run, and a changed file is noticed. What could not be read "
+            "has the reason in its metadata."
         ),
         kinds=["file"],
-        logic=["artifacts 2"],
+        logic=["artifacts 3"],
         ins={"runs": _runs_input("id", "artifact_uri", "tags", "created_at")},
         deps=[key(SQLITE)],
     )
-    def ml_model_artifacts(runs: pa.RecordBatchReader, mlflow: MLflowResource) -> pa.RecordBatchReader:
-        return artifact_rows(runs, mlflow.run_files)
+    def ml_model_artifacts(runs: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        return artifact_rows(runs, partial(kept_files, rules=rules))
 
     @table_asset(
         settings,
@@ -95,12 +98,12 @@ def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
             "as logged through MLflow's dataset inputs. Two runs with the same digest saw the same data."
         ),
         kinds=["file"],
-        logic=["training data 1"],
-        ins={"runs": _runs_input("id", "dataset", "created_at")},
+        logic=["training data 2"],
+        ins={"runs": _runs_input("id", "dataset", "tags", "created_at")},
         deps=[key(SQLITE)],
     )
-    def ml_training_data(runs: pa.RecordBatchReader, mlflow: MLflowResource) -> pa.RecordBatchReader:
-        return training_data_rows(runs, mlflow.run_datasets)
+    def ml_training_data(runs: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        return training_data_rows(runs, kept_datasets)
 
     return [ml_model_artifacts, ml_training_data]
 

@@ -93,7 +93,8 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
         lake: DuckLakeResource, postgres: PostgresResource, mlflow: MLflowResource
     ) -> dg.MaterializeResult:
         make_tables(lake, LAKE_TABLES)
-        bounds = Bounds(settings.partitions_start, datetime.now(UTC))
+        rules = settings.file_rules.with_root(mlflow.artifact_root() if stream.from_mlflow else None)
+        bounds = Bounds(settings.partitions_start, datetime.now(UTC), rules)
         reports = {
             root: take_in_files(stream.name, listing, lake, postgres, bounds, source)
             for root, source, listing in stream_inputs(stream.name, settings.landing, settings.sources)

@@ -13,14 +13,16 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 
 from ml_assets.contracts import Column, Stream
+from ml_assets.lib.artifacts import FILES_TAG, FileRules, folder_files, kept_entries, local_folder
 from ml_assets.lib.canonical_json import JSONError, canonical
 from ml_assets.lib.sql import quote_identifier, quote_literal
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 ANY_JSON = ("prediction",)
 """JSON columns that hold any document; the others hold an object."""
+
+_FOLDER = "artifact_uri"
+"""Column of runs that may name a folder of this machine."""
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _NUMBERS = (*_INTEGERS, "UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE")
@@ -57,10 +62,12 @@ class Bounds:
     Args:
         first_day: first daily partition, UTC.
         now: no row may lie on a later day than this moment's.
+        files: which folders of this machine a row's files may lie in.
     """
 
     first_day: date
     now: datetime
+    files: FileRules = field(default_factory=FileRules)
 
     @property
     def end(self) -> datetime:
@@ -90,6 +97,8 @@ def set_bounds(connection: "duckdb.DuckDBPyConnection", bounds: Bounds) -> None:
     """Give the connection the variables that `judge_rows` reads: a lazy relation takes no parameters."""
     connection.execute("SET VARIABLE intake_start = $1", [bounds.first_day])
     connection.execute("SET VARIABLE intake_end = $1", [bounds.end])
+    rules = {**vars(bounds.files), "roots": [str(root) for root in bounds.files.roots]}
+    connection.execute("SET VARIABLE intake_files = $1", [json.dumps(rules)])
 
 
 def judge_rows(
@@ -99,6 +108,7 @@ def judge_rows(
     extras: bool = False,
     raw_text: str = "raw_text",
     by_query: bool = False,
+    list_files: bool = True,
 ) -> str:
     """A SELECT that gives every row of `source` in the columns of intake.
 
@@ -114,6 +124,7 @@ def judge_rows(
             the stream does not know, for `extras_column`; null if the row has none.
         raw_text: SQL of the row as it came; evaluated for bad rows only.
         by_query: whether the types are those of a source's query, and not the file's own.
+        list_files: whether the files of rows that name a folder of this machine are to be listed in their tags.
     """
     readings = {c.name: _read(stream, c, types.get(c.name), extras, by_query) for c in stream.columns}
     typed = ",\n        ".join(f"{r.value} AS {_v(name)}" for name, r in readings.items())
@@ -122,7 +133,15 @@ def judge_rows(
         for name, r in readings.items()
         for fault, sentence in r.faults
     )
-    columns = ",\n    ".join(f"{_v(name)} AS {quote_identifier(name)}" for name in readings)
+    values = {name: _v(name) for name in readings}
+    if list_files and types.get(_FOLDER):
+        # Here, where a row is known to be a good one.
+        values[stream.extras_column] = (
+            f"CASE WHEN reason IS NULL AND regexp_matches({_v(_FOLDER)}, '^(/|file:)', 'i') "
+            f"THEN with_files({values[stream.extras_column]}, {_v(_FOLDER)}, getvariable('intake_files')) "
+            f"ELSE {values[stream.extras_column]} END"
+        )
+    columns = ",\n    ".join(f"{value} AS {quote_identifier(name)}" for name, value in values.items())
     # By way of microseconds: a cast of TIMESTAMPTZ to DATE asks the time zone library for every row.
     day = f"make_timestamp(epoch_us({_v(stream.day_column)}))::DATE" if stream.day_column else "NULL::DATE"
     # What only bad rows need stands inside a CASE, where DuckDB looks at bad rows only.
@@ -381,10 +400,20 @@ def _merged(texts, rows, known):
     return pa.array([_with_extras(text, row, names) for text, row in pairs], pa.string())
 
 
+def _listed(texts, folders, rules):
+    if not len(folders):
+        return pa.array([], pa.string())
+    given = json.loads(rules[0].as_py())
+    allowed = FileRules(tuple(map(Path, given.pop("roots"))), **given)
+    pairs = zip(texts.to_pylist(), folders.to_pylist(), strict=True)
+    return pa.array([_with_files(text, folder, allowed) for text, folder in pairs], pa.string())
+
+
 _FUNCTIONS: dict[str, tuple[Callable[..., pa.Array], int]] = {
     "json_object_text": (_objects, 1),
     "any_json": (_documents, 1),
     "with_extras": (_merged, 3),
+    "with_files": (_listed, 3),
 }
 _registering = threading.Lock()
 os.register_at_fork(
@@ -429,3 +458,12 @@ def _with_extras(text: str | None, row: str | None, known: frozenset[str]) -> st
         return canonical(held)
     except (ValueError, RecursionError):  # a JSONError is a ValueError
         return ""
+
+
+def _with_files(text: str | None, uri: str, rules: FileRules) -> str | None:
+    """The tags with the list of the files that lie in a folder of this machine, in place of any that they had."""
+    folder = local_folder(uri)
+    if folder is None:
+        return text
+    held = orjson.loads(text) if text is not None else {}
+    return canonical({**held, FILES_TAG: kept_entries(folder_files(folder, rules))})

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
+from ml_assets.lib.artifacts import DATASETS_TAG, FILES_TAG, RunFile, kept_entries
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Dataset, Run
     from mlflow.entities.model_registry import ModelVersion
 
 STATUSES = {
@@ -262,17 +264,13 @@ def _pages(ask: Any) -> Iterator[Any]:
 def _as_run(run: "Run", experiment: str, registrations: Sequence[Registration]) -> MLflowRun:
     info, tags, params = run.info, dict(run.data.tags), run.data.params
     datasets = [
-        {
-            "name": each.dataset.name,
-            "digest": each.dataset.digest,
-            "context": next((t.value for t in each.tags if t.key == "mlflow.data.context"), None),
-        }
+        _dataset(each.dataset, next((t.value for t in each.tags if t.key == "mlflow.data.context"), None))
         for each in (run.inputs.dataset_inputs if run.inputs else ())
     ]
     datasets.sort(key=lambda d: (d["context"] not in ("train", "training"), d["name"], d["digest"]))
     kept: dict[str, Any] = dict(tags)
     if datasets:
-        kept["mlflow.datasets"] = datasets
+        kept[DATASETS_TAG] = datasets
     if run.outputs and run.outputs.model_outputs:
         # Their files lie beside those of the run.
         kept[LOGGED_MODELS] = sorted({output.model_id for output in run.outputs.model_outputs})
@@ -304,8 +302,43 @@ def _as_run(run: "Run", experiment: str, registrations: Sequence[Registration]) 
         "created_at": info.start_time,
         "completed_at": info.end_time,
     }
-    digest = hashlib.sha256(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return MLflowRun(info.run_id, digest, row)
+    return MLflowRun(info.run_id, _row_hash(row), row)
+
+
+def with_files(run: MLflowRun, files: Iterable[RunFile]) -> MLflowRun:
+    """The run with the list of its files in its tags, as another content."""
+    tags = {**orjson.loads(run.row["tags"]), FILES_TAG: kept_entries(files)}
+    row = {**run.row, "tags": _json(tags)}
+    return MLflowRun(run.run_id, _row_hash(row), row)
+
+
+def _row_hash(row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _dataset(dataset: "Dataset", context: str | None) -> dict[str, Any]:
+    """A dataset input as it stands in the tags; its profile is JSON that may tell rows and features."""
+    profile, schema, source = (_object(text) for text in (dataset.profile, dataset.schema, dataset.source))
+    columns = schema.get("mlflow_colspec")
+    shape = profile.get("features_shape")
+    shape = shape if isinstance(shape, list) else []
+    more = {
+        "source": str(source.get("uri") or source.get("url") or source.get("path") or dataset.source_type),
+        "row_count": profile.get("num_rows") or (shape[0] if shape else None),
+        "feature_count": len(columns)
+        if isinstance(columns, list) and columns
+        else profile.get("num_features") or (shape[1] if len(shape) > 1 else None),
+    }
+    known = {name: value for name, value in more.items() if value is not None}
+    return {"name": dataset.name, "digest": dataset.digest, "context": context, **known}
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {}  # free text is lawful there; it just tells no numbers
+    return value if isinstance(value, dict) else {}
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from ml_assets.contracts import STREAMS
 from ml_assets.lib.intake import ledger, mlflow_reader
 from ml_assets.lib.intake.judge import Bounds, judge_rows
 from ml_assets.lib.intake.ledger import Known, Place, Postgres
+from ml_assets.lib.intake.mlflow_files import FileLister
 from ml_assets.lib.intake.mlflow_reader import History
 from ml_assets.lib.intake.visit import STAGE, IntakeReport, Lake, Visit, visiting
 from ml_assets.lib.sql import quote_identifier
@@ -27,6 +28,10 @@ BATCH_RUNS = 1_000
 
 BATCH_POINTS = 500_000
 """Points after which a commit is due."""
+
+_READ_AS = "files "
+"""Stands before the mark of a run. To change it has every run read again that the store still has: those of before
+have no list of their files."""
 
 _NO_TIME = ", no time in milliseconds since 1970; log it in milliseconds"
 
@@ -46,7 +51,7 @@ def take_in_mlflow(
     stream = STREAMS[stream_name]
     report = IntakeReport()
     known = _known(postgres, stream_name, root)
-    marks = mlflow_reader.run_marks(client) if stream_name == "runs" else mlflow_reader.history_marks(client)
+    marks = _marks(client, stream_name)
     fresh = {run_id: mark for run_id, mark in marks.items() if _is_fresh(known.get(run_id), mark)}
     gone = [run_id for run_id, place in known.items() if run_id not in marks and not place.retired]
     if not fresh and not gone:
@@ -63,13 +68,19 @@ def take_in_mlflow(
 
 def pending_runs(client: "MlflowClient", root: str, postgres: Postgres) -> dict[str, int]:
     """How many runs of a store are new, changed, deleted or restored, for `runs` and for `metrics`."""
-    marks = {"runs": mlflow_reader.run_marks(client), "metrics": mlflow_reader.history_marks(client)}
     found = {}
-    for stream, now in marks.items():
+    for stream in ("runs", "metrics"):
+        now = _marks(client, stream)
         places = _known(postgres, stream, root)
         before = {unit: place.fingerprint for unit, place in places.items() if not place.retired}
         found[stream] = sum(before.get(unit) != now.get(unit) for unit in before.keys() | now.keys())
     return found
+
+
+def _marks(client: "MlflowClient", stream: str) -> dict[str, str]:
+    if stream == "metrics":
+        return mlflow_reader.history_marks(client)
+    return {run_id: f"{_READ_AS}{mark}" for run_id, mark in mlflow_reader.run_marks(client).items()}
 
 
 def _known(postgres: Postgres, stream: str, root: str) -> dict[str, Known]:
@@ -84,7 +95,9 @@ def _is_fresh(place: Known | None, mark: str) -> bool:
 
 
 def _take_runs(visit: Visit, client: "MlflowClient", root: str, marks: Mapping[str, str]) -> None:
-    runs = mlflow_reader.read_runs(client, marks)
+    lister = FileLister(client, visit.bounds.files)
+    read = mlflow_reader.read_runs(client, marks)
+    runs = (mlflow_reader.with_files(run, lister.files_of(run)) for run in read)
     while some := list(islice(runs, BATCH_RUNS)):
         places = {Place(root, run.run_id, marks[run.run_id]): run.unit_hash for run in some}
         batch = mlflow_reader.run_batch(some)
@@ -135,7 +148,9 @@ def _take(
         f"{quote_identifier(name)} := {quote_identifier(f'logged_{name}' if name in times else name)}"
         for name in types
     )
-    select = judge_rows(visit.stream, source, types, raw_text=f"to_json(struct_pack({packed}))::VARCHAR")
+    select = judge_rows(
+        visit.stream, source, types, raw_text=f"to_json(struct_pack({packed}))::VARCHAR", list_files=False
+    )
     visit.insert(STAGE, select, (schema, batches), fresh=list(fresh))
     visit.commit_stage(places, fresh, counts)
 

@@ -111,7 +111,7 @@ class Visit:
         self.report = report
         self.table = qualified("lake", "intake", f"intake_{stream.name}")
         self._postgres = postgres
-        self._bounds = bounds
+        self.bounds = bounds
 
     def prepare(self) -> None:
         """Make tables and functions; remove what a killed visit appended."""
@@ -119,7 +119,7 @@ class Visit:
         contract = TABLES[f"duckdb/intake_{self.stream.name}"]
         self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
         register_functions(self.connection)
-        set_bounds(self.connection, self._bounds)
+        set_bounds(self.connection, self.bounds)
         with self._postgres.connect() as connection:
             left = ledger.abandoned(connection, self.stream.name)
         if left:
