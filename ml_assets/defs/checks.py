@@ -116,7 +116,7 @@ def _agreement_result(agreement: Agreement, found: Comparison) -> dg.AssetCheckR
         check_name=_agreement_name(agreement),
         passed=found.agrees,
         metadata={found.asset: found.here, found.parent: found.there},
-        description=f"{found.here:,} here, {found.there:,} in {found.parent}.",
+        description=found.told,
     )
 
 

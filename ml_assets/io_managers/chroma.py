@@ -460,8 +460,8 @@ def _own_name(held: "Collection") -> str:
     return held.name.removesuffix(NEXT)
 
 
-def counted(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> int | None:
-    """Live entries that are in the collection and its index; None if it was never written.
+def held_keys(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> set[str] | None:
+    """Keys of the live entries that are in the collection and its index; None if it was never written.
 
     Raises:
         DamagedCollection: the index cannot be read, or gives other vectors than were written.
@@ -471,9 +471,11 @@ def counted(chroma: ChromaResource, postgres: PostgresResource, contract: Contra
     with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         _hold(connection, contract.table)
         found = look(client, connection, contract.table)
+        live = _manifest(connection, contract.table)
     if found.broken:
         raise damaged(contract.table, found.broken)
-    return found.live - len(found.missing)
+    missing = set(found.missing)
+    return {key for key, identity in live.items() if identity not in missing}
 
 
 def write(

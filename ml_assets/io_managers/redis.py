@@ -220,11 +220,13 @@ def cached(redis: RedisResource, contract: Contract) -> "TableState | None":
     return table_state(measure((pa.RecordBatch.from_pylist(part, schema) for part in parts), contract))
 
 
-def counted(redis: RedisResource, contract: Contract) -> int | None:
-    """Rows that Redis answers with; None where PostgreSQL answers."""
+def held_keys(redis: RedisResource, contract: Contract) -> set[str] | None:
+    """Keys of the rows that Redis answers with; None where PostgreSQL answers."""
     with redis.client() or nullcontext() as cache:
         name = _answering(cache, contract)
-        return None if cache is None or name is None else cast(int, cache.hlen(name))
+        if cache is None or name is None:
+            return None
+        return {field.decode() for field in cast("list[bytes]", cache.hkeys(name))}
 
 
 def _answering(cache: "Redis | None", contract: Contract) -> str | None:

@@ -2,6 +2,7 @@
 all understand, so that each store checks its own rows where they lie.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -97,21 +98,16 @@ def present_tables(store: str) -> str:
     return "SELECT table_name FROM information_schema.tables"
 
 
-def count(
-    contract: Contract,
-    expression: str = "count(*)",
-    where: str = "",
-    days: tuple[date, date] | None = None,
-    owned: bool = False,
+def rows_of(
+    contract: Contract, where: str = "", days: tuple[date, date] | None = None, owned: bool = False
 ) -> str:
-    """Statement that returns one number over the rows of the days [first, last], or over the whole table.
+    """Statement that returns the rows of the days [first, last], or of the whole table.
 
     Args:
         contract: of the table.
-        expression: SQL aggregate.
         where: SQL condition on the rows.
         days: first and last day; ignored where the table is not partitioned.
-        owned: count only what the contract's writer has written.
+        owned: only what the contract's writer has written.
     """
     scope = contract.scope if owned else ()
     conditions = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in scope]
@@ -120,4 +116,47 @@ def count(
         day = _day(contract, contract.partition_column)
         conditions.append(f"{day} BETWEEN '{days[0].isoformat()}' AND '{days[1].isoformat()}'")
     clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT {expression} FROM {table_name(contract)}{clause}"
+    return f"SELECT * FROM {table_name(contract)}{clause}"
+
+
+_HASHES = {
+    "duckdb": ("md5({key})", "('0x' || substr(key_hash, 3, 10))::BIGINT"),
+    "postgres": ("md5({key})", "('x' || substr(key_hash, 3, 10))::bit(40)::bigint"),
+    "clickhouse": (
+        "lower(hex(MD5({key})))",
+        "reinterpretAsUInt64(reverse(unhex(substring(key_hash, 3, 10))))",
+    ),
+    "sqlite": ("md5({key})", "hex_number(substr(key_hash, 3, 10))"),
+}
+"""By store: MD5 of a text in hexadecimal digits, and ten of them as a number. SQLite's come with its connection."""
+
+
+def key_parts(store: str, rows: str, key: str, values: Iterable[str] = ()) -> str:
+    """Statement that adds up the hashes of keys, the same numbers in every store.
+
+    It returns a row for each first two digits of the hashes: these, the number of rows, the sum of the ten digits that
+    follow, and for each of `values` the number of rows that are not null in it.
+
+    Args:
+        rows: a SELECT.
+        key: SQL of a row's key as text.
+    """
+    counts = "".join(f", count({quote_identifier(name)})" for name in values)
+    _, number = _hashes(store)
+    return f"SELECT {_PART}, count(*), sum({number}){counts} FROM ({_hashed(store, rows, key)}) AS hashed GROUP BY 1"
+
+
+def keys_of_part(store: str, rows: str, key: str, part: str) -> str:
+    """Statement that returns the keys whose hashes begin with two digits."""
+    return f"SELECT {key} FROM ({_hashed(store, rows, key)}) AS hashed WHERE {_PART} = {quote_literal(part)}"
+
+
+_PART = "substring(key_hash, 1, 2)"
+
+
+def _hashed(store: str, rows: str, key: str) -> str:
+    return f"SELECT *, {_hashes(store)[0].format(key=key)} AS key_hash FROM ({rows}) AS rows_of_table"
+
+
+def _hashes(store: str) -> tuple[str, str]:
+    return _HASHES["postgres" if store == "serving" else store]

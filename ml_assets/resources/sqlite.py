@@ -3,6 +3,7 @@
 Times are text in UTC as `ml_assets.lib.sql.utc_text` writes them.
 """
 
+import hashlib
 import os
 import sqlite3
 import time
@@ -10,11 +11,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
 
+from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     HOME,
@@ -95,9 +98,38 @@ class SQLiteResource(dg.ConfigurableResource):
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[str], Sequence[Sequence[Any]]]]:
-        """A function that answers one statement after the other with its rows, over one connection."""
+        """A function that answers one statement after the other with its rows, over one connection.
+
+        Statements may use `md5(text)`, in hexadecimal digits, and `hex_number(digits)`, as other stores can.
+        """
         with self.connect() as connection:
+            connection.create_function("md5", 1, _md5, deterministic=True)
+            connection.create_function("hex_number", 1, _hex_number, deterministic=True)
             yield lambda statement: connection.execute(statement).fetchall()
+
+    def rows_by(self, table: str, column: str) -> Callable[[str], list[dict[str, Any]]]:
+        """A function from a value of a column to the rows that have it; none if there is no such table.
+
+        Which values there are is asked once, so that to ask for others costs nothing.
+        """
+        name, by = quote_identifier(table), quote_identifier(column)
+
+        @cache
+        def present() -> set[str]:
+            with self.connect() as connection:
+                known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+                found = connection.execute(f"SELECT DISTINCT {by} FROM {name}") if known else ()
+                return {value for (value,) in found}
+
+        def rows(value: str) -> list[dict[str, Any]]:
+            if value not in present():
+                return []
+            with self.connect() as connection:
+                cursor = connection.execute(f"SELECT * FROM {name} WHERE {by} = ?", (value,))
+                columns = [field[0] for field in cursor.description]
+                return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+        return rows
 
     @contextmanager
     def statements(self) -> Iterator[sqlite3.Connection]:
@@ -223,6 +255,14 @@ class SQLiteResource(dg.ConfigurableResource):
         with self._transaction(True, BUSY_TIMEOUT_S) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return StoreHealth("healthy", sqlite3.sqlite_version)
+
+
+def _md5(text: str | None) -> str | None:
+    return None if text is None else hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _hex_number(digits: str | None) -> int | None:
+    return None if digits is None else int(digits, 16)
 
 
 def _allow(connection: sqlite3.Connection, seconds: float) -> None:

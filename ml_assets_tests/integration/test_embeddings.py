@@ -7,7 +7,7 @@ import pytest
 
 from ml_assets.contracts import EMBEDDING_DIMENSION, TABLES
 from ml_assets.defs import embeddings
-from ml_assets.io_managers.chroma import ChromaIOManager, counted
+from ml_assets.io_managers.chroma import ChromaIOManager, held_keys
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.lib.arrow_types import arrow_schema
 
@@ -100,11 +100,11 @@ def test_another_model_embeds_everything_anew_and_its_vectors_replace_the_former
         assert sorted(found.id.split(":")[0] for found in near) == ["r0", "r1", "r2"]
         assert max(found.distance for found in near) < 1e-6
         index = TABLES["chroma/experiment_index"]
-        assert counted(chroma, postgres, index) == len(CARDS)
+        assert held_keys(chroma, postgres, index) == {card["run_id"] for card in CARDS}
     with chroma.client(write=True) as client:
         client.delete_collection(index.table)
-    assert counted(chroma, postgres, index) == 0
+    assert held_keys(chroma, postgres, index) == set()
 
 
 def test_an_index_that_was_never_written_is_not_counted(chroma, postgres):
-    assert counted(chroma, postgres, TABLES["chroma/experiment_index"]) is None
+    assert held_keys(chroma, postgres, TABLES["chroma/experiment_index"]) is None

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
@@ -370,12 +370,12 @@ def test_tampering_is_noticed_and_mended(cli, home, small):
     assert passed_checks(home) > 40
 
 
-def rebuild(home: Path) -> None:
-    """As from the UI: materialize the tampered tables."""
+def rebuild(home: Path, assets: Iterable[str] = tuple(TAMPERED)) -> None:
+    """As from the UI: materialize tables."""
     settings = Settings(home=home)
     defs = build_defs(settings)
     job, graph = defs.resolve_implicit_global_asset_job_def(), defs.resolve_asset_graph()
-    keys = [dg.AssetKey.from_user_string(asset) for asset in TAMPERED]
+    keys = [dg.AssetKey.from_user_string(asset) for asset in assets]
     days = {
         "dagster/asset_partition_range_start": "2026-02-28",
         "dagster/asset_partition_range_end": "2026-03-03",
@@ -491,6 +491,73 @@ def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, ho
     assert [row["id"] for row in postgres.list_experiments(origin="api")] == ["a1"]
     assert passed_checks(home) > 40
     assert reconciled(home)
+
+
+def test_what_mlflow_has_forgotten_is_rebuilt_as_it_was(cli, home, small):
+    """Files and datasets of its runs, after the store and the files are gone; a row's folder is never outside.
+
+    After those that count: it adds rows to the home.
+    """
+    settings = Settings(home=home)
+    client = log_to_mlflow(settings)
+    row = {**MORE_RUNS[0], "run_id": "outside", "artifact_uri": "file:///proc/self"}
+    (home / "landing" / "runs" / "outside.jsonl").write_text(json.dumps(row) + "\n")
+    refreshed(cli, home)
+    before = files_and_datasets(home)
+    files, datasets = before
+    assert [(path, size) for path, size, _, digest in files if digest] == [("model/a.onnx", 5)]
+    assert [path for path, *_ in files] == ["", "model/a.onnx"]
+    assert datasets == [("a1", "pets", None, None, None), ("of MLflow", "iris", "abc", "training", 150)]
+    with store_resources(settings)["lake"].asking() as ask:
+        assert ask("SELECT point_count, best_loss FROM features.run_features WHERE point_count > 50") == [
+            (60, 0.5)
+        ]
+
+    assert client.tracking_uri == settings.embedded_mlflow_uri
+    for path in (home / "mlflow").iterdir():
+        rmtree(path) if path.is_dir() else path.unlink()
+    rebuild(home, ["sqlite/ml_model_artifacts", "sqlite/ml_training_data"])
+    assert files_and_datasets(home) == before
+    assert passed_checks(home) > 40
+    with store_resources(settings)["sqlite"].connect(write=True) as connection:
+        connection.execute("UPDATE ml_training_data SET digest = NULL, row_count = NULL")
+        connection.execute("UPDATE ml_model_artifacts SET sha256 = NULL")
+    failed = {asset for (asset, _), passed in run_checks(home).items() if not passed}
+    assert failed == {"sqlite/ml_model_artifacts", "sqlite/ml_training_data"}
+
+
+def log_to_mlflow(settings: Settings) -> Any:
+    """A run with a file, a dataset and sixty points of one millisecond."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+
+    settings.embedded_mlflow_artifacts.mkdir(parents=True)
+    client = MlflowClient(tracking_uri=settings.embedded_mlflow_uri)
+    location = (settings.embedded_mlflow_artifacts / "mine").as_uri()
+    start = int(datetime(2026, 3, 2, 9, tzinfo=UTC).timestamp() * 1000)
+    run_id = client.create_run(
+        client.create_experiment("of MLflow", artifact_location=location), start_time=start
+    ).info.run_id
+    client.log_batch(run_id, [Metric("loss", 0.5 + n, start, 0) for n in range(60)])
+    client.log_text(run_id, "hello", "model/a.onnx")
+    dataset = Dataset("iris", "abc", "local", "{}", None, '{"num_rows": 150}')
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    client.set_terminated(run_id, end_time=start + 60_000)
+    return client
+
+
+def files_and_datasets(home: Path) -> tuple[list[Any], list[Any]]:
+    """What the tables hold of the files and the datasets of all runs."""
+    with store_resources(Settings(home=home))["sqlite"].connect() as connection:
+        files = connection.execute(
+            "SELECT json_extract(metadata, '$.path') AS path, size_bytes, experiment_id, sha256 "
+            "FROM ml_model_artifacts ORDER BY path"
+        ).fetchall()
+        datasets = connection.execute(
+            "SELECT iif(length(experiment_id) = 32, 'of MLflow', experiment_id), dataset_name, digest, context, "
+            "row_count FROM ml_training_data ORDER BY dataset_name DESC"
+        ).fetchall()
+    return files, datasets
 
 
 def reconciled(home: Path) -> bool:

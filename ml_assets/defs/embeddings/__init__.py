@@ -10,9 +10,9 @@ from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.embedders import make_embedder
-from ml_assets.lib.contract_sql import count
 from ml_assets.lib.embedding import EmbeddingCount, KnownVectors, embed_changed
 from ml_assets.lib.passages import chunk_documents
+from ml_assets.lib.reconcile import Listed, compare_sides, stored_keys
 from ml_assets.lib.sql import quote_identifier, read_sql
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.embedder import EmbedderResource
@@ -131,7 +131,7 @@ def _index(settings: Settings, table: str, source: str, key_column: str) -> dg.A
 
 
 def _index_check(table: str, source: str) -> dg.AssetChecksDefinition:
-    """Chroma cannot be asked in SQL: its entries are read, counted and hashed."""
+    """Chroma cannot be asked in SQL: its entries are read and hashed, and their keys compared."""
     contract, upstream = TABLES[f"chroma/{table}"], TABLES[f"postgres/{source}"]
 
     @dg.asset_check(
@@ -141,18 +141,20 @@ def _index_check(table: str, source: str) -> dg.AssetChecksDefinition:
         description="Every vector upstream is here, no other, and each as it was written.",
     )
     def agrees(chroma: ChromaResource, postgres: PostgresResource) -> dg.AssetCheckResult:
-        from ml_assets.io_managers.chroma import measured, recorded
+        from ml_assets.io_managers.chroma import held_keys, measured, recorded
 
         here, written = measured(chroma, postgres, contract), recorded(chroma, postgres, contract)
+        keys = held_keys(chroma, postgres, contract) or set()
         with postgres.asking() as ask:
-            there = int(ask(count(upstream))[0][0])
+            there = stored_keys(lambda _, statement: ask(statement), upstream.asset)
+            found = compare_sides(contract.asset, upstream.asset, Listed(keys), there)
         changed = (
             "" if here.content_hash == written.content_hash else " Entries differ from what was written."
         )
         return dg.AssetCheckResult(
-            passed=here.rows == there and not changed,
-            metadata={contract.asset: here.rows, upstream.asset: there},
-            description=f"{here.rows:,} here, {there:,} in {upstream.asset}.{changed}",
+            passed=found.agrees and not changed,
+            metadata={contract.asset: found.here, upstream.asset: found.there},
+            description=f"{found.told}{changed}",
         )
 
     return agrees

@@ -11,8 +11,14 @@ from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import fetching
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.defs.quality import maintenance as upkeep
-from ml_assets.lib.contract_sql import count
-from ml_assets.lib.reconcile import Comparison, Fetch, compare_all
+from ml_assets.lib.reconcile import (
+    Comparison,
+    Fetch,
+    Listed,
+    compare_all,
+    compare_sides,
+    stored_keys,
+)
 from ml_assets.settings import Settings
 
 RECONCILIATION = "quality/reconciliation"
@@ -29,8 +35,9 @@ def build(settings: Settings) -> dg.Definitions:
         owners=OWNERS,
         kinds={"sql"},
         description=(
-            "Counts the same rows in every store they were carried to and compares. A row that got lost "
-            "between two stores, or stands in one of them twice, shows here as a difference.\n\nIt writes no "
+            "Compares the same rows in every store they were carried to, by their keys and by which of their "
+            "values are there. A row that got lost between two stores, stands in one of them twice, or has lost "
+            "what it said, shows here as a difference.\n\nIt writes no "
             "table: the comparison is the metadata of its materialization."
         ),
         code_version=code_version(repr((AGREEMENTS, INDEXED, ONLINE))),
@@ -55,6 +62,7 @@ def build(settings: Settings) -> dg.Definitions:
                     "upstream": comparison.parent,
                     "rows_upstream": comparison.there,
                     "agrees": comparison.agrees,
+                    "differences": " ".join(comparison.differences),
                 }
             )
             for comparison in found
@@ -63,7 +71,7 @@ def build(settings: Settings) -> dg.Definitions:
             asset_key=key(RECONCILIATION),
             check_name="stores_agree",
             passed=not differing,
-            description="; ".join(f"{c.asset}: {c.here:,}, {c.parent}: {c.there:,}" for c in differing)
+            description="; ".join(f"{c.asset}: {c.told}" for c in differing)
             or f"{len(found)} comparisons agree.",
         )
         yield dg.MaterializeResult(
@@ -78,14 +86,14 @@ def build(settings: Settings) -> dg.Definitions:
 
 
 def _beside_sql(resources: Any, fetch: Fetch) -> Iterator[Comparison]:
-    """What cannot be counted in SQL: Chroma's entries, and what Redis answers with."""
+    """What cannot be asked in SQL: Chroma's entries, and what Redis answers with."""
     from ml_assets.io_managers import chroma, redis
 
     held = {
-        (asset, parent): chroma.counted(resources.chroma, resources.postgres, TABLES[asset])
+        (asset, parent): chroma.held_keys(resources.chroma, resources.postgres, TABLES[asset])
         for asset, parent in INDEXED.items()
     }
-    held["redis/online_features", ONLINE] = redis.counted(resources.redis, TABLES[ONLINE])
-    for (asset, parent), here in held.items():
-        if here is not None:
-            yield Comparison(asset, parent, here, int(fetch("postgres", count(TABLES[parent]))[0][0]))
+    held["redis/online_features", ONLINE] = redis.held_keys(resources.redis, TABLES[ONLINE])
+    for (asset, parent), keys in held.items():
+        if keys is not None:
+            yield compare_sides(asset, parent, Listed(keys), stored_keys(fetch, parent))
