@@ -234,19 +234,33 @@ def kept_entries(files: Iterable[RunFile]) -> list[dict[str, Any]]:
     return [{name: value for name, value in vars(file).items() if value not in (None, "")} for file in files]
 
 
-def kept_files(run: Mapping[str, Any], rules: FileRules) -> Iterator[RunFile]:
-    """The files of a run of `artifact_uri` and `tags`, with their locations.
+Standing = Callable[[str], Iterable[Mapping[str, Any]]]
+"""The rows that a table has of a run, by its id."""
+
+
+def _nothing(_: str) -> Iterable[Mapping[str, Any]]:
+    return ()
+
+
+def kept_files(run: Mapping[str, Any], rules: FileRules, standing: Standing = _nothing) -> Iterator[RunFile]:
+    """The files of a run of `id`, `artifact_uri` and `tags`, with their locations.
 
     They are those that were listed when it was taken in. A run that was not taken in, but made by an application,
-    has no such list, nor has one that was taken in before there were lists: of them the folder is looked at now.
+    has no such list, nor has one that was taken in before there were lists: of them a folder of this machine is looked
+    at now, and of files elsewhere what `ml_model_artifacts` has stands, since who listed them may be gone.
+
+    Args:
+        standing: rows of `ml_model_artifacts`.
     """
     uri, kept = run["artifact_uri"] or "", _tag(run["tags"], FILES_TAG)
     folder = local_folder(uri)
     base = str(folder) if folder is not None else uri.rstrip("/")
     if isinstance(kept, list):
         found: Iterable[RunFile] = (_kept_file(entry) for entry in kept if isinstance(entry, dict))
+    elif folder is not None:
+        found = folder_files(folder, rules)
     else:
-        found = () if folder is None else folder_files(folder, rules)
+        found = (_standing_file(row) for row in standing(run["id"])) if uri else ()
     seen: set[str] = set()
     for file in found:
         if file.path not in seen:  # a folder `models` of its own may look like that of a logged model
@@ -264,8 +278,18 @@ def _kept_file(entry: Mapping[str, Any]) -> RunFile:
     return RunFile(text.get("path", ""), text.get("location", ""), _count(entry.get("size_bytes")), **known)
 
 
-def kept_datasets(run: Mapping[str, Any]) -> Iterator[RunDataset]:
-    """The datasets of a run of `dataset` and `tags`: MLflow's inputs, else the name that the run has."""
+def _standing_file(row: Mapping[str, Any]) -> RunFile:
+    entry = {**orjson.loads(row["metadata"]), **{name: row[name] for name in ("size_bytes", "sha256")}}
+    return _kept_file({**entry, "location": row["file_path"]})
+
+
+def kept_datasets(run: Mapping[str, Any], standing: Standing = _nothing) -> Iterator[RunDataset]:
+    """The datasets of a run of `id`, `dataset` and `tags`: MLflow's inputs, else the name that the run has.
+
+    Args:
+        standing: rows of `ml_training_data`, which know more of runs that were taken in when the tags did not yet
+            have it.
+    """
     kept, seen = _tag(run["tags"], DATASETS_TAG), set()
     for each in kept if isinstance(kept, list) else ():
         if isinstance(each, dict) and (name := each.get("name")) and isinstance(name, str):
@@ -275,16 +299,25 @@ def kept_datasets(run: Mapping[str, Any]) -> Iterator[RunDataset]:
             identity = (name, known.get("context", ""), known.get("digest", ""))
             if identity not in seen:
                 seen.add(identity)
-                source = each.get("source")
+                told = each if "source" in each else {**each, **_before(standing(run["id"]), identity)}
+                source = told.get("source")
                 yield RunDataset(
                     name,
                     source if isinstance(source, str) and source else name,
-                    row_count=_count(each.get("row_count")),
-                    feature_count=_count(each.get("feature_count")),
+                    row_count=_count(told.get("row_count")),
+                    feature_count=_count(told.get("feature_count")),
                     **known,
                 )
     if not seen and run["dataset"]:
         yield RunDataset(run["dataset"], source=run["dataset"])
+
+
+def _before(rows: Iterable[Mapping[str, Any]], identity: tuple[str, str, str]) -> dict[str, Any]:
+    for row in rows:
+        if (row["dataset_name"], row["context"] or "", row["digest"] or "") == identity:
+            known = {name: row[name] for name in ("row_count", "feature_count")}
+            return {"source": row["file_path"], **known}
+    return {}
 
 
 def _tag(tags: str | None, name: str) -> Any:

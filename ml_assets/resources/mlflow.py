@@ -89,16 +89,16 @@ class MLflowResource(dg.ConfigurableResource):
 
     def artifact_root(self) -> Path | None:
         """The folder on this machine below which a store in a file keeps artifacts; None if it cannot be told."""
-        path = self.database
-        if path is None or not path.exists():
-            return None
         try:
+            path = self.database
+            if path is None or not path.exists():
+                return None
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
                 found = connection.execute(
                     "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
                 ).fetchone()
-        except sqlite3.Error:
-            return None  # what is wrong with the file is told by whoever reads runs from it
+        except (StoreUnavailable, sqlite3.Error):
+            return None  # what is wrong is told by whoever reads runs, and stops nobody else
         return artifact_root(found[0]) if found else None
 
     def health(self) -> StoreHealth:

@@ -88,6 +88,7 @@ def test_a_configured_file_that_does_not_exist_is_down_and_says_so(tmp_path: Pat
     resource = MLflowResource(home=str(tmp_path), url=f"sqlite:///{tmp_path}/typo.db")
     health = resource.health()
     assert (health.state, f"{tmp_path}/typo.db does not exist" in health.detail) == ("down", True)
+    assert resource.artifact_root() is None
     for ask in (resource.client, lambda: resource.database):
         with pytest.raises(StoreUnavailable, match="ML_ASSETS_MLFLOW_URL"):
             ask()

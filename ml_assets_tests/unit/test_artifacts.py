@@ -147,6 +147,20 @@ def test_a_run_that_has_no_list_is_looked_at_now(tmp_path):
     assert list(kept_files({**run, "tags": '{"ml_assets.artifacts":[]}'}, rules)) == []
 
 
+def test_what_was_known_before_there_were_lists_stands():
+    """Of runs of a store that is gone; of this machine's folders nothing stands that may not be looked at."""
+    old = {"metadata": '{"path":"a","model":"m"}', "file_path": "s3://b/a", "size_bytes": 3, "sha256": None}
+    run = run_with({"mlflow.datasets": [{"name": "iris", "digest": "d", "context": "training"}]})
+    assert list(kept_files(run, FileRules(), lambda _: [old])) == [RunFile("a", "s3://b/a", 3, model="m")]
+    (refused,) = kept_files({**run, "artifact_uri": "/proc/self"}, FileRules(), lambda _: [old])
+    assert refused.path == ""
+    row = {"dataset_name": "iris", "digest": "d", "context": "training", "file_path": "sklearn:iris"}
+    standing = [{**row, "digest": "e"}, {**row, "row_count": 150, "feature_count": None}]
+    assert list(kept_datasets(run, lambda _: standing)) == [
+        RunDataset("iris", "sklearn:iris", "training", "d", row_count=150)
+    ]
+
+
 def test_a_files_row_carries_the_run_and_its_utc_day():
     reader = artifact_rows(
         runs({"id": "r1", "created_at": CREATED}),

@@ -96,3 +96,16 @@ def test_secrets_go_to_resources_as_environment_variables(monkeypatch):
 )
 def test_urls_are_shown_without_passwords(url, shown):
     assert redact_url(url) == shown
+
+
+def test_files_of_runs_may_lie_in_folders_of_the_home_and_in_those_that_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "landing").mkdir()
+    rules = Settings().file_rules
+    assert rules.allows(tmp_path / "landing" / "files")
+    assert rules.allows(tmp_path / "mlflow" / "artifacts" / "1")
+    assert not rules.allows(tmp_path / "postgres")
+    monkeypatch.setenv("ML_ASSETS_ARTIFACT_ROOTS", "/data/models::/srv/runs")
+    rules = Settings().file_rules
+    assert [str(root) for root in rules.roots[-2:]] == ["/data/models", "/srv/runs"]
+    assert not rules.allows(tmp_path / "postgres")

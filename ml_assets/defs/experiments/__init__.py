@@ -13,6 +13,7 @@ from ml_assets.lib.artifacts import artifact_rows, kept_datasets, kept_files, tr
 from ml_assets.lib.sql import read_sql
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
 
 POSTGRES = "postgres/ml_experiments"
@@ -86,8 +87,9 @@ def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
         ins={"runs": _runs_input("id", "artifact_uri", "tags", "created_at")},
         deps=[key(SQLITE)],
     )
-    def ml_model_artifacts(runs: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        return artifact_rows(runs, partial(kept_files, rules=rules))
+    def ml_model_artifacts(runs: pa.RecordBatchReader, sqlite: SQLiteResource) -> pa.RecordBatchReader:
+        standing = sqlite.rows_by("ml_model_artifacts", "experiment_id")
+        return artifact_rows(runs, partial(kept_files, rules=rules, standing=standing))
 
     @table_asset(
         settings,
@@ -102,8 +104,9 @@ def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
         ins={"runs": _runs_input("id", "dataset", "tags", "created_at")},
         deps=[key(SQLITE)],
     )
-    def ml_training_data(runs: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        return training_data_rows(runs, kept_datasets)
+    def ml_training_data(runs: pa.RecordBatchReader, sqlite: SQLiteResource) -> pa.RecordBatchReader:
+        standing = sqlite.rows_by("ml_training_data", "experiment_id")
+        return training_data_rows(runs, partial(kept_datasets, standing=standing))
 
     return [ml_model_artifacts, ml_training_data]
 
