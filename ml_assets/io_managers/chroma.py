@@ -212,13 +212,15 @@ def known(chroma: ChromaResource, postgres: PostgresResource) -> list[Contract]:
         return postgres_table.known_contracts(connection, "chroma")
 
 
-def recorded(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> "TableState":
-    """Rows and content hash as noted when the collection was written."""
+def recorded(
+    chroma: ChromaResource, postgres: PostgresResource, contract: Contract, any_version: bool = False
+) -> "TableState":
+    """Rows and content hash as noted when it was written; of what was hashed in another way only if asked for."""
     from ml_assets.lib import postgres_table
     from ml_assets.lib.staging import table_state
 
     with postgres.connect() as connection:
-        return table_state(postgres_table.recorded_buckets(connection, contract))
+        return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
 
 
 def measured(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> "TableState":
@@ -466,7 +468,7 @@ def held_keys(chroma: ChromaResource, postgres: PostgresResource, contract: Cont
     Raises:
         DamagedCollection: the index cannot be read, or gives other vectors than were written.
     """
-    if not recorded(chroma, postgres, contract).rows:
+    if not recorded(chroma, postgres, contract, any_version=True).rows:
         return None
     with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         _hold(connection, contract.table)

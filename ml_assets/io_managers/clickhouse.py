@@ -156,12 +156,12 @@ def known(clickhouse: ClickHouseResource) -> list[Contract]:
         return [each for each in contracts if _columns(client, each.table)]
 
 
-def recorded(clickhouse: ClickHouseResource, contract: Contract) -> "TableState":
-    """Rows and content hash as noted when the table was written."""
+def recorded(clickhouse: ClickHouseResource, contract: Contract, any_version: bool = False) -> "TableState":
+    """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
     from ml_assets.lib.staging import table_state
 
     with clickhouse.client() as client:
-        return table_state(_recorded(client, contract))
+        return table_state(_recorded(client, contract, any_version))
 
 
 def measured(clickhouse: ClickHouseResource, contract: Contract) -> "TableState":
@@ -674,7 +674,7 @@ def _measured(client: "Client", contract: Contract, window: Window, bucket_us: i
     return measure(rows, contract, bucket_us)
 
 
-def _recorded(client: "Client", contract: Contract) -> "Buckets":
+def _recorded(client: "Client", contract: Contract, any_version: bool = False) -> "Buckets":
     from ml_assets.lib.hashing import HASH_VERSION
     from ml_assets.lib.staging import PartitionState, bucket_of_name
 
@@ -682,7 +682,8 @@ def _recorded(client: "Client", contract: Contract) -> "Buckets":
         return {}
     rows = client.query(
         f"SELECT partition, rows, bytes, content_hash FROM {quote_identifier(LEDGER)} FINAL "
-        "WHERE table_name = {table:String} AND hash_version = {version:String} AND rows > 0",
-        parameters={"table": contract.table, "version": HASH_VERSION},
+        "WHERE table_name = {table:String} "
+        "AND (hash_version = {version:String} OR {any:Bool}) AND rows > 0",
+        parameters={"table": contract.table, "version": HASH_VERSION, "any": any_version},
     ).result_rows
     return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}

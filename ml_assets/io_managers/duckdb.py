@@ -180,12 +180,12 @@ def known(lake: DuckLakeResource) -> list[Contract]:
         return [each for each in contracts if _columns(connection, each.schema, each.table)]
 
 
-def recorded(lake: DuckLakeResource, contract: Contract) -> "TableState":
-    """Rows and content hash as noted when the table was written."""
+def recorded(lake: DuckLakeResource, contract: Contract, any_version: bool = False) -> "TableState":
+    """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
     from ml_assets.lib.staging import table_state
 
     with lake.get_connection() as connection:
-        return table_state(_recorded(connection, contract))
+        return table_state(_recorded(connection, contract, any_version))
 
 
 def measured(lake: DuckLakeResource, contract: Contract) -> "TableState":
@@ -696,8 +696,10 @@ def _measured(
     return measure(recast(reader, arrow_schema(contract)), contract, bucket_us)
 
 
-def _recorded(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> "Buckets":
-    """The last entry of each partition in the ledger."""
+def _recorded(
+    connection: "duckdb.DuckDBPyConnection", contract: Contract, any_version: bool = False
+) -> "Buckets":
+    """The last entry of each partition in the ledger; of what was hashed in another way only if asked for."""
     from ml_assets.lib.hashing import HASH_VERSION
     from ml_assets.lib.staging import PartitionState, bucket_of_name
 
@@ -706,8 +708,8 @@ def _recorded(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> "B
     rows = connection.execute(
         f'SELECT "partition", rows, bytes, content_hash FROM {_LEDGER} WHERE table_name = $1 '
         'QUALIFY row_number() OVER (PARTITION BY "partition" ORDER BY sequence DESC) = 1 '
-        "AND hash_version = $2 AND rows > 0",
-        [f"{contract.schema}.{contract.table}", HASH_VERSION],
+        "AND (hash_version = $2 OR $3) AND rows > 0",
+        [f"{contract.schema}.{contract.table}", HASH_VERSION, any_version],
     ).fetchall()
     return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
 

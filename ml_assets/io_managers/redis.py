@@ -183,13 +183,13 @@ def known(postgres: PostgresResource) -> list[Contract]:
         ]
 
 
-def recorded(postgres: PostgresResource, contract: Contract) -> "TableState":
-    """Rows and content hash as noted when the table was written."""
+def recorded(postgres: PostgresResource, contract: Contract, any_version: bool = False) -> "TableState":
+    """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
     from ml_assets.lib import postgres_table
     from ml_assets.lib.staging import table_state
 
     with postgres.connect() as connection:
-        return table_state(postgres_table.recorded_buckets(connection, contract))
+        return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
 
 
 def measured(postgres: PostgresResource, contract: Contract) -> "TableState":

@@ -112,12 +112,12 @@ def known(sqlite: SQLiteResource) -> list[Contract]:
         return [each for each in contracts if _columns(connection, each.table)]
 
 
-def recorded(sqlite: SQLiteResource, contract: Contract) -> "TableState":
-    """Rows and content hash as noted when the table was written."""
+def recorded(sqlite: SQLiteResource, contract: Contract, any_version: bool = False) -> "TableState":
+    """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
     from ml_assets.lib.staging import table_state
 
     with sqlite.connect() as connection:
-        return table_state(_recorded(connection, contract))
+        return table_state(_recorded(connection, contract, any_version))
 
 
 def measured(sqlite: SQLiteResource, contract: Contract) -> "TableState":
@@ -523,15 +523,16 @@ def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) ->
             )
 
 
-def _recorded(connection: "sqlite3.Connection", contract: Contract) -> "Buckets":
+def _recorded(connection: "sqlite3.Connection", contract: Contract, any_version: bool = False) -> "Buckets":
     from ml_assets.lib.hashing import HASH_VERSION
     from ml_assets.lib.staging import PartitionState, bucket_of_name
 
     if not _columns(connection, _LEDGER):
         return {}
     rows = connection.execute(
-        f"SELECT partition, rows, bytes, content_hash FROM {_LEDGER} WHERE table_name = ? AND hash_version = ?",
-        [contract.table, HASH_VERSION],
+        f"SELECT partition, rows, bytes, content_hash FROM {_LEDGER} "
+        "WHERE table_name = ? AND (hash_version = ? OR ?)",
+        [contract.table, HASH_VERSION, any_version],
     ).fetchall()
     return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}
 
