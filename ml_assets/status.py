@@ -152,7 +152,7 @@ def _add_tables(
             return
     tables: dict[str, Any] = {}
     differences: list[Difference] = []
-    remarks = [answer["detail"]]
+    remarks, former = [answer["detail"]], []
     try:
         module, holders = _io_module(store), [resources[holder] for holder in HOLDERS[store]]
         for contract in tables_of(store, module.known(*holders)):
@@ -160,7 +160,7 @@ def _add_tables(
             if (noted := module.recorded(*holders, contract, any_version=True)).rows != table.rows:
                 # Hashes of a former version of this project cannot be held against what is there.
                 tables[contract.table] = {"rows": noted.rows, "content_hash": ""}
-                remarks.append(f"{contract.table} has no content hash until all of it was written again.")
+                former.append(contract.table)
                 continue
             tables[contract.table] = {"rows": table.rows, "content_hash": table.content_hash}
             if verify:
@@ -173,6 +173,10 @@ def _add_tables(
         answer["state"] = "busy" if isinstance(fault, StoreBusy) else "down"
         answer["detail"] = f"Its tables cannot be listed: {one_sentence(fault)}"
         return
+    if former:
+        remarks.append(
+            f"Not hashed since an update, until 'ml-assets refresh' writes them: {', '.join(former)}."
+        )
     answer["tables"] = tables
     answer["detail"] = " ".join(filter(None, remarks))
     found += differences
