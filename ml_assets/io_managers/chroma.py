@@ -318,19 +318,20 @@ def _looked(
 
 def _carry(chroma: ChromaResource, postgres: PostgresResource, contract: Contract, source: Contract) -> bool:
     """Write the rows of a table of PostgreSQL; returns whether there is such a table."""
-    from ml_assets.io_managers.postgres import read
+    import pyarrow as pa
+
     from ml_assets.lib import postgres_table
+    from ml_assets.lib.arrow_types import arrow_schema
     from ml_assets.lib.staging import stage
 
-    with postgres.connect() as connection:
+    manager = ChromaIOManager(chroma=chroma, postgres=postgres)
+    with postgres.connect(write=True) as connection:
         if not postgres_table.table_exists(connection, source.schema, source.table):
             return False
-    manager = ChromaIOManager(chroma=chroma, postgres=postgres)
-    with (
-        read(postgres, source, contract.names, WHOLE) as rows,
-        stage(rows, contract, manager.limits) as staged,
-    ):
-        manager._write(contract, staged)
+        batches = postgres_table.read(connection, source, contract.names, WHOLE)
+        rows = pa.RecordBatchReader.from_batches(arrow_schema(source, contract.names), batches)
+        with stage(rows, contract, manager.limits) as staged:
+            manager._write(contract, staged)
     return True
 
 

@@ -130,14 +130,6 @@ def write(connection: "psycopg.Connection", contract: Contract, staged: Staged) 
         if fault.diag.table_name != contract.table:
             raise
         raise _points_nowhere(contract, fault) from fault
-    except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.TooManyColumns) as fault:
-        if "row is too big" not in str(fault) and "columns" not in str(fault):
-            raise
-        raise ContractViolation(
-            f"{contract.asset}: its {len(contract.columns):,} columns are too many for PostgreSQL, where a row must fit "
-            f"in a page but for long texts ({str(fault).splitlines()[0]}): keep several of them as one JSON document, or "
-            "make rows of them. Nothing was written."
-        ) from fault
 
 
 @contextmanager
@@ -147,7 +139,8 @@ def within_limits(contract: Contract, staged: Staged) -> Iterator[None]:
     It is asked, not foreseen: an index takes 2,704 bytes, and more of text that can be packed.
 
     Raises:
-        ContractViolation: a key, or a column with an index, is too long, or another limit was met.
+        ContractViolation: a key, or a column with an index, is too long, the table has too many columns, or another
+            limit was met.
     """
     import psycopg
 
@@ -157,6 +150,12 @@ def within_limits(contract: Contract, staged: Staged) -> Iterator[None]:
         if not (fault.sqlstate or "").startswith("54"):  # the class of program limits
             raise
         why, shown = str(fault).splitlines()[0], ""
+        if "row is too big" in why or ("columns" in why and "index" not in why):
+            raise ContractViolation(
+                f"{contract.asset}: its {len(contract.columns):,} columns are too many for PostgreSQL, where a row must "
+                f"fit in a page but for long texts ({why}): keep several of them as one JSON document, or make rows of "
+                "them. Nothing was written."
+            ) from fault
         if "index row" in why:
             columns, size, values = _longest_indexed(contract, staged)
             holds, many = ", ".join(map(shown_value, values)), "s" if len(columns) > 1 else ""
