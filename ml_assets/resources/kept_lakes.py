@@ -89,6 +89,12 @@ def close(connection: "duckdb.DuckDBPyConnection") -> None:
     connection.close()
 
 
+def forget_all() -> None:
+    """Give every instance up; who uses one may go on."""
+    with _lock:
+        _kept.clear()
+
+
 def _keep(key: Hashable, kept: _Kept) -> None:
     """Keep it, in place of the one that was not used for longest if there are too many; who has that one may go on."""
     with _lock:
