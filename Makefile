@@ -29,11 +29,11 @@ test: .venv/ready
 
 # The same with 100 kills a store, 200 rounds of maintenance and ten times the examples: before a release.
 test-all: .venv/ready
-	ML_ASSETS_TEST_SCALE=long $(PYTEST) ml_assets_tests
+	ML_ASSETS_TEST_SCALE=long $(PYTEST) --timeout 3600 ml_assets_tests
 
 # The kills and outages of test-all alone.
 faults: .venv/ready
-	ML_ASSETS_TEST_SCALE=long $(PYTEST) ml_assets_tests/faults ml_assets_tests/raw/test_killed_intake.py
+	ML_ASSETS_TEST_SCALE=long $(PYTEST) --timeout 3600 ml_assets_tests/faults ml_assets_tests/raw/test_killed_intake.py
 
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright

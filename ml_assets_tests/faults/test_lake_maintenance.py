@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.duckdb import DuckLakeIOManager, damage, measured, recorded
@@ -56,6 +57,7 @@ def hammer(fields: dict[str, Any], table: str) -> None:
         overwrite(lake, table, turn % 3, 2 + turn % 3, turn)
 
 
+@pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_rows_stay_as_they_were_written(lake: DuckLakeResource, postgres: PostgresResource):
     fields: dict[str, Any] = {"home": lake.home, "catalog_url": lake.catalog_url, "data_path": lake.data_path}
     overwrite(lake, "watched", 0, 3, 0)

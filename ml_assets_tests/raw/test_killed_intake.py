@@ -139,7 +139,7 @@ def held(room: Any, way: str, number: int, units: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_twenty_kills(room, monkeypatch):
+def test_kills(room, monkeypatch):
     """Deliveries one after the other, each killed once; compared with an intake that nobody disturbed."""
     monkeypatch.setattr(files, "LARGE_BYTES", LARGE_BYTES)
     store = client(room.folder)
