@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from ml_assets.lib.duckdb_extensions import extension_file, not_installed
 from ml_assets.lib.faults import StatementTimeout
@@ -49,6 +50,8 @@ CATALOG_DATABASE = "lake"
 
 _INTERRUPT_EVERY_S = 0.02
 _VANISHED_MS = 15_000
+_CONVERSION_S = 60.0
+"""How long a table's inlined rows are tried to be moved while others commit."""
 _ROW_GROUP = 61_440
 """Rows of a Parquet row group in a new lake, half of DuckDB's own number: two threads write a day of 100,000."""
 
@@ -409,7 +412,13 @@ class DuckLakeResource(DuckDBResource):
         with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as lock:
             lock.execute(f"SET statement_timeout = {round(self.write_timeout_s * 1000)}".encode())
             lock.execute("SELECT pg_advisory_xact_lock(hashtextextended('ml-assets inlining', 0))")
-            retry = connecting(duckdb.TransactionException)  # of somebody who attached it before
+            # A process of the former version may still be committing; nothing is moved by an attempt that meets it.
+            retry = Retrying(
+                retry=retry_if_exception_type(duckdb.TransactionException),
+                stop=stop_after_delay(_CONVERSION_S),
+                wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.2),
+                reraise=True,
+            )
             for schema, table in inlining.inlined(connection):
                 retry(inlining.flush, connection, schema, table)
             connection.execute(f"CALL lake.set_option('{inlining.OPTION}', 0)")
