@@ -272,7 +272,6 @@ def found_in_redis(case, entity):
     return found
 
 
-@pytest.mark.embedded
 def test_nothing_stays_open(case, row):
     """Sockets and files of a hundred writes in one process would add up."""
 
