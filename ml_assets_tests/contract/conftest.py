@@ -215,9 +215,7 @@ def instance(_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def case(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
-) -> Case:
+def case(request: pytest.FixtureRequest, instance: dg.DagsterInstance) -> Iterator[Case]:
     store, _, place = request.param.partition("-")
     contract = Contract(
         f"{store}/events",
@@ -227,8 +225,11 @@ def case(
         partition_column="happened_at",
         unique_across_days=store == "serving",  # which refuses anything else
     )
-    monkeypatch.setitem(TABLES, contract.asset, contract)
-    return _case(store, place, request, contract, instance)
+    before = dict(TABLES)
+    TABLES[contract.asset] = contract
+    yield _case(store, place, request, contract, instance)
+    TABLES.clear()
+    TABLES.update(before)  # whatever names `change` has given to the table
 
 
 def _case(
