@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.limits import finish, verdict
 from ml_assets import services
-from ml_assets.pipeline import Report, refresh_graph
+from ml_assets.cli.refresh import Report, refresh_graph
 from ml_assets.settings import Settings
 
 RUNS, DAYS, STEPS, KEYS = 1_500, 100, 867, ("loss", "accuracy")

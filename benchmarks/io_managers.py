@@ -48,16 +48,16 @@ from ml_assets import services
 from ml_assets.contracts import PERFORMANCE_COLUMNS, TABLES, Column, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib import postgres_table
-from ml_assets.lib.arrow_types import BATCH_ROWS, arrow_schema
-from ml_assets.lib.staging import DAY_US, PartitionState, Staged, stage
-from ml_assets.lib.validation import WHOLE
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.stores import postgres_table
+from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
+from ml_assets.tables.staging import DAY_US, PartitionState, Staged, stage
+from ml_assets.tables.validation import WHOLE
 
 ROWS = int(os.environ.get("ML_ASSETS_BENCH_ROWS", "1000000"))
 STREAM_ROWS = int(os.environ.get("ML_ASSETS_BENCH_STREAM", "10000000"))

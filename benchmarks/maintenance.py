@@ -22,13 +22,13 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets import services
-from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import Window
 from ml_assets.maintenance import keep, keepers
 from ml_assets.maintenance.base import Terms, folder_bytes
+from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import Window
 
 LIMIT = 1.5
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)

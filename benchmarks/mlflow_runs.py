@@ -17,9 +17,9 @@ from rich.table import Table
 
 from benchmarks.limits import finish, verdict
 from ml_assets import services
-from ml_assets.build import store_resources
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.tracking import take_in_mlflow
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.tracking import take_in_mlflow
+from ml_assets.resources import store_resources
 from ml_assets.settings import Settings, redact_url
 
 RUNS, POINTS, CHANGED = 2_000, 100, 10

@@ -1,105 +1,68 @@
-"""Faults that a person can mend, told in one sentence: used by the command line at its edge."""
+"""The exceptions that people see. The message of each is a sentence that says what is wrong and what to do.
 
-import errno
-import os
-import shutil
-from pathlib import Path
-
-from ml_assets.lib.faults import chain, failed_server, full_disk, lost_server, timed_out
-
-LONGEST_HOME = 400
-"""Bytes. The longest path below it, a run's history with SQLite's journal, takes 69 more of SQLite's 511."""
-
-_ROOM_MB = 64
-"""With more than this free it is not the disk of the home that is full, but a server's; PostgreSQL asks for 16."""
-
-
-_AGAIN = "then run the same command again, which goes on where this one ended."
+This module imports nothing of the project, so that every room can raise and catch them.
+"""
 
 
 class Refusal(RuntimeError):
     """Something cannot be done; the message is one sentence that says what and what to do."""
 
 
-def interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind it: Dagster and DuckDB make exceptions of their own of it."""
-    return any(
-        isinstance(cause, KeyboardInterrupt)
-        or type(cause).__name__ == "DagsterExecutionInterruptedError"
-        or (isinstance(cause, RuntimeError) and str(cause) == "Query interrupted")
-        for cause in chain(error)
-    )
+class ContractViolation(ValueError):
+    """Rows that a table's contract does not allow. One sentence: table, column, values, way out."""
 
 
-def sentence(error: BaseException, home: Path) -> str | None:
-    """What to tell a person of a fault that is not a bug of ours; None if it may well be one."""
-    from ml_assets.lib.arrow_types import ContractViolation
-    from ml_assets.lib.conflicts import WriteBusy
-    from ml_assets.resources.base import StoreUnavailable, one_sentence
-    from ml_assets.services import ServiceError
-
-    sentences = (Refusal, StoreUnavailable, ServiceError, WriteBusy, ContractViolation)
-    causes = list(chain(error))
-    if full_disk(error):
-        free = shutil.disk_usage(_existing(home)).free // 2**20
-        elsewhere = [str(cause) for cause in causes if isinstance(cause, StoreUnavailable)]
-        if elsewhere and free > _ROOM_MB:
-            return elsewhere[0]
-        return (
-            f"The disk that holds {home} is full ({free} MB free): make room or set ML_ASSETS_HOME to a "
-            "folder on another disk, then run the same command again; what was written before is intact."
-        )
-    for cause in causes:
-        if isinstance(cause, sentences):
-            return str(cause)
-    for cause in causes:
-        if isinstance(cause, PermissionError) or (
-            isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.ENOTDIR)
-        ):
-            return _unwritable(cause.filename or home, cause.strerror)
-        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
-            return f"The path {home} is longer than this system allows: set ML_ASSETS_HOME to a shorter one."
-    if late := timed_out(error):
-        return (
-            f"A statement took longer than it may ({one_sentence(late).rstrip('.')}): see what keeps the store busy, "
-            f"or raise ML_ASSETS_QUERY_TIMEOUT_S or ML_ASSETS_WRITE_TIMEOUT_S; {_AGAIN}"
-        )
-    if gone := lost_server(error) or failed_server(error):
-        return (
-            f"A server went away or failed ({one_sentence(gone).rstrip('.')}): see with 'ml-assets status' which "
-            f"one, start it; {_AGAIN}"
-        )
-    return None
+class WriteBusy(RuntimeError):
+    """Somebody else kept writing to the same table for too long. One sentence: table, cause, way out."""
 
 
-def require_home(home: Path) -> None:
-    """Refuse a home in which nothing could work, before anything is started there.
+class StoreUnavailable(RuntimeError):
+    """A store cannot be reached or used. One sentence: which store, its URL without password, what to do."""
 
-    Raises:
-        Refusal: the path is too long, leads through something that is not a folder, or may not be written.
+
+class StoreBusy(StoreUnavailable):
+    """A store that only one process may open is held by another one."""
+
+
+class TableUnavailable(StoreUnavailable):
+    """A table cannot be read or written. Table, cause without password, what to do."""
+
+
+class DamagedCollection(StoreUnavailable):
+    """A collection does not hold what was written to it. Which one, why, and what to do."""
+
+
+class LakeDamaged(RuntimeError):
+    """Tables of the lake do not agree with themselves. One sentence: tables, what was found, way out."""
+
+
+class ServiceError(RuntimeError):
+    """An embedded server cannot be had; the message is one sentence that says why and what to do."""
+
+
+class EmbedderError(Refusal):
+    """The embedder cannot be used. The message is one sentence that says what to do."""
+
+
+class ExtensionMissing(Refusal):
+    """An extension of DuckDB is not installed. One sentence: which, and the package that has it."""
+
+
+class IntakeBusy(Refusal):
+    """Another process takes in the same stream."""
+
+
+class NotTakenIn(Refusal):
+    """A file that the ledger does not know. One sentence: which, and what to do."""
+
+
+class SourceError(Refusal):
+    """A source's file is not one. One sentence: which file, what is wrong, the way out.
+
+    Args:
+        stream: that the file names.
     """
-    length = len(os.fsencode(home))
-    if length > LONGEST_HOME:
-        raise Refusal(
-            f"The path of the home is too long ({length} bytes; SQLite opens no file beyond 511): set "
-            f"ML_ASSETS_HOME to a path of at most {LONGEST_HOME} bytes."
-        )
-    if not (place := _existing(home)).is_dir():
-        raise Refusal(
-            f"{place} is not a folder, so nothing can be kept in {home}: set ML_ASSETS_HOME to another path."
-        )
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise Refusal(_unwritable(home, os.strerror(errno.EACCES)))
 
-
-def _unwritable(place: object, why: str | None) -> str:
-    return (
-        f"{place} cannot be written ({why}): set ML_ASSETS_HOME to a folder that you may write, or change who "
-        "may write this one."
-    )
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
+    def __init__(self, told: str, stream: str | None = None) -> None:
+        super().__init__(told)
+        self.stream = stream

@@ -10,14 +10,11 @@ from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
-if TYPE_CHECKING:
-    from ml_assets.lib.artifacts import FileRules
 
 _PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
@@ -175,12 +172,9 @@ class Settings(BaseSettings):
         return self.home / "demo" / "files"
 
     @property
-    def file_rules(self) -> "FileRules":
-        """Which folders of this machine the files of runs may lie in; the artifacts of another MLflow come to them."""
-        from ml_assets.lib.artifacts import FileRules
-
-        ours = (self.landing, self.embedded_mlflow_artifacts, self.demo_files)
-        return FileRules((*ours, *self.artifact_roots))
+    def artifact_folders(self) -> tuple[Path, ...]:
+        """Folders of this machine that the files of runs may lie in; the artifacts of another MLflow come to them."""
+        return (self.landing, self.embedded_mlflow_artifacts, self.demo_files, *self.artifact_roots)
 
     @cached_property
     def executor_kind(self) -> Literal["in_process", "multiprocess"]:

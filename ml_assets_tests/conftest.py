@@ -45,7 +45,6 @@ import pytest
 
 from ml_assets import services
 from ml_assets.lib.sql import qualified
-from ml_assets.resources import kept_lakes
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import SCHEMAS, DuckLakeResource
@@ -54,6 +53,7 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import SQL_DIR, Settings
+from ml_assets.stores.duckdb import connections
 
 _HOME_PREFIX = "mla-test-"
 _PR_CAPBSET_DROP = 24
@@ -177,7 +177,7 @@ def cli() -> CLI:
     """Runs `ml-assets ARGS` with ML_ASSETS_HOME set, in this process: starting one costs more than most commands do."""
     from typer.testing import CliRunner
 
-    from ml_assets.cli import app
+    from ml_assets.cli.app import app
 
     def run(
         home: Path, *arguments: str, timeout_s: float = 600, **environment: str
@@ -367,7 +367,7 @@ def shared_lake(_shared_lake: DuckLakeResource) -> Iterator[DuckLakeResource]:
                 connection.execute(f"DROP SCHEMA {qualified('lake', schema)}")
         connection.execute("COMMIT")
     # DuckLake 1.5 reads freed memory when threads make tables at once in an instance that has seen tables dropped.
-    kept_lakes.forget_all()
+    connections.forget_all()
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from ml_assets.agreements import AGREEMENTS, Agreement
 from ml_assets.contracts import TABLES, Contract
 from ml_assets.defs.options import key
-from ml_assets.lib.contract_sql import count_broken, doubled_keys, rules
-from ml_assets.lib.reconcile import Comparison, Fetch, compare
+from ml_assets.operations.agreements import AGREEMENTS, Agreement
+from ml_assets.operations.reconcile import Comparison, Fetch, compare
+from ml_assets.tables.contract_sql import count_broken, doubled_keys, rules
 
 RESOURCES = {
     "duckdb": "lake",

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_assets.contracts import STREAMS, Column
-from ml_assets.lib.arrow_types import ARROW_TYPES
+from ml_assets.tables.arrow_types import ARROW_TYPES
 
 Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")

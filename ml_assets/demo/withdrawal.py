@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 from ml_assets.contracts import STREAMS
 from ml_assets.demo.manifest import Manifest, only_one
-from ml_assets.lib.intake import ledger
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.ledger import Postgres
-from ml_assets.lib.intake.quarantine import LANDING_ROOT
-from ml_assets.lib.intake.visit import IntakeReport, Lake, visiting
+from ml_assets.intake import ledger
+from ml_assets.intake.ingest import IntakeReport, Lake, visiting
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.quarantine import LANDING_ROOT
 from ml_assets.settings import Settings
+from ml_assets.stores import touched_days
+from ml_assets.stores.touched_days import Postgres
 
 
 def retire_former(settings: Settings, lake: Lake, postgres: Postgres) -> None:
@@ -25,7 +26,7 @@ def retire_former(settings: Settings, lake: Lake, postgres: Postgres) -> None:
         manifest = Manifest.read(settings.home)
         if manifest is None:
             return
-        ledger.ensure_schema(postgres)
+        touched_days.ensure_schema(postgres)
         bounds = Bounds(settings.partitions_start, datetime.now(UTC))
         # A file of the same name that this fortnight wrote replaces the former one when it is taken in.
         gone = [name.split("/", 1) for name in manifest.former if not (settings.landing / name).exists()]

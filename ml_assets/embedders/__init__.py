@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ml_assets.embedders.base import Embedder, EmbedderError
+from ml_assets.embedders.base import Embedder
+from ml_assets.errors import EmbedderError
 from ml_assets.settings import Settings
 
 __all__ = ["Embedder", "EmbedderError", "create", "make_embedder"]

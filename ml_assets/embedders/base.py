@@ -3,14 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ml_assets.errors import Refusal
-
 if TYPE_CHECKING:
     import numpy as np
-
-
-class EmbedderError(Refusal):
-    """The embedder cannot be used. The message is one sentence that says what to do."""
 
 
 @runtime_checkable

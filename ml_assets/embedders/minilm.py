@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_assets.embedders.base import EmbedderError
+from ml_assets.errors import EmbedderError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ml_assets.embedders.base import EmbedderError
+from ml_assets.errors import EmbedderError
 from ml_assets.settings import redact_url
 
 if TYPE_CHECKING:

@@ -21,15 +21,15 @@ import dagster as dg
 from ml_assets import metadata
 from ml_assets.contracts import TABLES, Contract
 from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, told
-from ml_assets.lib.validation import WHOLE, Limits, Window, micros
 from ml_assets.resources.base import plain
+from ml_assets.tables.validation import WHOLE, Limits, Window, micros
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ml_assets.lib.found import Found, Place
-    from ml_assets.lib.staging import Staged
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Staged
 
 _DAY_US = 86_400_000_000
 _MINUTE_US = 60_000_000
@@ -44,7 +44,7 @@ class TableIOManager(dg.ConfigurableIOManager):
     """Base of the six IO managers.
 
     A table's contract is looked up by the asset key in `contracts.TABLES`; an asset that has none there gets
-    one from its metadata (see lib/inference.py) and from the schema of its rows.
+    one from its metadata (see tables/inference.py) and from the schema of its rows.
     """
 
     store: ClassVar[str]
@@ -63,8 +63,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         """
         import pyarrow as pa
 
-        from ml_assets.lib.arrow_types import tabular
-        from ml_assets.lib.staging import stage
+        from ml_assets.tables.arrow_types import tabular
+        from ml_assets.tables.staging import stage
 
         start = time.perf_counter()
         _require_asset(context)
@@ -147,7 +147,7 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     def _streamed(self, asset: str, reader: "pa.RecordBatchReader") -> "pa.RecordBatchReader":
         """The same batches; a fault in the midst of them, when load_input has long returned, is told as well."""
-        from ml_assets.lib.arrow_types import stream
+        from ml_assets.tables.arrow_types import stream
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self._told(asset, READ), reader:
@@ -171,14 +171,14 @@ class TableIOManager(dg.ConfigurableIOManager):
         asset = "/".join(context.asset_key.path)
         if asset in TABLES:
             return TABLES[asset]
-        from ml_assets.lib.inference import inferred_contract, table_asset
+        from ml_assets.tables.inference import inferred_contract, table_asset
 
         table = table_asset(context.asset_key.path, self.store)
         contract = inferred_contract(table, context.definition_metadata or {}, rows, self._remembered(table))
         return replace(contract, asset_key=asset)
 
     def _known_contract(self, context: dg.InputContext) -> Contract | None:
-        from ml_assets.lib.inference import table_asset
+        from ml_assets.tables.inference import table_asset
 
         path = context.asset_key.path
         return TABLES.get("/".join(path)) or self._remembered(table_asset(path, self.store))
@@ -187,7 +187,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         """No rows of a table that need not be there yet, and no columns unless they are known."""
         import pyarrow as pa
 
-        from ml_assets.lib.arrow_types import arrow_schema
+        from ml_assets.tables.arrow_types import arrow_schema
 
         contract = self._known_contract(context)
         schema = arrow_schema(contract, _wanted_columns(context, contract)) if contract else pa.schema([])
@@ -273,7 +273,8 @@ def _wanted_columns(context: dg.InputContext, contract: Contract) -> list[str]:
     Raises:
         ContractViolation: there is no such column, or one is named twice.
     """
-    from ml_assets.lib.arrow_types import ContractViolation, arrow_schema
+    from ml_assets.errors import ContractViolation
+    from ml_assets.tables.arrow_types import arrow_schema
 
     names = _named_columns(context)
     arrow_schema(contract, names)
@@ -292,8 +293,8 @@ def _named_columns(context: dg.InputContext) -> list[str]:
 
 def _place(context: dg.InputContext, store: str) -> "Place":
     """Where the table of an asset is that no IO manager of ours has written, as the asset's own metadata says."""
-    from ml_assets.lib.found import Place
-    from ml_assets.lib.inference import plain_value, table_asset
+    from ml_assets.tables.found import Place
+    from ml_assets.tables.inference import plain_value, table_asset
 
     asset = table_asset(context.asset_key.path, store)
     above = context.upstream_output
@@ -431,7 +432,7 @@ def _held(contract: Contract, staged: "Staged", count: str, buckets: set[int]) -
     Args:
         count: name of their number of rows.
     """
-    from ml_assets.lib.staging import table_state
+    from ml_assets.tables.staging import table_state
 
     held = {bucket: state for bucket, state in staged.held.items() if bucket in buckets}
     state = table_state(held)

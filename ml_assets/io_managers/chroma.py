@@ -22,8 +22,23 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
+from ml_assets.errors import DamagedCollection
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.io_managers.chroma_index import (
+from ml_assets.lib.faults import one_sentence
+from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.chroma.collections import (
+    LARGEST_ENTRY,
+    NEXT,
+    REQUEST_ROWS,
+    Similar,
+    add_entries,
+    conditions,
+    entry_bytes,
+    nearest,
+    open_collection,
+)
+from ml_assets.stores.chroma.index import (
     BATCH,
     OLD,
     Findings,
@@ -36,22 +51,7 @@ from ml_assets.io_managers.chroma_index import (
     same_vectors,
     told_as_damage,
 )
-from ml_assets.lib.validation import WHOLE, Limits, Window, micros, shown_value
-from ml_assets.resources.base import one_sentence
-from ml_assets.resources.chroma import (
-    LARGEST_ENTRY,
-    NEXT,
-    REQUEST_ROWS,
-    ChromaResource,
-    DamagedCollection,
-    Similar,
-    add_entries,
-    conditions,
-    entry_bytes,
-    nearest,
-    open_collection,
-)
-from ml_assets.resources.postgres import PostgresResource
+from ml_assets.tables.validation import WHOLE, Limits, Window, micros, shown_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from dagster import OutputContext
 
-    from ml_assets.lib.found import Found, Place
-    from ml_assets.lib.staging import Buckets, Staged, TableState
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Buckets, Staged, TableState
 
 _MANIFEST = """
 CREATE TABLE IF NOT EXISTS ledger.chroma_manifest (
@@ -123,13 +123,13 @@ class ChromaIOManager(TableIOManager):
         Args:
             asset: its key, parts separated by slashes.
         """
-        from ml_assets.lib.inference import table_asset
+        from ml_assets.tables.inference import table_asset
 
         collection = table_asset(asset.split("/"), self.store).rpartition("/")[2]
         return query_similar(self.chroma, self.postgres, collection, vector, top_k, where)
 
     def _output_contract(self, context: "OutputContext", rows: Any) -> Contract:
-        from ml_assets.lib.arrow_types import ContractViolation
+        from ml_assets.errors import ContractViolation
 
         contract = super()._output_contract(context, rows)
         vectors = [column.name for column in contract.columns if column.type == "vector"]
@@ -154,7 +154,7 @@ class ChromaIOManager(TableIOManager):
         return True
 
     def _put(self, contract: Contract, staged: "Staged") -> bool:
-        from ml_assets.lib import postgres_table
+        from ml_assets.stores import postgres_table
 
         with self.chroma.client(write=True) as client:
             # The manifest looks entries up by their keys.
@@ -174,7 +174,7 @@ class ChromaIOManager(TableIOManager):
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         import pyarrow as pa
 
-        from ml_assets.lib.arrow_types import arrow_schema
+        from ml_assets.tables.arrow_types import arrow_schema
 
         schema = arrow_schema(contract, columns)
 
@@ -198,7 +198,7 @@ class ChromaIOManager(TableIOManager):
         )
 
     def _remembered(self, asset: str) -> Contract | None:
-        from ml_assets.lib import postgres_table
+        from ml_assets.stores import postgres_table
 
         with self.postgres.connect() as connection:
             return postgres_table.remembered(connection, asset)
@@ -206,7 +206,7 @@ class ChromaIOManager(TableIOManager):
 
 def known(chroma: ChromaResource, postgres: PostgresResource) -> list[Contract]:
     """Of each collection that was written, the contract that it was last written by."""
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect() as connection:
         return postgres_table.known_contracts(connection, "chroma")
@@ -216,8 +216,8 @@ def recorded(
     chroma: ChromaResource, postgres: PostgresResource, contract: Contract, any_version: bool = False
 ) -> "TableState":
     """Rows and content hash as noted when it was written; of what was hashed in another way only if asked for."""
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import table_state
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.staging import table_state
 
     with postgres.connect() as connection:
         return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
@@ -225,7 +225,7 @@ def recorded(
 
 def measured(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> "TableState":
     """Rows and content hash of what the collection's live entries hold now."""
-    from ml_assets.lib.staging import measure, table_state
+    from ml_assets.tables.staging import measure, table_state
 
     with postgres.connect(write=True) as connection:
         if not _manifest(connection, contract.table):
@@ -253,13 +253,13 @@ def mend(chroma: ChromaResource, postgres: PostgresResource, contract: Contract,
     Args:
         known: it is known to be broken, so that nobody has to look.
     """
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         postgres_table.lock(connection, contract.asset)
         if not known and not look(client, connection, contract.table).broken:
             return False
-        renew(chroma, client, connection, ensure_collection(client, contract))
+        renew(chroma.data_folder(), client, connection, ensure_collection(client, contract))
     return True
 
 
@@ -320,9 +320,9 @@ def _carry(chroma: ChromaResource, postgres: PostgresResource, contract: Contrac
     """Write the rows of a table of PostgreSQL; returns whether there is such a table."""
     import pyarrow as pa
 
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.arrow_types import arrow_schema
-    from ml_assets.lib.staging import stage
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.arrow_types import arrow_schema
+    from ml_assets.tables.staging import stage
 
     manager = ChromaIOManager(chroma=chroma, postgres=postgres)
     with postgres.connect(write=True) as connection:
@@ -357,8 +357,8 @@ def query_similar(
     """
     from chromadb.errors import NotFoundError
 
-    from ml_assets.lib import postgres_table
     from ml_assets.resources.base import missing_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect() as connection, chroma.client() as client:
         if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
@@ -489,8 +489,8 @@ def write(
     Returns:
         Whether anything had to be changed.
     """
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import confirmed, measure
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.staging import confirmed, measure
 
     postgres_table.lock(connection, contract.asset)
     _ensure_manifest(connection, contract)
@@ -533,8 +533,8 @@ def _held(
     client: "ClientAPI", connection: "psycopg.Connection", contract: Contract, bucket_us: int
 ) -> "Buckets":
     """What the live entries are; of those that Chroma has lost their ids tell the hash, so that they stay missed."""
-    from ml_assets.lib.hashing import add_hashes
-    from ml_assets.lib.staging import EMPTY, bucket_of_name, measure
+    from ml_assets.tables.hashing import add_hashes
+    from ml_assets.tables.staging import EMPTY, bucket_of_name, measure
 
     missing: list[str] = []
     held = measure(_entries(client, connection, contract, missing=missing), contract, bucket_us)
@@ -559,7 +559,7 @@ def refuse_large(contract: Contract, staged: "Staged") -> None:
     import numpy as np
     import pyarrow.compute as pc
 
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     texts = [column.name for column in contract.columns if column.type in ("string", "json")]
     for batch in staged.batches():
@@ -587,9 +587,9 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
     Raises:
         ContractViolation: its columns or key are others than when it was made; entries cannot be altered.
     """
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.arrow_types import ContractViolation
-    from ml_assets.lib.contract_json import refuse_new_identity
+    from ml_assets.errors import ContractViolation
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.contract_json import refuse_new_identity
 
     _ensure_books(connection)
     old = postgres_table.remembered(connection, contract.asset)
@@ -616,7 +616,7 @@ def _ensure_manifest(connection: "psycopg.Connection", contract: Contract) -> No
 
 
 def _ensure_books(connection: "psycopg.Connection") -> None:
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     postgres_table.ensure_ledger(connection)
     if not postgres_table.table_exists(connection, "ledger", "chroma_versions"):
@@ -640,7 +640,7 @@ def _described(column: Column | None) -> str:
 
 def forget(chroma: ChromaResource, postgres: PostgresResource, contract: Contract) -> None:
     """Delete a collection and all that is noted of it, to make way for one of another contract."""
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)
@@ -660,7 +660,7 @@ def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
     Raises:
         ContractViolation: it is there with another distance, which Chroma cannot change.
     """
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     present = {collection.name for collection in client.list_collections()}
     if contract.table not in present and f"{contract.table}{NEXT}" in present:
@@ -686,7 +686,7 @@ def rebuild(chroma: ChromaResource, postgres: PostgresResource, contract: Contra
     opened the old collection read on: it stays, with another name, until `drop_replaced`. May be killed at
     any point: the name then stands for the old collection or for the new one, which hold the same.
     """
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
         postgres_table.lock(connection, contract.asset)
@@ -717,7 +717,7 @@ def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contr
 
     None are deleted while somebody reads who began before the last commit; the next write or maintenance does it.
     """
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     postgres_table.lock(connection, contract.asset)
     if _readers_behind(connection, contract.table):
@@ -732,7 +732,7 @@ def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contr
 
 def sweep_all(chroma: ChromaResource, postgres: PostgresResource) -> dict[str, int]:
     """Delete entries of every collection that its manifest does not name; returns how many, by collection."""
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect() as connection:
         contracts = postgres_table.known_contracts(connection, "chroma")
@@ -752,7 +752,7 @@ def _hold(connection: "psycopg.Connection", collection: str) -> int:
     Only what a later statement finds in the manifest is sure to be kept, since that may be a later version, but
     not an earlier one.
     """
-    from ml_assets.lib.postgres_table import run
+    from ml_assets.stores.postgres_table import run
 
     lock = f"pg_advisory_xact_lock_shared({_READERS}, version)"
     statement = f"SELECT version, {lock} FROM (SELECT {_VERSION}) AS now (version)"
@@ -762,7 +762,7 @@ def _hold(connection: "psycopg.Connection", collection: str) -> int:
 
 def _readers_behind(connection: "psycopg.Connection", collection: str) -> bool:
     """Whether somebody reads who began before the last commit. Whoever begins later needs live entries only."""
-    from ml_assets.lib.postgres_table import run
+    from ml_assets.stores.postgres_table import run
 
     statement = (
         "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 "
@@ -789,7 +789,7 @@ def _all_ids(collection: "Collection") -> list[str]:
 def _manifest(
     connection: "psycopg.Connection", collection: str, partitions: Sequence[str] | None = None
 ) -> dict[str, str]:
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     if not postgres_table.table_exists(connection, "ledger", "chroma_manifest"):
         return {}
@@ -818,7 +818,7 @@ def _add(
     Raises:
         DamagedCollection: the index does not hold the vector of one of those.
     """
-    from ml_assets.lib.staging import bucket_name, row_hashes
+    from ml_assets.tables.staging import bucket_name, row_hashes
 
     parts = (
         batch.slice(start, REQUEST_ROWS)
@@ -872,7 +872,7 @@ def _displaced(connection: "psycopg.Connection", contract: Contract, staged: "St
     Raises:
         ContractViolation: such a row may not move, being outside the slice.
     """
-    from ml_assets.lib.staging import bucket_of_name
+    from ml_assets.tables.staging import bucket_of_name
 
     rows = connection.execute(
         "SELECT old.partition, min(key) FROM ledger.chroma_manifest AS old JOIN live USING (key) "
@@ -885,7 +885,7 @@ def _displaced(connection: "psycopg.Connection", contract: Contract, staged: "St
 
 def _flip(connection: "psycopg.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> bool:
     """Make the manifest say what is live, and nothing else in the slice; returns whether that changed it."""
-    from ml_assets.lib.staging import bucket_name
+    from ml_assets.tables.staging import bucket_name
 
     deleted = 0
     if contract.mode != "upsert":
@@ -931,8 +931,9 @@ def _entries(
         ContractViolation: the entries lack a column that may not be null.
         DamagedCollection: the index cannot be read or gives other vectors, or entries are not there.
     """
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.arrow_types import ContractViolation, never_written
+    from ml_assets.errors import ContractViolation
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.arrow_types import never_written
 
     written = postgres_table.remembered(connection, contract.asset)
     if written is None:
@@ -969,7 +970,7 @@ def _opened(client: "ClientAPI", contract: Contract) -> "Collection":
 
 def _partition_names(contract: Contract, window: Window) -> tuple[str | None, str | None]:
     """First name of a window's partitions, and the first one after them; their order is that of time."""
-    from ml_assets.lib.staging import HOUR_US, bucket_name
+    from ml_assets.tables.staging import HOUR_US, bucket_name
 
     if contract.partition_column is None or window.start is None or window.end is None:
         return None, None
@@ -992,7 +993,7 @@ def _fetch(
     """Entries by id, in this order, with the vectors' own bits; nothing is asked for that no column needs."""
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import arrow_schema
+    from ml_assets.tables.arrow_types import arrow_schema
 
     include: Any = list(dict.fromkeys(map(_part, columns)))
     got: Any = collection.get(ids=list(wanted), include=include)
@@ -1091,7 +1092,7 @@ def _decoded(got: Any, order: list[int], bits: list[bytes], columns: Sequence[Co
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from ml_assets.lib.arrow_types import ARROW_TYPES
+    from ml_assets.tables.arrow_types import ARROW_TYPES
 
     arrays = []
     for column in columns:

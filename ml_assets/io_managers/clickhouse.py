@@ -1,7 +1,7 @@
 """Tables in ClickHouse: a staging table, then partitions swapped in under a redo log.
 
 ClickHouse has no transactions. A write fills a staging table, counts it, and renames it: that is the commit.
-What follows, and what is done about a writer that was killed, is told in lib/clickhouse_redo.py.
+What follows, and what is done about a writer that was killed, is told in stores/clickhouse/redo.py.
 
 What belongs here: DDL, staging, reading. What does not: anything about another store.
 """
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.clickhouse_lock import locked
-from ml_assets.lib.clickhouse_redo import (
+from ml_assets.lib.sql import first_date, free_name, qualified, quote_identifier, quote_json, quote_literal
+from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
+from ml_assets.stores.clickhouse.lock import locked
+from ml_assets.stores.clickhouse.redo import (
     CONTRACTS,
     LEDGER,
     LEDGER_TABLES,
@@ -28,17 +30,15 @@ from ml_assets.lib.clickhouse_redo import (
     recover,
     stage_name,
 )
-from ml_assets.lib.sql import first_date, free_name, qualified, quote_identifier, quote_json, quote_literal
-from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
+from ml_assets.tables.validation import WHOLE, Limits, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
 
     from ml_assets.contracts import ColumnType
-    from ml_assets.lib.found import Found, Place
-    from ml_assets.lib.staging import Buckets, Staged, TableState
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Buckets, Staged, TableState
 
 _TYPES = {
     "string": "String",
@@ -95,7 +95,7 @@ class ClickHouseIOManager(TableIOManager):
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         import pyarrow as pa
 
-        from ml_assets.lib.arrow_types import arrow_schema, never_written
+        from ml_assets.tables.arrow_types import arrow_schema, never_written
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self.clickhouse.client(write=True) as client:
@@ -110,8 +110,8 @@ class ClickHouseIOManager(TableIOManager):
     def _found(self, place: "Place") -> "Found | None":
         import pyarrow as pa
 
-        from ml_assets.lib.found import found_table
-        from ml_assets.lib.staging import windows_sql
+        from ml_assets.tables.found import found_table
+        from ml_assets.tables.staging import windows_sql
 
         with self.clickhouse.client() as client:
             types = _columns(client, place.table, place.schema)
@@ -144,7 +144,7 @@ class ClickHouseIOManager(TableIOManager):
 
 def known(clickhouse: ClickHouseResource) -> list[Contract]:
     """Of each table that was written and is there, the contract that it was last written by."""
-    from ml_assets.lib.contract_json import contract_of_text
+    from ml_assets.tables.contract_json import contract_of_text
 
     with clickhouse.client() as client:
         if not _columns(client, CONTRACTS):
@@ -158,7 +158,7 @@ def known(clickhouse: ClickHouseResource) -> list[Contract]:
 
 def recorded(clickhouse: ClickHouseResource, contract: Contract, any_version: bool = False) -> "TableState":
     """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
-    from ml_assets.lib.staging import table_state
+    from ml_assets.tables.staging import table_state
 
     with clickhouse.client() as client:
         return table_state(_recorded(client, contract, any_version))
@@ -166,7 +166,7 @@ def recorded(clickhouse: ClickHouseResource, contract: Contract, any_version: bo
 
 def measured(clickhouse: ClickHouseResource, contract: Contract) -> "TableState":
     """Rows and content hash of what the table holds now."""
-    from ml_assets.lib.staging import table_state
+    from ml_assets.tables.staging import table_state
 
     with clickhouse.client(write=True) as client:
         return table_state(_measured(client, contract, WHOLE, _DAY_US))
@@ -222,7 +222,7 @@ def write(clickhouse: ClickHouseResource, client: "Client", contract: Contract, 
     Raises:
         ContractViolation: the table is not the contract's and cannot be made so.
     """
-    from ml_assets.lib.staging import confirmed
+    from ml_assets.tables.staging import confirmed
 
     recover(client, contract.table)  # with the columns that the table had at that commit
     ensure_table(client, contract, staged.bucket_us)
@@ -250,7 +250,7 @@ def _commit(
     Returns:
         The new name; None if nothing has to be changed, which an upsert knows only now.
     """
-    from ml_assets.lib.staging import measure
+    from ml_assets.tables.staging import measure
 
     identity = uuid.uuid4().hex[:16]
     stage, ready = stage_name(contract.table, identity), ready_name(contract.table, identity)
@@ -289,8 +289,8 @@ def _fill(
     """Insert the rows. An INSERT keeps one core of the engine busy, so many rows are inserted by two clients."""
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import BATCH_ROWS
     from ml_assets.lib.sharing import share_out
+    from ml_assets.tables.arrow_types import BATCH_ROWS
 
     def insert(client: "Client", batches: "Iterable[pa.RecordBatch]") -> None:
         for batch in batches:
@@ -319,7 +319,7 @@ def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged
     Raises:
         ContractViolation: such a row may not move, being outside the slice.
     """
-    from ml_assets.lib.staging import windows_sql
+    from ml_assets.tables.staging import windows_sql
 
     windows = [*staged.rest_of_days, *([staged.window] if contract.mode == "upsert" else [])]
     if not contract.key_by_day or staged.bucket_us == _DAY_US or not windows:
@@ -362,7 +362,7 @@ def _differing(
     client: "Client", contract: Contract, held: "Buckets", buckets: set[int], bucket_us: int
 ) -> set[int]:
     """Those partitions that do not hold these rows. Where the ledger says that they do, they are measured."""
-    from ml_assets.lib.staging import EMPTY, same_content, spans_of
+    from ml_assets.tables.staging import EMPTY, same_content, spans_of
 
     def same(stored: "Buckets") -> set[int]:
         return {b for b in buckets if same_content(stored.get(b, EMPTY), held.get(b, EMPTY))}
@@ -383,7 +383,7 @@ def _plan(
     identity: str,
 ) -> dict[str, Any]:
     """What is to be done with a committed table: partitions to swap or drop, entries of the ledger."""
-    from ml_assets.lib.staging import EMPTY, bucket_name
+    from ml_assets.tables.staging import EMPTY, bucket_name
 
     every = staged.window.whole and contract.mode != "upsert"
     touched = set(_recorded(client, contract)) | set(held) if every else changed
@@ -429,7 +429,7 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
     Raises:
         ContractViolation: the table differs in another way; says which statement would mend it.
     """
-    from ml_assets.lib.contract_json import contract_text, refuse_new_identity
+    from ml_assets.tables.contract_json import contract_text, refuse_new_identity
 
     _refuse_too_wide(contract, bucket_us)
     for statement in LEDGER_TABLES:
@@ -458,7 +458,7 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
 
 def _refuse_too_wide(contract: Contract, bucket_us: int) -> None:
     """Refuse a table whose definition is too long, before there is any part of it."""
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     # ClickHouse keeps it with a line for each column, and says more of the table.
     size = len(create_statement(contract, bucket_us).encode()) + 6 * len(contract.columns) + 2_000
@@ -472,7 +472,7 @@ def _refuse_too_wide(contract: Contract, bucket_us: int) -> None:
 
 def _fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) -> None:
     """Add nullable columns that the table lacks, refuse what else differs, before anything is added."""
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     table, added = quote_identifier(contract.table), []
     for column in contract.columns:
@@ -511,7 +511,7 @@ def _refuse_lacking(contract: Contract, held: Container[str], columns: Sequence[
     Raises:
         ContractViolation: the contract has gained a column that may not be null since the table was written.
     """
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     placing = contract.partition_column if not window.whole else None
     needed = (*columns, placing) if placing else columns
@@ -543,7 +543,7 @@ def _partition_sql(contract: Contract, bucket_us: int) -> str:
 
 
 def _partition_id(bucket: int, bucket_us: int) -> str:
-    from ml_assets.lib.staging import bucket_start
+    from ml_assets.tables.staging import bucket_start
 
     return f"{bucket_start(bucket):%Y%m%d}" if bucket_us == _DAY_US else str(bucket // bucket_us)
 
@@ -582,7 +582,7 @@ def _columns(client: "Client", table: str, database: str = "") -> dict[str, str]
 
 def _remembered(client: "Client", asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
-    from ml_assets.lib.contract_json import contract_of_text
+    from ml_assets.tables.contract_json import contract_of_text
 
     if not _columns(client, CONTRACTS):
         return None
@@ -621,8 +621,8 @@ def _select(
     """
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import arrow_schema, recast
-    from ml_assets.lib.staging import windows_sql
+    from ml_assets.tables.arrow_types import arrow_schema, recast
+    from ml_assets.tables.staging import windows_sql
 
     named = [(name, quote_identifier(name)) for name in columns]
     chosen = ", ".join(quoted if name in held else f"NULL AS {quoted}" for name, quoted in named)
@@ -664,7 +664,7 @@ def _utc(moment: datetime) -> str:
 
 
 def _measured(client: "Client", contract: Contract, window: Window, bucket_us: int) -> "Buckets":
-    from ml_assets.lib.staging import measure
+    from ml_assets.tables.staging import measure
 
     held = _columns(client, contract.table)
     if not held:
@@ -675,8 +675,8 @@ def _measured(client: "Client", contract: Contract, window: Window, bucket_us: i
 
 
 def _recorded(client: "Client", contract: Contract, any_version: bool = False) -> "Buckets":
-    from ml_assets.lib.hashing import HASH_VERSION
-    from ml_assets.lib.staging import PartitionState, bucket_of_name
+    from ml_assets.tables.hashing import HASH_VERSION
+    from ml_assets.tables.staging import PartitionState, bucket_of_name
 
     if not _columns(client, LEDGER):
         return {}

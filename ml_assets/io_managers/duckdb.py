@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
+from ml_assets.lib.faults import one_sentence
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import NEVER, free_name, joined, qualified, quote_identifier, quote_literal
-from ml_assets.lib.validation import WHOLE, Limits, Window
-from ml_assets.resources import inlining
-from ml_assets.resources.base import one_sentence
 from ml_assets.resources.duckdb import DuckLakeResource
-from ml_assets.resources.inlining import METADATA
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.duckdb import inlining
+from ml_assets.stores.duckdb.inlining import METADATA
+from ml_assets.tables.validation import WHOLE, Limits, Window
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
     from ml_assets.contracts import ColumnType
-    from ml_assets.lib.found import Found, Place
-    from ml_assets.lib.staging import Buckets, Staged, TableState
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Buckets, Staged, TableState
 
 _TYPES = {
     "string": "VARCHAR",
@@ -94,7 +94,7 @@ class DuckLakeIOManager(TableIOManager):
             return write(connection, contract, staged)
 
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
-        from ml_assets.lib.arrow_types import arrow_schema, recast
+        from ml_assets.tables.arrow_types import arrow_schema, recast
 
         schema = arrow_schema(contract, columns)
         return recast(self._selected(contract, columns, window, self.lake.reader), schema)
@@ -136,8 +136,8 @@ class DuckLakeIOManager(TableIOManager):
     def _found(self, place: "Place") -> "Found | None":
         import duckdb
 
-        from ml_assets.lib.found import found_table, kinds_of
-        from ml_assets.lib.staging import windows_sql
+        from ml_assets.tables.found import found_table, kinds_of
+        from ml_assets.tables.staging import windows_sql
 
         schema = place.schema or Contract(place.asset, "", (), ()).schema
         source = qualified("lake", schema, place.table)
@@ -163,7 +163,7 @@ def _explained(contract: Contract) -> Iterator[None]:
     """A table that is not there, as the sentence that says what to do."""
     import duckdb
 
-    from ml_assets.lib.arrow_types import never_written
+    from ml_assets.tables.arrow_types import never_written
 
     try:
         yield
@@ -182,7 +182,7 @@ def known(lake: DuckLakeResource) -> list[Contract]:
 
 def recorded(lake: DuckLakeResource, contract: Contract, any_version: bool = False) -> "TableState":
     """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
-    from ml_assets.lib.staging import table_state
+    from ml_assets.tables.staging import table_state
 
     with lake.get_connection() as connection:
         return table_state(_recorded(connection, contract, any_version))
@@ -190,7 +190,7 @@ def recorded(lake: DuckLakeResource, contract: Contract, any_version: bool = Fal
 
 def measured(lake: DuckLakeResource, contract: Contract) -> "TableState":
     """Rows and content hash of what the table holds now."""
-    from ml_assets.lib.staging import table_state
+    from ml_assets.tables.staging import table_state
 
     with lake.get_connection() as connection:
         return table_state(_measured(connection, contract, [WHOLE]))
@@ -233,7 +233,7 @@ def writing(lake: DuckLakeResource, contract: Contract) -> Iterator[None]:
     Raises:
         WriteBusy: another process kept the lock for longer than a write may take.
     """
-    from ml_assets.lib.postgres_table import lock
+    from ml_assets.stores.postgres_table import lock
 
     catalog = PostgresResource(url=lake.resolved_catalog_url(), write_timeout_s=lake.write_timeout_s)
     with catalog.connect(write=True) as connection:
@@ -251,7 +251,7 @@ def write(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "
         ContractViolation: the table in the lake is not the contract's and cannot be made so.
         WriteBusy: the conflict did not go away.
     """
-    from ml_assets.lib.conflicts import retried
+    from ml_assets.tables.conflicts import retried
 
     return retried(
         contract.asset,
@@ -302,7 +302,7 @@ def _write_once(connection: "duckdb.DuckDBPyConnection", contract: Contract, sta
 
 
 def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
-    from ml_assets.lib.staging import confirmed, spans, windows_sql
+    from ml_assets.tables.staging import confirmed, spans, windows_sql
 
     ensure_table(connection, contract)
     table = _name(contract)
@@ -329,7 +329,7 @@ def _insert(
 ) -> None:
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import arrow_schema
+    from ml_assets.tables.arrow_types import arrow_schema
 
     names = ", ".join(map(quote_identifier, contract.names))
     for batches in _portions(staged, buckets):
@@ -403,7 +403,7 @@ def _displaced(
     Raises:
         ContractViolation: such a row may not move, being outside the slice.
     """
-    from ml_assets.lib.validation import bucket_sql
+    from ml_assets.tables.validation import bucket_sql
 
     if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == _DAY_US):
         return set()
@@ -430,7 +430,7 @@ def _same_key(contract: Contract) -> str:
 
 
 def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
-    from ml_assets.lib.staging import spans_of
+    from ml_assets.tables.staging import spans_of
 
     names = [quote_identifier(name) for name in contract.names]
     keys = [quote_identifier(name) for name in contract.key]
@@ -461,7 +461,7 @@ def _as_noted(
     connection: "duckdb.DuckDBPyConnection", contract: Contract, buckets: set[int], windows: Sequence[Window]
 ) -> bool:
     """Whether some partitions hold as many rows as the ledger says. An application may have added its own."""
-    from ml_assets.lib.staging import windows_sql
+    from ml_assets.tables.staging import windows_sql
 
     if not buckets:
         return True
@@ -493,7 +493,7 @@ def ensure_table(connection: "duckdb.DuckDBPyConnection", contract: Contract) ->
     Raises:
         ContractViolation: the table differs in another way; says which statement would mend it.
     """
-    from ml_assets.lib.contract_json import contract_text, refuse_new_identity
+    from ml_assets.tables.contract_json import contract_text, refuse_new_identity
 
     existing = _columns(connection, contract.schema, contract.table)
     old = _remembered(connection, contract.asset)
@@ -521,7 +521,7 @@ def ensure_table(connection: "duckdb.DuckDBPyConnection", contract: Contract) ->
 
 def _refuse_other_case(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> None:
     """Refuse a table whose name differs from that of another one in upper and lower case only."""
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     found = connection.execute(
         "SELECT table_name FROM duckdb_tables() "
@@ -545,7 +545,7 @@ def _missing_columns(
     Raises:
         ContractViolation: one of them is asked for, and may not be null.
     """
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     missing = [column for column in contract.columns if column.name not in existing]
     for column in missing:
@@ -570,7 +570,7 @@ def _fit_columns(
     connection: "duckdb.DuckDBPyConnection", contract: Contract, existing: dict[str, tuple[str, bool]]
 ) -> None:
     """Add nullable columns that the table lacks, refuse what else differs."""
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     for column in contract.columns:
         kind, required = _TYPES[column.type], contract.requires(column)
@@ -656,7 +656,7 @@ def _columns(connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -
 
 def _remembered(connection: "duckdb.DuckDBPyConnection", asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
-    from ml_assets.lib.contract_json import contract_of_text
+    from ml_assets.tables.contract_json import contract_of_text
 
     if not _columns(connection, "ledger", "contracts"):
         return None
@@ -670,7 +670,7 @@ def _select_sql(
     contract: Contract, columns: Sequence[str], windows: Sequence[Window], missing: Iterable[Column] = ()
 ) -> str:
     """The rows of some windows; `missing` columns, which the table does not have, as null."""
-    from ml_assets.lib.staging import windows_sql
+    from ml_assets.tables.staging import windows_sql
 
     names, source = ", ".join(map(quote_identifier, columns)), _name(contract)
     if nulls := ", ".join(f"NULL::{_TYPES[each.type]} AS {quote_identifier(each.name)}" for each in missing):
@@ -684,8 +684,8 @@ def _measured(
     windows: Sequence[Window],
     bucket_us: int = _DAY_US,
 ) -> "Buckets":
-    from ml_assets.lib.arrow_types import arrow_schema, batch_rows, recast
-    from ml_assets.lib.staging import measure
+    from ml_assets.tables.arrow_types import arrow_schema, batch_rows, recast
+    from ml_assets.tables.staging import measure
 
     existing = _columns(connection, contract.schema, contract.table)
     if not existing:
@@ -700,8 +700,8 @@ def _recorded(
     connection: "duckdb.DuckDBPyConnection", contract: Contract, any_version: bool = False
 ) -> "Buckets":
     """The last entry of each partition in the ledger; of what was hashed in another way only if asked for."""
-    from ml_assets.lib.hashing import HASH_VERSION
-    from ml_assets.lib.staging import PartitionState, bucket_of_name
+    from ml_assets.tables.hashing import HASH_VERSION
+    from ml_assets.tables.staging import PartitionState, bucket_of_name
 
     if not _columns(connection, "ledger", "writes"):
         return {}
@@ -724,8 +724,8 @@ def _record(
     """Append what some partitions (None: all) hold now; the last entry of a partition counts."""
     import pyarrow as pa
 
-    from ml_assets.lib.hashing import HASH_VERSION
-    from ml_assets.lib.staging import EMPTY, bucket_name
+    from ml_assets.tables.hashing import HASH_VERSION
+    from ml_assets.tables.staging import EMPTY, bucket_name
 
     name = f"{contract.schema}.{contract.table}"
     # The lake's version grows with every write; asking the ledger itself takes ten times as long.
@@ -771,7 +771,7 @@ def forget_replaced_entries(connection: "duckdb.DuckDBPyConnection") -> int:
 
 def known_contracts(connection: "duckdb.DuckDBPyConnection") -> list[Contract]:
     """Of every table that was written, the contract that it was last written by."""
-    from ml_assets.lib.contract_json import contract_of_text
+    from ml_assets.tables.contract_json import contract_of_text
 
     if not _columns(connection, "ledger", "contracts"):
         return []

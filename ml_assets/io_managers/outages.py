@@ -7,8 +7,9 @@ What belongs here: what is said, for all stores at one place. What does not: how
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ml_assets.lib.faults import chain, failed_server, full_disk, lost_server
-from ml_assets.resources.base import StoreUnavailable, one_sentence, without_password
+from ml_assets.errors import StoreUnavailable, TableUnavailable
+from ml_assets.lib.faults import chain, failed_server, full_disk, lost_server, one_sentence
+from ml_assets.resources.base import without_password
 
 GATHERED = "its rows were being gathered"
 WRITTEN = "it was being written"
@@ -23,10 +24,6 @@ _LONGEST_CAUSE = 300
 """Characters of a driver's message; DuckDB's holds whole statements, and the reason at its end."""
 
 
-class TableUnavailable(StoreUnavailable):
-    """A table cannot be read or written. Table, cause without password, what to do."""
-
-
 @contextmanager
 def told(asset: str, when: str, urls: Iterable[str]) -> Iterator[None]:
     """Turn a fault that lies outside into a sentence.
@@ -39,8 +36,7 @@ def told(asset: str, when: str, urls: Iterable[str]) -> Iterator[None]:
     Raises:
         TableUnavailable: instead of a driver's exception, or of one that names the server alone.
     """
-    from ml_assets.lib.arrow_types import ContractViolation
-    from ml_assets.lib.conflicts import WriteBusy
+    from ml_assets.errors import ContractViolation, WriteBusy
 
     try:
         yield

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ml_assets.contracts import TABLES, Column, Contract
 from ml_assets.io_managers.base import TableIOManager
-from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
+from ml_assets.tables.validation import WHOLE, Limits, Window
 
 if TYPE_CHECKING:
     import psycopg
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dagster import OutputContext
     from redis import Redis
 
-    from ml_assets.lib.found import Found, Place
-    from ml_assets.lib.staging import Staged, TableState
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Staged, TableState
 
 _KEPT_S = 60
 """How long a replaced version stays, for readers that hold its name already."""
@@ -95,8 +95,8 @@ class RedisIOManager(TableIOManager):
             LookupError: the asset was never written.
             ValueError: the key column cannot hold such a value.
         """
-        from ml_assets.lib.arrow_types import never_written
-        from ml_assets.lib.inference import table_asset
+        from ml_assets.tables.arrow_types import never_written
+        from ml_assets.tables.inference import table_asset
 
         name = asset if asset in TABLES else table_asset(asset.split("/"), self.store)
         contract = TABLES.get(name) or self._remembered(name)
@@ -107,7 +107,7 @@ class RedisIOManager(TableIOManager):
             return lookup(cache, self.postgres, contract, entity)
 
     def _output_contract(self, context: "OutputContext", rows: Any) -> Contract:
-        from ml_assets.lib.arrow_types import ContractViolation
+        from ml_assets.errors import ContractViolation
 
         contract = super()._output_contract(context, rows)
         if contract.partition_column and not contract.unique_across_days:
@@ -129,8 +129,8 @@ class RedisIOManager(TableIOManager):
         return contract
 
     def _write(self, contract: Contract, staged: "Staged") -> bool:
-        from ml_assets.lib import postgres_table
-        from ml_assets.lib.conflicts import retried
+        from ml_assets.stores import postgres_table
+        from ml_assets.tables.conflicts import retried
 
         def attempt(cache: "Redis | None") -> bool:
             with self.postgres.connect(write=True) as connection:
@@ -150,8 +150,8 @@ class RedisIOManager(TableIOManager):
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         import pyarrow as pa
 
-        from ml_assets.lib import postgres_table
-        from ml_assets.lib.arrow_types import arrow_schema
+        from ml_assets.stores import postgres_table
+        from ml_assets.tables.arrow_types import arrow_schema
 
         def batches() -> "Any":
             with self.postgres.connect(write=True) as connection:
@@ -160,12 +160,12 @@ class RedisIOManager(TableIOManager):
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
 
     def _found(self, place: "Place") -> "Found | None":
-        from ml_assets.lib.found import in_postgres
+        from ml_assets.stores.postgres_table import found_in_postgres
 
-        return in_postgres(self.postgres.connect, place)
+        return found_in_postgres(self.postgres.connect, place)
 
     def _remembered(self, asset: str) -> Contract | None:
-        from ml_assets.lib import postgres_table
+        from ml_assets.stores import postgres_table
 
         with self.postgres.connect() as connection:
             return postgres_table.remembered(connection, asset)
@@ -173,7 +173,7 @@ class RedisIOManager(TableIOManager):
 
 def known(postgres: PostgresResource) -> list[Contract]:
     """Of each table that was written and is there, the contract that it was last written by."""
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect() as connection:
         return [
@@ -185,8 +185,8 @@ def known(postgres: PostgresResource) -> list[Contract]:
 
 def recorded(postgres: PostgresResource, contract: Contract, any_version: bool = False) -> "TableState":
     """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import table_state
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.staging import table_state
 
     with postgres.connect() as connection:
         return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
@@ -194,8 +194,8 @@ def recorded(postgres: PostgresResource, contract: Contract, any_version: bool =
 
 def measured(postgres: PostgresResource, contract: Contract) -> "TableState":
     """Rows and content hash of what PostgreSQL holds now."""
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import table_state
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.staging import table_state
 
     with postgres.connect(write=True) as connection:
         return table_state(postgres_table.measured_buckets(connection, contract))
@@ -205,8 +205,8 @@ def cached(redis: RedisResource, contract: Contract) -> "TableState | None":
     """Rows and content hash of the copy that lookups are answered from; None where PostgreSQL answers them."""
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import arrow_schema
-    from ml_assets.lib.staging import measure, table_state
+    from ml_assets.tables.arrow_types import arrow_schema
+    from ml_assets.tables.staging import measure, table_state
 
     with redis.client() or nullcontext() as cache:
         name = _answering(cache, contract)
@@ -247,7 +247,7 @@ def refresh(cache: "Redis", postgres: PostgresResource, contract: Contract) -> b
 
     Runs under the table's lock, so that the version named is the version that PostgreSQL has.
     """
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)
@@ -285,7 +285,7 @@ def drop_bent(cache: "Redis", redis: RedisResource, postgres: PostgresResource, 
 
 def expire_replaced(cache: "Redis", postgres: PostgresResource, contract: Contract) -> int:
     """Let versions expire that are not PostgreSQL's; returns how many were not told to by the write before."""
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)  # nobody is filling a version now
@@ -326,8 +326,8 @@ def lookup(
 
 
 def _lookup_postgres(postgres: PostgresResource, contract: Contract, field: str) -> dict[str, Any] | None:
-    from ml_assets.lib import postgres_table
     from ml_assets.lib.sql import quote_identifier, quote_literal
+    from ml_assets.stores import postgres_table
 
     with postgres.connect() as connection:
         if not postgres_table.table_exists(connection, contract.schema, contract.table):
@@ -411,8 +411,8 @@ def _pointer(contract: Contract) -> str:
 
 def _version(connection: "psycopg.Connection", contract: Contract) -> str:
     """The version that a transaction sees."""
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.staging import table_state
+    from ml_assets.stores import postgres_table
+    from ml_assets.tables.staging import table_state
 
     # However it was hashed: another hash of the same rows is no reason to take the table for an empty one.
     return table_state(postgres_table.recorded_buckets(connection, contract, any_version=True)).content_hash
@@ -428,8 +428,8 @@ def _fill(cache: "Redis", connection: "psycopg.Connection", contract: Contract) 
 
 
 def _copy(cache: "Redis", name: str, connection: "psycopg.Connection", contract: Contract) -> None:
-    from ml_assets.lib import postgres_table
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
+    from ml_assets.stores import postgres_table
 
     cache.delete(name)
     key = contract.by_name[contract.key[0]]

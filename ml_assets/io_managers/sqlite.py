@@ -21,8 +21,8 @@ from ml_assets.lib.sql import (
     quote_literal,
     utc_text,
 )
-from ml_assets.lib.validation import WHOLE, Limits, Window
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.tables.validation import WHOLE, Limits, Window
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_assets.contracts import ColumnType
-    from ml_assets.lib.found import Found, Place
-    from ml_assets.lib.staging import Buckets, Staged, TableState
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Buckets, Staged, TableState
 
 _TYPES = {
     "string": "TEXT",
@@ -74,7 +74,7 @@ class SQLiteIOManager(TableIOManager):
     def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         import pyarrow as pa
 
-        from ml_assets.lib.arrow_types import arrow_schema
+        from ml_assets.tables.arrow_types import arrow_schema
 
         def batches() -> "Iterator[pa.RecordBatch]":
             with self.sqlite.connect() as connection:
@@ -83,7 +83,7 @@ class SQLiteIOManager(TableIOManager):
         return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
 
     def _found(self, place: "Place") -> "Found | None":
-        from ml_assets.lib.found import found_table
+        from ml_assets.tables.found import found_table
 
         with self.sqlite.connect() as connection:
             kinds = _found_kinds(connection, place.table)
@@ -102,7 +102,7 @@ class SQLiteIOManager(TableIOManager):
 
 def known(sqlite: SQLiteResource) -> list[Contract]:
     """Of each table that was written and is there, the contract that it was last written by."""
-    from ml_assets.lib.contract_json import contract_of_text
+    from ml_assets.tables.contract_json import contract_of_text
 
     with sqlite.connect() as connection:
         if not _columns(connection, _CONTRACTS):
@@ -114,7 +114,7 @@ def known(sqlite: SQLiteResource) -> list[Contract]:
 
 def recorded(sqlite: SQLiteResource, contract: Contract, any_version: bool = False) -> "TableState":
     """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
-    from ml_assets.lib.staging import table_state
+    from ml_assets.tables.staging import table_state
 
     with sqlite.connect() as connection:
         return table_state(_recorded(connection, contract, any_version))
@@ -122,7 +122,7 @@ def recorded(sqlite: SQLiteResource, contract: Contract, any_version: bool = Fal
 
 def measured(sqlite: SQLiteResource, contract: Contract) -> "TableState":
     """Rows and content hash of what the table holds now."""
-    from ml_assets.lib.staging import measure, table_state
+    from ml_assets.tables.staging import measure, table_state
 
     with sqlite.connect() as connection:
         if not _columns(connection, contract.table):
@@ -136,7 +136,7 @@ def write(connection: "sqlite3.Connection", contract: Contract, staged: "Staged"
     Raises:
         ContractViolation: the table in the file is not the contract's, or a foreign key points nowhere.
     """
-    from ml_assets.lib.staging import confirmed, measure
+    from ml_assets.tables.staging import confirmed, measure
 
     before = _remembered(connection, contract.asset) if contract.foreign_keys else None
     ensure_table(connection, contract)
@@ -179,8 +179,8 @@ def _put(
     """Delete and insert, or merge; returns the partitions that rows were taken from."""
     from sqlite3 import IntegrityError
 
-    from ml_assets.lib.arrow_types import key_taken
-    from ml_assets.lib.staging import spans, windows_sql
+    from ml_assets.tables.arrow_types import key_taken
+    from ml_assets.tables.staging import spans, windows_sql
 
     if contract.mode == "overwrite" and not contract.unique_across_days:
         where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
@@ -220,7 +220,7 @@ def ensure_table(connection: "sqlite3.Connection", contract: Contract) -> None:
     Raises:
         ContractViolation: the table differs in another way, or cannot have its name; says what to do.
     """
-    from ml_assets.lib.contract_json import contract_text, refuse_new_identity
+    from ml_assets.tables.contract_json import contract_text, refuse_new_identity
 
     for statement in _LEDGER_TABLES:
         connection.execute(statement)
@@ -253,7 +253,7 @@ def _table(contract: Contract) -> str:
 
 def _refuse_name(connection: "sqlite3.Connection", contract: Contract) -> None:
     """Refuse a name that something else has. Tables, views and indexes have one list of names, in any case."""
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     name = contract.table
     if name in (_LEDGER, _CONTRACTS) or _folded(name).startswith(b"sqlite_"):
@@ -286,7 +286,7 @@ def _fit_columns(
     connection: "sqlite3.Connection", contract: Contract, existing: dict[str, tuple[str, bool]]
 ) -> None:
     """Add nullable columns that the table lacks, refuse what else differs. SQLite cannot alter a column."""
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     table = quote_identifier(contract.table)
     spelled = {_folded(name): name for name in existing}
@@ -426,7 +426,7 @@ def _columns(connection: "sqlite3.Connection", table: str) -> dict[str, tuple[st
 
 def _remembered(connection: "sqlite3.Connection", asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
-    from ml_assets.lib.contract_json import contract_of_text
+    from ml_assets.tables.contract_json import contract_of_text
 
     if not _columns(connection, _CONTRACTS):
         return None
@@ -450,7 +450,7 @@ def _stage_key(contract: Contract) -> str:
 
 
 def _merge(connection: "sqlite3.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> None:
-    from ml_assets.lib.staging import spans, windows_sql
+    from ml_assets.tables.staging import spans, windows_sql
 
     where = windows_sql(contract, spans(staged, changed), _time_literal(contract))
     connection.execute(
@@ -506,7 +506,7 @@ def _bucket_sql(moment: str, bucket_us: int) -> str:
 
 
 def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) -> None:
-    from ml_assets.lib.arrow_types import ContractViolation
+    from ml_assets.errors import ContractViolation
 
     if not contract.foreign_keys:
         return
@@ -524,8 +524,8 @@ def _check_foreign_keys(connection: "sqlite3.Connection", contract: Contract) ->
 
 
 def _recorded(connection: "sqlite3.Connection", contract: Contract, any_version: bool = False) -> "Buckets":
-    from ml_assets.lib.hashing import HASH_VERSION
-    from ml_assets.lib.staging import PartitionState, bucket_of_name
+    from ml_assets.tables.hashing import HASH_VERSION
+    from ml_assets.tables.staging import PartitionState, bucket_of_name
 
     if not _columns(connection, _LEDGER):
         return {}
@@ -545,8 +545,8 @@ def _record(
     bucket_us: int,
 ) -> None:
     """Note what some partitions (None: all) hold now; those that hold nothing are forgotten."""
-    from ml_assets.lib.hashing import HASH_VERSION
-    from ml_assets.lib.staging import bucket_name
+    from ml_assets.tables.hashing import HASH_VERSION
+    from ml_assets.tables.staging import bucket_name
 
     if buckets is None:
         connection.execute(f"DELETE FROM {_LEDGER} WHERE table_name = ?", [contract.table])
@@ -579,7 +579,7 @@ def _measure_again(
     connection: "sqlite3.Connection", contract: Contract, buckets: set[int], bucket_us: int
 ) -> None:
     """Record partitions whose content is not what was staged: upserted ones, and those that lost rows."""
-    from ml_assets.lib.staging import measure, spans_of
+    from ml_assets.tables.staging import measure, spans_of
 
     if buckets:
         windows = spans_of(buckets, bucket_us)
@@ -631,8 +631,8 @@ def _select(
     """
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import arrow_schema
-    from ml_assets.lib.staging import windows_sql
+    from ml_assets.tables.arrow_types import arrow_schema
+    from ml_assets.tables.staging import windows_sql
 
     schema = arrow_schema(contract, columns)
     where = windows_sql(contract, windows, _time_literal(contract))
@@ -654,7 +654,8 @@ def _selected(connection: "sqlite3.Connection", contract: Contract, columns: Seq
         LookupError: the table was never written.
         ContractViolation: a column is missing that may not be null; says what to do.
     """
-    from ml_assets.lib.arrow_types import ContractViolation, never_written
+    from ml_assets.errors import ContractViolation
+    from ml_assets.tables.arrow_types import never_written
 
     existing = {_folded(name) for name in _columns(connection, contract.table)}
     if not existing:
@@ -687,7 +688,7 @@ def _encode(array: "pa.Array", column: Column) -> list[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from ml_assets.lib.arrow_types import vectors_to_text
+    from ml_assets.tables.arrow_types import vectors_to_text
 
     if column.type == "timestamp":
         array = pc.call_function("strftime", [array], pc.StrftimeOptions("%Y-%m-%dT%H:%M:%SZ"))
@@ -704,7 +705,7 @@ def _decoded(cells: list[Any], column: Column) -> "pa.Array":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from ml_assets.lib.arrow_types import ARROW_TYPES, vectors_from_text
+    from ml_assets.tables.arrow_types import ARROW_TYPES, vectors_from_text
 
     target = ARROW_TYPES[column.type]
     if column.type in ("timestamp", "date"):

@@ -80,6 +80,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
+def one_sentence(fault: BaseException) -> str:
+    """A fault's message on one line, without the addresses that DuckDB adds to faults of its own."""
+    return " ".join(str(fault).partition("\nStack Trace")[0].split()) or type(fault).__name__
+
+
 def full_disk(error: BaseException) -> BaseException | None:
     """The fault that tells of a full disk, if there is one among the error and its causes."""
     return next((cause for cause in chain(error) if _is_full(cause)), None)

@@ -4,7 +4,6 @@ What belongs here: parsing of the files in sql/duckdb. Which Dagster assets they
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 LAKE_SCHEMAS = ("intake", "raw", "features")
@@ -29,8 +28,12 @@ class FeatureSQL:
     parameters: frozenset[str]
 
 
-def read_feature(path: Path) -> FeatureSQL:
+def parse_feature(name: str, text: str) -> FeatureSQL:
     """Parse one SELECT file.
+
+    Args:
+        name: the file's name without its ending.
+        text: what it holds.
 
     Raises:
         ValueError: if the file is not one statement that DuckDB's dialect can parse.
@@ -39,14 +42,13 @@ def read_feature(path: Path) -> FeatureSQL:
     from sqlglot import expressions as exp
     from sqlglot.errors import ParseError
 
-    text = path.read_text(encoding="utf-8")
     try:
         statement = sqlglot.parse_one(text, dialect="duckdb")
     except ParseError as error:
-        raise ValueError(f"{path.name} is not one SELECT that can be parsed: {error}") from error
+        raise ValueError(f"{name}.sql is not one SELECT that can be parsed: {error}") from error
     parents = {f"duckdb/{table.name}" for table in statement.find_all(exp.Table) if table.db in LAKE_SCHEMAS}
     parameters = frozenset(str(found.this) for found in statement.find_all(exp.Placeholder) if found.this)
-    return FeatureSQL(path.stem, text, _header(text), tuple(sorted(parents)), parameters)
+    return FeatureSQL(name, text, _header(text), tuple(sorted(parents)), parameters)
 
 
 def _header(text: str) -> str:

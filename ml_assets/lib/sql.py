@@ -8,32 +8,14 @@ never put into SQL text by hand; they are bound. What does not: the statements t
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
-from functools import cache
-from typing import LiteralString, cast
-
-from ml_assets.contracts import is_name
-from ml_assets.settings import SQL_DIR
 
 ALWAYS, NEVER = "1 = 1", "1 = 0"
 """Conditions that no column changes the meaning of: SQLite takes the bare word `true` for a column of that name."""
 
 
-@cache
-def read_sql(name: str) -> LiteralString:
-    """The statement in `sql/<name>`, such as `duckdb/features/run_features.sql`.
-
-    A literal for type checkers: it is the project's own text, as if it stood in the code.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the name leads out of `sql/`.
-    """
-    path = (SQL_DIR / name).resolve()
-    if not path.is_relative_to(SQL_DIR):
-        raise ValueError(
-            f"{name!r} is not below sql/; name a file such as 'duckdb/features/run_features.sql'"
-        )
-    return cast("LiteralString", path.read_text(encoding="utf-8"))
+def is_name(text: str) -> bool:
+    """Whether a table or column can have this name: no NUL, and no backslash, which ClickHouse takes for an escape."""
+    return bool(text) and "\\" not in text and "\0" not in text
 
 
 def quote_identifier(name: str) -> str:

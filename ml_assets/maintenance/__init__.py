@@ -43,7 +43,7 @@ def maintain(resources: Mapping[str, Any], terms: Terms) -> list[Upkeep]:
 
 def keep(keeper: Keeper) -> Upkeep:
     """Keep one store small; whatever goes wrong is part of the answer."""
-    from ml_assets.resources.base import one_sentence
+    from ml_assets.lib.faults import one_sentence
 
     before: int | None = None
     done: list[str] = []

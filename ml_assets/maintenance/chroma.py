@@ -19,11 +19,12 @@ from pathlib import Path
 
 from ml_assets.contracts import Contract
 from ml_assets.io_managers.chroma import drop_replaced, rebuild, sweep_all
-from ml_assets.io_managers.chroma_index import PUT_ASIDE
-from ml_assets.lib.postgres_table import known_contracts
 from ml_assets.maintenance.base import Terms, counted, folder_bytes
-from ml_assets.resources.chroma import ChromaResource, asked
+from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.chroma.collections import asked
+from ml_assets.stores.chroma.index import PUT_ASIDE
+from ml_assets.stores.postgres_table import known_contracts
 
 _LOOSE = 1.5
 """Size of an index, relative to that of its live entries, from which rebuilding pays."""

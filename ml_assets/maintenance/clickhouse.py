@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ml_assets.io_managers.clickhouse import finish_writes, writing
-from ml_assets.lib.clickhouse_lock import WriteBusy
-from ml_assets.lib.clickhouse_redo import CONTRACTS, LEDGER
 from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.maintenance.base import Terms, counted
 from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.stores.clickhouse.lock import WriteBusy
+from ml_assets.stores.clickhouse.redo import CONTRACTS, LEDGER
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

@@ -30,14 +30,15 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from ml_assets.contracts import STREAMS, Contract
+from ml_assets.errors import LakeDamaged
+from ml_assets.intake import ledger
 from ml_assets.io_managers.duckdb import damage_of, forget_replaced_entries, known_contracts, writing
-from ml_assets.lib.intake import ledger
 from ml_assets.lib.sql import quote_literal
 from ml_assets.maintenance.base import Terms, counted, folder_bytes
-from ml_assets.resources import inlining
 from ml_assets.resources.duckdb import DuckLakeResource
-from ml_assets.resources.inlining import METADATA
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.duckdb import inlining
+from ml_assets.stores.duckdb.inlining import METADATA
 
 if TYPE_CHECKING:
     import duckdb
@@ -50,10 +51,6 @@ _LISTINGS = 10
 """How often a folder is listed in which files keep vanishing."""
 
 _OWN_FILE = re.compile(r"ducklake-[0-9a-f-]{36}(-delete)?\.parquet")
-
-
-class LakeDamaged(RuntimeError):
-    """Tables of the lake do not agree with themselves. One sentence: tables, what was found, way out."""
 
 
 DAMAGE_REMEDY = (

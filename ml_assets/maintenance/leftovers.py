@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ml_assets.lib.intake.files import UNPACKED_PREFIX
+from ml_assets.intake.files import UNPACKED_PREFIX
 from ml_assets.maintenance.base import Terms, counted, files_below, folder_bytes
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import psycopg
 
-from ml_assets.lib.postgres_table import run
 from ml_assets.lib.sql import qualified
 from ml_assets.maintenance.base import Terms
+from ml_assets.stores.postgres_table import run
 
 _LOOSE = 1.5
 """Size of a table, relative to its rows, from which rewriting pays."""

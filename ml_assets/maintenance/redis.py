@@ -8,10 +8,10 @@ been compared with PostgreSQL's, which is done here, too.
 from collections.abc import Iterator
 
 from ml_assets.io_managers.redis import expire_replaced, refresh
-from ml_assets.lib.postgres_table import known_contracts
 from ml_assets.maintenance.base import Terms, counted
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
+from ml_assets.stores.postgres_table import known_contracts
 
 
 def size(redis: RedisResource) -> int | None:

@@ -24,6 +24,8 @@ from tenacity import (
     wait_random,
 )
 
+from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords
 
 CONNECT_TIMEOUT_S = 5
@@ -57,14 +59,6 @@ class StoreHealth:
     latency_ms: float = 0.0
     extensions: tuple[str, ...] = ()
     unwritten: bool = False
-
-
-class StoreUnavailable(RuntimeError):
-    """A store cannot be reached or used. One sentence: which store, its URL without password, what to do."""
-
-
-class StoreBusy(StoreUnavailable):
-    """A store that only one process may open is held by another one."""
 
 
 def check_health(probe: Callable[[], StoreHealth]) -> StoreHealth:
@@ -111,11 +105,6 @@ def connecting(*faults: type[BaseException], if_message: str = "") -> Retrying:
         wait=wait_exponential(multiplier=0.2, max=2.0) + wait_random(0, 0.2),
         reraise=True,
     )
-
-
-def one_sentence(fault: BaseException) -> str:
-    """A fault's message on one line, without the addresses that DuckDB adds to faults of its own."""
-    return " ".join(str(fault).partition("\nStack Trace")[0].split()) or type(fault).__name__
 
 
 def unavailable(store: str, url: str, fault: BaseException | str, remedy: str) -> StoreUnavailable:

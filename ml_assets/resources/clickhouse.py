@@ -35,15 +35,14 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from pydantic import Field
 
+from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.faults import StatementTimeout
-from ml_assets.lib.sql import quote_identifier, read_sql
+from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     HOME,
-    StoreBusy,
     StoreHealth,
-    StoreUnavailable,
     check_health,
     connecting,
     could_be_made,
@@ -53,13 +52,14 @@ from ml_assets.resources.base import (
     unavailable,
     unwritten,
 )
+from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
     from filelock import FileLock
 
-    from ml_assets.lib.land import Rows
+    from ml_assets.tables.land import Rows
 
 DATABASE = "ml_metrics"
 OLDEST_SERVER = (26, 6)
@@ -150,7 +150,7 @@ class ClickHouseResource(dg.ConfigurableResource):
 
     def _finish_writes(self, path: Path) -> list[str]:
         """What a killed process has left half done, done before anybody reads."""
-        from ml_assets.lib.clickhouse_redo import recover
+        from ml_assets.stores.clickhouse.redo import recover
 
         with _closing(self._connect_chdb(path, write=True)) as client:
             return recover(client, alone=True)
@@ -177,7 +177,7 @@ class ClickHouseResource(dg.ConfigurableResource):
         Returns:
             The landing file. The sensors take it in within a minute, `ml-assets refresh` at once.
         """
-        from ml_assets.lib.land import land
+        from ml_assets.tables.land import land
 
         return land(Path(os.path.abspath(self.home)) / "landing", "performance", events)
 
@@ -285,7 +285,7 @@ class ClickHouseResource(dg.ConfigurableResource):
         return check_health(self._probe)
 
     def _probe(self) -> StoreHealth:
-        from ml_assets.lib.clickhouse_redo import failed, failed_sentence
+        from ml_assets.stores.clickhouse.redo import failed, failed_sentence
 
         path = self.embedded_path
         if path is not None and could_be_made(path):

@@ -1,6 +1,6 @@
 """DuckLake: DuckDB as the engine, Parquet files as the data, PostgreSQL as the catalog.
 
-Every process has an in-memory DuckDB of its own with the lake attached (see kept_lakes.py), so any number of
+Every process has an in-memory DuckDB of its own with the lake attached (see connections.py), so any number of
 them read and write at once. The extensions are loaded straight from their wheels: nothing is downloaded and
 nothing is written to the user's home.
 """
@@ -17,33 +17,33 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from ml_assets.lib.duckdb_extensions import extension_file, not_installed
-from ml_assets.lib.faults import StatementTimeout
-from ml_assets.lib.sql import quote_identifier, quote_literal, read_sql
-from ml_assets.resources import inlining, kept_lakes
+from ml_assets.errors import StoreUnavailable
+from ml_assets.lib.faults import StatementTimeout, one_sentence
+from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
     StoreHealth,
-    StoreUnavailable,
     check_health,
     connecting,
     embedded_url,
     missing_table,
-    one_sentence,
     or_database,
     plain,
     require_scheme,
     unavailable,
     with_database,
 )
-from ml_assets.resources.inlining import METADATA
+from ml_assets.sql_files import read_sql
+from ml_assets.stores.duckdb import connections, inlining
+from ml_assets.stores.duckdb.extensions import extension_file, not_installed
+from ml_assets.stores.duckdb.inlining import METADATA
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from ml_assets.lib.land import Rows
+    from ml_assets.tables.land import Rows
 
 CATALOG_DATABASE = "lake"
 """PostgreSQL database that holds the catalog."""
@@ -127,7 +127,7 @@ class DuckLakeResource(DuckDBResource):
         try:
             yield connection
         finally:
-            kept_lakes.close(connection)
+            connections.close(connection)
 
     def open(self, write: bool = False) -> "duckdb.DuckDBPyConnection":
         """A connection as `get_connection` gives it, for lazy relations that outlive any block.
@@ -136,7 +136,7 @@ class DuckLakeResource(DuckDBResource):
         """
         statement = self._attach_statement(self.resolved_catalog_url(), *([] if write else ["READ_ONLY"]))
         key = (statement, self.home, self.memory_limit, self.threads)
-        connection = kept_lakes.connection(key, lambda: self._fresh(write), _landmark)
+        connection = connections.connection(key, lambda: self._fresh(write), _landmark)
         try:
             connection.execute("SET TimeZone = 'UTC'")
             # On by default, and printed to standard output even when that is a pipe that expects JSON.
@@ -145,7 +145,7 @@ class DuckLakeResource(DuckDBResource):
             connection.execute("SET partitioned_write_flush_threshold = 131072")
             connection.execute("USE lake")
         except BaseException:
-            kept_lakes.close(connection)
+            connections.close(connection)
             raise
         return connection
 
@@ -158,7 +158,7 @@ class DuckLakeResource(DuckDBResource):
             self._configure(connection)
             self._attach(connection, write)
         except BaseException:
-            kept_lakes.close(connection)
+            connections.close(connection)
             raise
         return connection
 
@@ -173,7 +173,7 @@ class DuckLakeResource(DuckDBResource):
         try:
             yield connection
         finally:
-            kept_lakes.close(connection)
+            connections.close(connection)
 
     @contextmanager
     def limit(
@@ -237,7 +237,7 @@ class DuckLakeResource(DuckDBResource):
             StoreUnavailable: as `get_connection`.
             duckdb.Error: the query is wrong.
         """
-        from ml_assets.lib.arrow_types import stream as noted_stream
+        from ml_assets.tables.arrow_types import stream as noted_stream
 
         with ExitStack() as stack:
             connection = stack.enter_context(self.get_connection())
@@ -277,7 +277,7 @@ class DuckLakeResource(DuckDBResource):
         Returns:
             The landing file. The sensors take it in within a minute, `ml-assets refresh` at once.
         """
-        from ml_assets.lib.land import land
+        from ml_assets.tables.land import land
 
         return land(Path(os.path.abspath(self.home)) / "landing", "predictions", predictions)
 
@@ -309,7 +309,7 @@ class DuckLakeResource(DuckDBResource):
             with self.limit(connection):
                 connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchone()
         finally:
-            kept_lakes.close(connection)
+            connections.close(connection)
         return StoreHealth("healthy", duckdb.__version__)
 
     def _configure(self, connection: "duckdb.DuckDBPyConnection") -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import dagster as dg
 from pydantic import Field
 
-from ml_assets.lib.artifacts import artifact_root
+from ml_assets.errors import StoreUnavailable
+from ml_assets.lib.artifact_uris import artifact_root
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     CONNECT_TRIES,
     StoreHealth,
-    StoreUnavailable,
     check_health,
     connecting,
     plain,

@@ -22,7 +22,6 @@ import dagster as dg
 from pydantic import Field
 
 from ml_assets.contracts import TABLES
-from ml_assets.lib.sql import read_sql
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
@@ -37,6 +36,7 @@ from ml_assets.resources.base import (
     unavailable,
     with_database,
 )
+from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
     import psycopg
@@ -182,8 +182,8 @@ class PostgresResource(dg.ConfigurableResource):
         """
         import psycopg
 
-        from ml_assets.lib.intake import ledger
-        from ml_assets.lib.postgres_table import ensure_table
+        from ml_assets.stores import touched_days
+        from ml_assets.stores.postgres_table import ensure_table
 
         now = datetime.now(UTC)
         row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": now})
@@ -191,12 +191,12 @@ class PostgresResource(dg.ConfigurableResource):
         row |= {"experiment": _experiment_row({"experiment": experiment})["experiment"]}
         given: datetime | None = columns.get("created_at")
         day = self._known_day(given or now)
-        ledger.ensure_schema(self)
+        touched_days.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:
                 ensure_table(connection, _EXPERIMENTS)
                 connection.execute(read_sql("postgres/experiments/create.sql"), row)
-                ledger.touch(connection, {("runs", day)})
+                touched_days.touch(connection, {("runs", day)})
         except psycopg.errors.UniqueViolation as fault:
             raise ValueError(f"there is an experiment {row['id']!r} already; give it another id") from fault
         return row["id"]
@@ -209,18 +209,18 @@ class PostgresResource(dg.ConfigurableResource):
         Raises:
             ValueError: as `create_experiment`, or there is no such experiment to change.
         """
-        from ml_assets.lib.intake import ledger
-        from ml_assets.lib.postgres_table import ensure_table
+        from ml_assets.stores import touched_days
+        from ml_assets.stores.postgres_table import ensure_table
 
         row: dict[str, Any] = _experiment_row(columns) | {"id": id}
         if row["created_at"] is not None:
             self._known_day(row["created_at"])
-        ledger.ensure_schema(self)
+        touched_days.ensure_schema(self)
         with self.connect(write=True) as connection:
             ensure_table(connection, _EXPERIMENTS)
             changed = connection.execute(read_sql("postgres/experiments/update.sql"), row).fetchall()
             if changed:
-                ledger.touch(connection, {("runs", day) for days in changed for day in days})
+                touched_days.touch(connection, {("runs", day) for days in changed for day in days})
         if not changed:
             raise ValueError(self._why_unchangeable(id))
 

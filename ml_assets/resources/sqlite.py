@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     HOME,
-    StoreBusy,
     StoreHealth,
-    StoreUnavailable,
     check_health,
     could_be_made,
     plain,
@@ -234,7 +233,7 @@ class SQLiteResource(dg.ConfigurableResource):
         Returns:
             The run_id.
         """
-        from ml_assets.lib.land import land
+        from ml_assets.tables.land import land
 
         row: dict[str, Any] = {
             "run_id": str(uuid.uuid4()),

@@ -8,10 +8,11 @@ is particular to each.
 
 from pathlib import Path
 
+from ml_assets.errors import ServiceError
 from ml_assets.services.chroma import Chroma
 from ml_assets.services.postgres import Postgres
 from ml_assets.services.redis import Redis
-from ml_assets.services.server import Server, ServiceError, ServiceState, only_running
+from ml_assets.services.server import Server, ServiceState, only_running
 
 __all__ = [
     "SERVERS",

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ml_assets.services.server import PROBE_TIMEOUT_S, Server, ServiceError, package_folder
+from ml_assets.errors import ServiceError
+from ml_assets.services.server import PROBE_TIMEOUT_S, Server, package_folder
 
 SQLITE_LONGEST_PATH = 511
 _RUN = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', 'run', *sys.argv[1:]])"

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from ml_assets.errors import ServiceError
 from ml_assets.services.server import (
     START_TIMEOUT_S,
     Server,
-    ServiceError,
     ask,
     complaint,
     environment,

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ml_assets.services.server import Server, ServiceError, ask, package_folder, runtime_folder
+from ml_assets.errors import ServiceError
+from ml_assets.services.server import Server, ask, package_folder, runtime_folder
 
 # Every write is appended to a file and synced once a second. No snapshots beside that, no network.
 _OPTIONS = ["--appendonly", "yes", "--save", "", "--port", "0", "--unixsocketperm", "700"]

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ml_assets.errors import ServiceError
+
 if TYPE_CHECKING:
     import psutil
 
@@ -44,10 +46,6 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LI
 
 
 _may_start: ContextVar[bool] = ContextVar("may_start", default=True)
-
-
-class ServiceError(RuntimeError):
-    """An embedded server cannot be had; the message is one sentence that says why and what to do."""
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import pytest
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import InMemoryEventLogStorage
 
+from ml_assets.cli.refresh import QUIET
 from ml_assets.contracts import TABLES, Column, Contract
 from ml_assets.io_managers import chroma as chroma_io
 from ml_assets.io_managers import clickhouse as clickhouse_io
@@ -24,9 +25,8 @@ from ml_assets.io_managers import duckdb as duckdb_io
 from ml_assets.io_managers import postgres as postgres_io
 from ml_assets.io_managers import redis as redis_io
 from ml_assets.io_managers import sqlite as sqlite_io
-from ml_assets.lib.arrow_types import arrow_schema
-from ml_assets.lib.staging import TableState
-from ml_assets.refresh import QUIET
+from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.staging import TableState
 
 FIRST = date(2026, 1, 1)
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST.isoformat(), end_date="2026-02-01", timezone="UTC")

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import TABLES, Column, ColumnType, ForeignKey
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers import redis as redis_io
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.status import HOLDERS, RESOURCES, tables_of
+from ml_assets.maintenance.status import HOLDERS, RESOURCES, tables_of
 
 FIRST = date(2026, 1, 1)
 SECOND = date(2026, 1, 2)

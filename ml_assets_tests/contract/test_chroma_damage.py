@@ -11,19 +11,20 @@ import pyarrow as pa
 import pytest
 
 from ml_assets import services
-from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
+from ml_assets.errors import ContractViolation, DamagedCollection
 from ml_assets.io_managers import chroma as chroma_io
 from ml_assets.io_managers.chroma import ChromaIOManager
-from ml_assets.io_managers.chroma_index import index_folder
 from ml_assets.io_managers.postgres import PostgresIOManager
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import WHOLE
-from ml_assets.recovery import recover_all
-from ml_assets.resources.chroma import ChromaResource, DamagedCollection, add_entries
+from ml_assets.maintenance.recovery import recover_all
+from ml_assets.maintenance.status import stores_status
+from ml_assets.resources import store_resources
+from ml_assets.resources.chroma import ChromaResource
 from ml_assets.settings import Settings
-from ml_assets.status import stores_status
+from ml_assets.stores.chroma.collections import add_entries
+from ml_assets.stores.chroma.index import index_folder
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE
 
 ROWS = 1_500
 """Of fewer than 1,000 Chroma keeps no index on disk."""
@@ -125,7 +126,7 @@ DAMAGES = {
 
 def damage(manager: ChromaIOManager, how) -> None:
     services.stop_all(Path(manager.chroma.home))
-    index = index_folder(manager.chroma, "passages")
+    index = index_folder(manager.chroma.data_folder(), "passages")
     assert index is not None
     how(index)
 

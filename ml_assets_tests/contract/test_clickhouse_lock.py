@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from ml_assets.lib import clickhouse_lock
-from ml_assets.lib.clickhouse_lock import WriteBusy, lock_name, locked
 from ml_assets.lib.sql import quote_json
+from ml_assets.stores.clickhouse import lock
+from ml_assets.stores.clickhouse.lock import WriteBusy, lock_name, locked
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def dead() -> int:
 
 def test_a_dead_writers_lock_is_taken_over(clients, dead):
     with clients() as client:
-        held_by(client, dead, socket.gethostname(), clickhouse_lock._where())
+        held_by(client, dead, socket.gethostname(), lock._where())
         with locked(clients, client, "t", 5):
             taken = locks(client)
             assert lock_name("t") in taken
@@ -80,7 +80,7 @@ def test_a_dead_writers_lock_is_taken_over(clients, dead):
 
 def test_a_number_that_another_process_has_now_is_no_sign_of_life(clients):
     with clients() as client:
-        held_by(client, os.getppid(), socket.gethostname(), clickhouse_lock._where(), since="1")
+        held_by(client, os.getppid(), socket.gethostname(), lock._where(), since="1")
         with locked(clients, client, "t", 5):
             pass
 
@@ -96,7 +96,7 @@ def test_a_writer_in_another_container_is_not_dead_because_it_cannot_be_seen(cli
 
 
 def test_a_lock_that_nobody_renews_is_taken_over(clients, monkeypatch):
-    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.STALE_S", 1)
+    monkeypatch.setattr("ml_assets.lib.lock.STALE_S", 1)
     with clients() as client:
         held_by(client, 4711, "elsewhere")
         with locked(clients, client, "t", 10):
@@ -104,8 +104,8 @@ def test_a_lock_that_nobody_renews_is_taken_over(clients, monkeypatch):
 
 
 def test_a_long_write_keeps_its_lock(clients, monkeypatch):
-    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.STALE_S", 3)
-    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.RENEWED_S", 0.5)
+    monkeypatch.setattr("ml_assets.lib.lock.STALE_S", 3)
+    monkeypatch.setattr("ml_assets.lib.lock.RENEWED_S", 0.5)
     with (
         clients() as client,
         locked(clients, client, "t", 1),
@@ -117,7 +117,7 @@ def test_a_long_write_keeps_its_lock(clients, monkeypatch):
 
 
 def test_a_fault_does_not_end_the_signs_of_life(clients, monkeypatch, caplog):
-    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.RENEWED_S", 0.1)
+    monkeypatch.setattr("ml_assets.lib.lock.RENEWED_S", 0.1)
     tried = []
 
     def shaky():
@@ -143,7 +143,7 @@ def _touched(client) -> str:
 
 
 def test_a_writer_that_was_overtaken_does_not_renew_the_lock_of_another(clients, monkeypatch):
-    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.RENEWED_S", 0.05)
+    monkeypatch.setattr("ml_assets.lib.lock.RENEWED_S", 0.05)
     renewals = threading.Semaphore(0)
 
     def counted():
@@ -155,7 +155,7 @@ def test_a_writer_that_was_overtaken_does_not_renew_the_lock_of_another(clients,
         held_by(client, 4711, "elsewhere")
         for _ in range(5):  # each begins when the one before has ended
             assert renewals.acquire(timeout=20)
-        held = clickhouse_lock._holder(client, "t")
+        held = lock._holder(client, "t")
         assert held is not None
         assert held[1]["pid"] == 4711
 

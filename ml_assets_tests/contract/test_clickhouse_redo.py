@@ -13,16 +13,16 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from ml_assets import recovery
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers import clickhouse as clickhouse_io
 from ml_assets.io_managers.clickhouse import ensure_table, finish_writes, set_aside, write, writing
-from ml_assets.lib.arrow_types import arrow_schema
-from ml_assets.lib.clickhouse_redo import publish, recover
 from ml_assets.lib.sql import quote_identifier
-from ml_assets.lib.staging import Staged, stage
-from ml_assets.lib.validation import WHOLE
+from ml_assets.maintenance import recovery
 from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.stores.clickhouse.redo import publish, recover
+from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.staging import Staged, stage
+from ml_assets.tables.validation import WHOLE
 
 LIMITS = clickhouse_io.ClickHouseIOManager.limits
 COLUMNS = (

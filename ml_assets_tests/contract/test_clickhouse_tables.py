@@ -12,15 +12,15 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from ml_assets.contracts import Column, Contract
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager, finish_writes, write, writing
 from ml_assets.lib import sharing
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.lib.clickhouse_lock import WriteBusy, lock_name
-from ml_assets.lib.clickhouse_redo import CONTRACTS, LEDGER, failed_name, ready_name, recover, stage_name
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier
-from ml_assets.lib.staging import stage
 from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
+from ml_assets.stores.clickhouse.lock import WriteBusy, lock_name
+from ml_assets.stores.clickhouse.redo import CONTRACTS, LEDGER, failed_name, ready_name, recover, stage_name
+from ml_assets.tables.staging import stage
 
 SECOND = date(2026, 1, 2)
 HEX = "0123456789abcdef"
@@ -80,8 +80,8 @@ SOMEBODYS = {
 
 def test_a_table_of_somebody_else_is_no_lock_and_no_staging_table(store, monkeypatch):
     """Whatever it is called: it is neither dropped nor renamed, and a writer does not wait for it."""
-    monkeypatch.setattr("ml_assets.lib.clickhouse_redo._ABANDONED_S", -1)
-    monkeypatch.setattr("ml_assets.lib.clickhouse_lock.STALE_S", -1)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.redo._ABANDONED_S", -1)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.lock.STALE_S", -1)
     with store.client(write=True) as client:
         for name, engine in SOMEBODYS.items():
             client.command(f"CREATE TABLE {quote_identifier(name)} (id String) {engine}")
@@ -165,7 +165,7 @@ def test_a_refused_change_has_not_begun(case, row):
 @pytest.fixture
 def inserters(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes 300 rows many; how many clients each write was shared out to."""
-    monkeypatch.setattr("ml_assets.lib.arrow_types.BATCH_ROWS", 20)
+    monkeypatch.setattr("ml_assets.tables.arrow_types.BATCH_ROWS", 20)
     shared, original = [], sharing.share_out
 
     def share_out(items, work, threads):
@@ -248,7 +248,7 @@ READER = """
 import sys
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager
-from ml_assets.lib.validation import WHOLE
+from ml_assets.tables.validation import WHOLE
 from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
 
 def peak_mb():

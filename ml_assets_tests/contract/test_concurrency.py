@@ -15,11 +15,12 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import TABLES, Column
+from ml_assets.errors import WriteBusy
 from ml_assets.io_managers import duckdb as duckdb_io
-from ml_assets.lib.arrow_types import arrow_schema
-from ml_assets.lib.conflicts import TRIES, WriteBusy, retried
-from ml_assets.lib.staging import Staged, stage
-from ml_assets.lib.validation import WHOLE, Window
+from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.conflicts import TRIES, retried
+from ml_assets.tables.staging import Staged, stage
+from ml_assets.tables.validation import WHOLE, Window
 
 WRITERS = 4
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)

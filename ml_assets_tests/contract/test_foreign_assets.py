@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from ml_assets.cli.refresh import QUIET
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.refresh import QUIET
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-06")
 BY_DAY = {"key": "id", "partition_column": "at"}

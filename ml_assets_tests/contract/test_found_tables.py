@@ -9,14 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from ml_assets.cli.refresh import QUIET
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers.chroma import ChromaIOManager
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager
 from ml_assets.io_managers.duckdb import DuckLakeIOManager
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.refresh import QUIET
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-04")
 AT = datetime(2026, 1, 2, 9, 30, tzinfo=UTC)

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
-from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.errors import ContractViolation
 
 SECOND = date(2026, 1, 2)
 MICROSECOND = timedelta(microseconds=1)

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column, Contract
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers import redis
-from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import Limits
+from ml_assets.tables.arrow_types import BATCH_BYTES
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import Limits
 
 IN_POSTGRES = ("postgres", "chroma", "serving")
 

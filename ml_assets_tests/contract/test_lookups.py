@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 
 from ml_assets.contracts import Column
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers import redis as redis_io
-from ml_assets.lib.arrow_types import ContractViolation
 from ml_assets.resources.postgres import PostgresResource
 
 pytestmark = pytest.mark.parametrize("case", ["serving"], indirect=True)

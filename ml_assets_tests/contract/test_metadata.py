@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import pytest
 
-from ml_assets.lib.staging import measure, table_state
+from ml_assets.tables.staging import measure, table_state
 
 DAY = date(2026, 1, 1)
 

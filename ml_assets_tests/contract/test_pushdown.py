@@ -40,7 +40,7 @@ def test_postgres_is_asked_for_a_column_of_a_day(written, monkeypatch):
     """The server's own record of what it is doing, taken while the rows are on their way."""
     import psycopg
 
-    from ml_assets.lib import postgres_table
+    from ml_assets.stores import postgres_table
 
     seen, original = [], postgres_table._parsed
 

@@ -13,7 +13,7 @@ import pytest
 from ml_assets.contracts import Column
 from ml_assets.io_managers.base import as_type
 from ml_assets.lib.query import Query
-from ml_assets.lib.validation import WHOLE, Window
+from ml_assets.tables.validation import WHOLE, Window
 
 SECOND = date(2026, 1, 2)
 

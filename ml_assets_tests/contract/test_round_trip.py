@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.contracts import Column
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers.base import TableIOManager, as_type
-from ml_assets.lib.arrow_types import ContractViolation
 from ml_assets.lib.canonical_json import canonical
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import WHOLE, Limits, Window
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE, Limits, Window
 from ml_assets_tests.scale import examples
 
 COLUMNS = (

@@ -8,8 +8,8 @@ import pytest
 
 from ml_assets.contracts import Column
 from ml_assets.io_managers import chroma as chroma_io
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import WHOLE
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE
 
 ROWS = 2_500
 """More than Chroma is asked for at once."""

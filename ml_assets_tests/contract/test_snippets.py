@@ -27,7 +27,7 @@ import dagster as dg
 import pyarrow as pa
 from definitions import defs
 
-assert not {"ml_assets.build", "ml_assets.definitions", "ml_assets.pipeline"} & set(sys.modules)
+assert not {"ml_assets.build", "ml_assets.definitions", "ml_assets.cli.refresh"} & set(sys.modules)
 partitions = {"orders": ["2026-01-01", "2026-01-02"], "events": ["2026-01-01", "2026-01-02"]}
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column, Contract, ForeignKey
+from ml_assets.errors import ContractViolation
 from ml_assets.io_managers.sqlite import SQLiteIOManager, measured, recorded
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import WHOLE, Window
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE, Window
 
 ID, AT, V = (
     Column("id", "string", nullable=False),

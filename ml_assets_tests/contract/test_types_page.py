@@ -10,9 +10,9 @@ import pytest
 
 from ml_assets.contracts import TABLES, Column, ColumnType, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
-from ml_assets.lib import postgres_table
-from ml_assets.lib.arrow_types import ARROW_TYPES
 from ml_assets.settings import PROJECT_ROOT
+from ml_assets.stores import postgres_table
+from ml_assets.tables.arrow_types import ARROW_TYPES
 
 PAGE = (PROJECT_ROOT / "docs" / "types.md").read_text()
 MANAGERS = {

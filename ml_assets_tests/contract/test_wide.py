@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column
-from ml_assets.lib.arrow_types import ContractViolation
-from ml_assets.lib.staging import stage
+from ml_assets.errors import ContractViolation
+from ml_assets.tables.staging import stage
 
 KEY = Column("id", "string", nullable=False)
 

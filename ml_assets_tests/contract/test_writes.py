@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column
-from ml_assets.lib.arrow_types import ContractViolation
+from ml_assets.errors import ContractViolation
 
 FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
 

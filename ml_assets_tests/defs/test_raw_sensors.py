@@ -10,14 +10,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ml_assets.build import store_resources
 from ml_assets.defs import raw
-from ml_assets.defs.raw.sensors import REQUESTED_BY, due_requests
-from ml_assets.lib.intake import ledger, quarantine
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.intake.tracking import take_in_mlflow
+from ml_assets.defs.raw.sensors import REQUESTED_BY
+from ml_assets.intake import quarantine
+from ml_assets.intake.due import rebuilds
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.landing import list_files
+from ml_assets.intake.tracking import take_in_mlflow
+from ml_assets.resources import store_resources
+from ml_assets.stores import touched_days
 
 RUN = {"run_id": "r1", "experiment": "e", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -201,17 +203,17 @@ def test_touched_days(tick):
     ]
     with tick.resources["postgres"].connect(write=True) as connection:
         for stream in ("runs", "documents"):
-            ledger.settle(
-                connection, stream, ledger.touched(connection, stream, date(1970, 1, 1), date(2100, 1, 1))
+            touched_days.settle(
+                connection,
+                stream,
+                touched_days.touched(connection, stream, date(1970, 1, 1), date(2100, 1, 1)),
             )
     assert tick("touched_days_sensor") == "no touched days"
 
 
-def ranges(requests):
-    return [
-        (sorted(key.path[-1] for key in r.asset_selection), r.tags[RANGE[0]], r.tags[RANGE[1]])
-        for r in requests
-    ]
+def ranges(due):
+    found = [(sorted(each.streams), each.days) for each in rebuilds(due)]
+    return [(streams, str(days.first), str(days.last)) for streams, days in found if days]
 
 
 def test_one_run_covers_days_that_lie_close_together():
@@ -222,15 +224,13 @@ def test_one_run_covers_days_that_lie_close_together():
         "predictions": [],
         "documents": [],
     }
-    assert ranges(due_requests(due)) == [
-        (["raw_metrics", "raw_performance", "raw_runs"], "2026-05-01", "2026-05-06")
-    ]
+    assert ranges(due) == [(["metrics", "performance", "runs"], "2026-05-01", "2026-05-06")]
 
 
 def test_metrics_of_other_days_come_before_the_runs_that_show_them():
     due = {"runs": [date(2026, 1, 1)], "metrics": [date(2026, 5, 1)]}
-    assert ranges(due_requests(due)) == [(["raw_metrics"], "2026-05-01", "2026-05-01")]
-    assert ranges(due_requests({**due, "metrics": []})) == [(["raw_runs"], "2026-01-01", "2026-01-01")]
+    assert ranges(due) == [(["metrics"], "2026-05-01", "2026-05-01")]
+    assert ranges({**due, "metrics": []}) == [(["runs"], "2026-01-01", "2026-01-01")]
 
 
 def test_many_files_ask_for_as_many_runs_as_one(tick):

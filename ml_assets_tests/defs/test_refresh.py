@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.build import build_defs
-from ml_assets.refresh import Refresher
+from ml_assets.cli.refresh import Refresher
 from ml_assets.settings import Settings
 
 RUNS, FEATURES, CARDS = (dg.AssetKey(["duckdb", t]) for t in ("raw_runs", "run_features", "experiment_cards"))

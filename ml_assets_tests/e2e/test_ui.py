@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ml_assets.build import build_defs
-from ml_assets.instance import prepare_home
+from ml_assets.cli.instance import prepare_home
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
 

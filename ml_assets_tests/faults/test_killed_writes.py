@@ -34,10 +34,10 @@ from ml_assets.io_managers.duckdb import DuckLakeIOManager
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
-from ml_assets.lib.clickhouse_redo import interrupted, recover
-from ml_assets.lib.staging import TableState, stage
-from ml_assets.lib.validation import WHOLE, Window
 from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.stores.clickhouse.redo import interrupted, recover
+from ml_assets.tables.staging import TableState, stage
+from ml_assets.tables.validation import WHOLE, Window
 from ml_assets_tests.scale import KILLS
 
 DAYS = 3
@@ -53,8 +53,8 @@ COLUMNS = (
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
     [
-        "ml_assets.lib.staging",
-        "ml_assets.lib.postgres_table",
+        "ml_assets.tables.staging",
+        "ml_assets.stores.postgres_table",
         "dagster",
         "duckdb",
         "psycopg",

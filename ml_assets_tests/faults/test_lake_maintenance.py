@@ -16,14 +16,14 @@ import pytest
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.duckdb import DuckLakeIOManager, damage, measured, recorded
-from ml_assets.lib.arrow_types import arrow_schema
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import Window
 from ml_assets.maintenance import duckdb as lake_maintenance
 from ml_assets.maintenance.base import Terms
 from ml_assets.resources.duckdb import DuckLakeResource
-from ml_assets.resources.inlining import inlined
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.duckdb.inlining import inlined
+from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import Window
 from ml_assets_tests.scale import ROUNDS
 
 OTHERS = 3

@@ -19,18 +19,16 @@ import pyarrow as pa
 import pytest
 
 from ml_assets import services
+from ml_assets.cli.faults import sentence
 from ml_assets.contracts import TABLES, Column, Contract
-from ml_assets.errors import sentence
+from ml_assets.errors import ContractViolation, TableUnavailable
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.io_managers.chroma import ChromaIOManager
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager
 from ml_assets.io_managers.duckdb import DuckLakeIOManager
-from ml_assets.io_managers.outages import TableUnavailable
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
-from ml_assets.lib.arrow_types import ContractViolation, arrow_schema
-from ml_assets.lib.conflicts import waited_too_long
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
@@ -38,6 +36,8 @@ from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.conflicts import waited_too_long
 
 ROWS = 600
 """Of a write; half a megabyte."""
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_leaves_the_old_rows(store, small_disk, stored, req
 
 def test_a_full_disk_for_temporary_files_leaves_the_old_rows(sqlite, small_disk, stored, monkeypatch):
     """Rows that do not fit into memory wait in a file in the folder for temporary files."""
-    monkeypatch.setattr("ml_assets.lib.staging._MEMORY_BYTES", 0)
+    monkeypatch.setattr("ml_assets.tables.staging._MEMORY_BYTES", 0)
     disk = small_disk(8)
     monkeypatch.setattr("tempfile.tempdir", str(disk.folder))
     table = stored(SQLiteIOManager(sqlite=sqlite))
@@ -227,7 +227,7 @@ def test_a_server_that_goes_away_during_a_write_leaves_the_old_rows(store, part,
 @pytest.mark.parametrize("part", [0.3, 0.6])
 def test_a_server_that_goes_away_while_two_clients_insert(part, wired, stored, monkeypatch):
     """As they do where rows are many, which these are if a batch is small."""
-    monkeypatch.setattr("ml_assets.lib.arrow_types.BATCH_ROWS", 20)
+    monkeypatch.setattr("ml_assets.tables.arrow_types.BATCH_ROWS", 20)
     goes_away_during_a_write(part, wired, stored)
 
 

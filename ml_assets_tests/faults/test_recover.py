@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 from ml_assets import services
-from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.redis import RedisIOManager, lookup, refresh
-from ml_assets.lib.staging import stage
-from ml_assets.recovery import _redis
+from ml_assets.maintenance.recovery import _redis
+from ml_assets.resources import store_resources
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.settings import Settings
+from ml_assets.tables.staging import stage
 
 WRITER = """
 import os, signal, sys
@@ -27,9 +27,9 @@ import pyarrow as pa
 from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers import chroma, clickhouse
-from ml_assets.lib.arrow_types import arrow_schema
-from ml_assets.lib.staging import stage
-from ml_assets.lib.validation import WHOLE
+from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE
 from ml_assets.settings import Settings
 
 store, version, dies = sys.argv[1], int(sys.argv[2]), sys.argv[3]

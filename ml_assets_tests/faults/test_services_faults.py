@@ -18,11 +18,11 @@ import psycopg
 import pytest
 
 from ml_assets import services
+from ml_assets.errors import ServiceError
 from ml_assets.services import server as server_module
 from ml_assets.services.chroma import Chroma
 from ml_assets.services.postgres import Postgres
 from ml_assets.services.redis import Redis
-from ml_assets.services.server import ServiceError
 
 needs_redis = pytest.mark.skipif(not services.available("redis"), reason="no Redis for this Python")
 

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from ml_assets import services
-from ml_assets.errors import LONGEST_HOME
+from ml_assets.cli.faults import LONGEST_HOME
+from ml_assets.maintenance.status import stores_status
 from ml_assets.settings import PROJECT_ROOT, Settings
-from ml_assets.status import stores_status
 
 RUN = {
     "run_id": "r1",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from ml_assets.resources.base import StoreBusy, StoreUnavailable
+from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.resources.clickhouse import ClickHouseResource
 
 ENDLESS = "SELECT count() FROM numbers(1e13) WHERE sipHash64(number) = 3"

@@ -21,12 +21,12 @@ from ml_assets.demo import Manifest, Plan, make_demo
 from ml_assets.demo.plan import Mistake
 from ml_assets.demo.withdrawal import retire_former
 from ml_assets.errors import Refusal
-from ml_assets.lib.intake import ledger
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.intake.tracking import take_in_mlflow
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.landing import list_files
+from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.settings import Settings
+from ml_assets.stores import touched_days
 
 END = date(2026, 3, 10)
 SMALL = Plan(
@@ -428,12 +428,14 @@ def test_another_fortnight_takes_the_place_of_what_the_graph_holds(tmp_path, lak
     retire_former(settings(tmp_path, other), lake, postgres)
     take_in(tmp_path, lake, postgres, mlflow)
     assert live_days(postgres) == {
-        stream: {day if day == ledger.WHOLE else day - timedelta(days=1): rows for day, rows in days.items()}
+        stream: {
+            day if day == touched_days.WHOLE else day - timedelta(days=1): rows for day, rows in days.items()
+        }
         for stream, days in first.items()
     }
     with postgres.connect() as connection:
         for stream, days in first.items():
-            assert set(ledger.due_days(connection, stream)) >= set(days), stream
+            assert set(touched_days.due_days(connection, stream)) >= set(days), stream
     manifest = Manifest.read(tmp_path)
     assert manifest and manifest.former == []
 

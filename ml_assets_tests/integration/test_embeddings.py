@@ -9,7 +9,7 @@ from ml_assets.contracts import EMBEDDING_DIMENSION, TABLES
 from ml_assets.defs import embeddings
 from ml_assets.io_managers.chroma import ChromaIOManager, held_keys
 from ml_assets.io_managers.postgres import PostgresIOManager
-from ml_assets.lib.arrow_types import arrow_schema
+from ml_assets.tables.arrow_types import arrow_schema
 
 
 class Direction:

@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ml_assets.build import build_defs, store_resources
-from ml_assets.instance import prepare_home
+from ml_assets.build import build_defs
+from ml_assets.cli.instance import prepare_home
+from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well

@@ -20,7 +20,8 @@ import dagster as dg
 import pytest
 
 from ml_assets import services
-from ml_assets.build import build_defs, store_resources
+from ml_assets.build import build_defs
+from ml_assets.resources import store_resources
 from ml_assets.settings import PROJECT_ROOT, Settings
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well

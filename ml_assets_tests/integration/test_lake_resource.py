@@ -13,11 +13,11 @@ import pytest
 from psycopg import sql
 
 from ml_assets import services
+from ml_assets.errors import StoreUnavailable
 from ml_assets.io_managers.duckdb import damage_of
-from ml_assets.resources import inlining, kept_lakes
-from ml_assets.resources.base import StoreUnavailable
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.duckdb import connections, inlining
 
 ENDLESS = "SELECT count(*) FROM range(1_000_000_000_000) t(i) WHERE hash(i) = 3"
 
@@ -185,7 +185,7 @@ def test_connections_share_what_is_attached_and_nothing_else(lake: DuckLakeResou
         for name in ("mine", "raw.t"):
             with pytest.raises(duckdb.CatalogException):
                 other.execute(f"FROM {name}")
-    assert sum(lake.data in str(key) for key in kept_lakes._kept) == 1
+    assert sum(lake.data in str(key) for key in connections._kept) == 1
 
 
 def test_a_catalog_whose_server_was_started_anew_is_used_on(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_process_keeps_few_instances_however_many_lakes_it_uses(lake: DuckLake
     for limit in range(100, 110):
         with lake.model_copy(update={"memory_limit": f"{limit}MB"}).get_connection() as connection:
             connection.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
-    assert len(kept_lakes._kept) <= kept_lakes._KEPT
+    assert len(connections._kept) <= connections._KEPT
 
 
 def test_an_instance_is_made_anew_after_a_while_and_who_uses_the_old_one_goes_on(
@@ -273,7 +273,7 @@ def test_an_instance_is_made_anew_after_a_while_and_who_uses_the_old_one_goes_on
 ) -> None:
     with lake.get_connection() as connection:
         connection.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
-        monkeypatch.setattr(kept_lakes, "_KEPT_S", 0.0)
+        monkeypatch.setattr(connections, "_KEPT_S", 0.0)
         with lake.get_connection() as later:
             assert (
                 later.execute("SELECT current_setting('temp_directory')").fetchone()

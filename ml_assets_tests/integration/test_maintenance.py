@@ -20,15 +20,16 @@ import pytest
 
 from benchmarks.maintenance import FIRST, LIMIT, TERMS, Site, nights_later, overwritten
 from ml_assets import services
-from ml_assets.build import build_defs, store_resources
+from ml_assets.build import build_defs
 from ml_assets.contracts import Column, Contract
+from ml_assets.errors import WriteBusy
+from ml_assets.intake import ledger
 from ml_assets.io_managers.duckdb import writing
-from ml_assets.lib.conflicts import WriteBusy
-from ml_assets.lib.intake import ledger
-from ml_assets.lib.validation import WHOLE
 from ml_assets.maintenance import duckdb as lake_upkeep
 from ml_assets.maintenance import keep, keepers, maintain
+from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
+from ml_assets.tables.validation import WHOLE
 
 STORES = ("duckdb", "postgres", "clickhouse", "chroma", "sqlite")
 DAYS, TIMES = 3, 6

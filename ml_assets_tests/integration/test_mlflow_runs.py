@@ -8,9 +8,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput
 
-from ml_assets.lib.artifacts import FileRules, RunDataset, RunFile, kept_datasets, kept_files
-from ml_assets.lib.intake.mlflow_files import FileLister
-from ml_assets.lib.intake.mlflow_reader import read_runs, run_marks, with_files
+from ml_assets.intake.artifacts import FileRules, RunDataset, RunFile, kept_datasets, kept_files
+from ml_assets.intake.mlflow_files import FileLister
+from ml_assets.intake.mlflow_reader import read_runs, run_marks, with_files
 from ml_assets.resources.mlflow import MLflowResource
 
 

@@ -16,8 +16,9 @@ import pytest
 from dagster import EnvVar
 
 from ml_assets import services
-from ml_assets.errors import sentence
-from ml_assets.resources.base import CONNECT_TRIES, StoreUnavailable, connecting
+from ml_assets.cli.faults import sentence
+from ml_assets.errors import StoreUnavailable
+from ml_assets.resources.base import CONNECT_TRIES, connecting
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 from ml_assets.contracts import TABLES
+from ml_assets.errors import StoreUnavailable
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.landing import list_files
 from ml_assets.io_managers import sqlite as sqlite_tables
-from ml_assets.lib.intake import ledger
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.land import land
-from ml_assets.lib.postgres_table import ensure_table
-from ml_assets.resources.base import StoreUnavailable
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.stores import touched_days
+from ml_assets.stores.postgres_table import ensure_table
+from ml_assets.tables.land import land
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ def table_of(asset: str, rows: list[dict[str, Any]]) -> Any:
     """Rows as an Arrow table in the contract's columns."""
     import pyarrow as pa
 
-    from ml_assets.lib.arrow_types import arrow_schema
+    from ml_assets.tables.arrow_types import arrow_schema
 
     return pa.Table.from_pylist(rows, schema=arrow_schema(TABLES[asset]))
 
@@ -133,12 +133,12 @@ def test_an_experiment_that_is_not_there(postgres: PostgresResource) -> None:
 def test_the_graph_is_asked_to_carry_an_experiment_on(postgres: PostgresResource) -> None:
     def due() -> list[date]:
         with postgres.connect() as connection:
-            return ledger.due_days(connection, "runs")
+            return touched_days.due_days(connection, "runs")
 
     made = postgres.create_experiment("iris", created_at=NOON)
     assert due() == [NOON.date()]
     with postgres.connect(write=True) as connection:
-        ledger.settle(connection, "runs", ledger.touched(connection, "runs", date.min, date.max))
+        touched_days.settle(connection, "runs", touched_days.touched(connection, "runs", date.min, date.max))
     assert due() == []
     postgres.update_experiment(made, created_at=NOON + timedelta(days=1))
     assert due() == [NOON.date(), NOON.date() + timedelta(days=1)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_assets.resources.base import StoreUnavailable
+from ml_assets.errors import StoreUnavailable
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.redis import RedisResource

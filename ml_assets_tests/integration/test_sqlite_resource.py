@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_assets.resources.base import StoreBusy, StoreUnavailable
+from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.resources.sqlite import SQLiteResource
 
 ENDLESS = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"

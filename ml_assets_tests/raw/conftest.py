@@ -21,14 +21,15 @@ import pytest
 from psycopg import sql
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import ledger, quarantine, raw
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.intake.visit import IntakeReport
-from ml_assets.partitions import bridge
+from ml_assets.intake import quarantine, raw
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.ingest import IntakeReport
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.landing import list_files
+from ml_assets.lib.days import bridge
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores import touched_days
 
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
 """What the rooms take for now; rows of a later day are in the future."""
@@ -74,7 +75,9 @@ class Room:
     def raw(self, stream: str, *columns: str) -> list[Any]:
         """Rows of the raw table as it would be built now, sorted; values alone if one column is asked for."""
         whole = STREAMS[stream].day_column is None
-        first, last = (ledger.WHOLE, ledger.WHOLE) if whole else (date(1900, 1, 1), date(2100, 1, 1))
+        first, last = (
+            (touched_days.WHOLE, touched_days.WHOLE) if whole else (date(1900, 1, 1), date(2100, 1, 1))
+        )
         query = raw.raw_query(raw.raw_inputs(self.postgres, stream, first, last))
         names = ", ".join(f'"{name}"' for name in columns) or "*"
         with self.lake.get_connection() as connection:
@@ -102,7 +105,7 @@ class Room:
     def due(self, stream: str) -> list[str]:
         """Days to be rebuilt."""
         with self.postgres.connect() as connection:
-            return [day.isoformat() for day in ledger.due_days(connection, stream)]
+            return [day.isoformat() for day in touched_days.due_days(connection, stream)]
 
     def rebuild(self, stream: str) -> None:
         """Rebuild the raw table on the days that are due and on no other, as its asset does."""

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from ml_assets.defs.raw.checks import intake_accounts, raw_accounts
-from ml_assets.lib.intake import ledger
+from ml_assets.intake import ledger
 
 RUN = {"run_id": "r1", "experiment": "e", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
 ROWS = {

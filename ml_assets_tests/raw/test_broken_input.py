@@ -386,7 +386,7 @@ def test_quarantined_text_is_kept_as_it_came(taken_in):
 
 
 def test_every_row_is_accounted_for(taken_in, shared_room):
-    from ml_assets.lib.intake import raw
+    from ml_assets.intake import raw
 
     for stream in taken_in:
         assert raw.unbalanced_intake(shared_room.postgres, shared_room.lake, stream) == []
@@ -419,8 +419,8 @@ def test_nan_and_infinities_are_lawful_values_of_a_metric(room):
 
 
 def test_a_file_that_is_gone_before_it_is_read(room):
-    from ml_assets.lib.intake.files import take_in_files
-    from ml_assets.lib.intake.landing import list_files
+    from ml_assets.intake.files import take_in_files
+    from ml_assets.intake.landing import list_files
 
     room.put("runs", "a.jsonl", RUN % "a")
     room.put("runs", "b.jsonl", RUN % "b")
@@ -472,7 +472,7 @@ def test_links_out_of_the_landing_folder_are_refused(room, tmp_path):
     ],
 )
 def test_a_name_that_is_no_text(room, monkeypatch, ending, content, large):
-    from ml_assets.lib.intake import files
+    from ml_assets.intake import files
 
     if large:
         monkeypatch.setattr(files, "LARGE_BYTES", -1)
@@ -524,7 +524,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("large", [False, True])
 def test_columns_that_are_called_as_those_of_intake(room, monkeypatch, large):
-    from ml_assets.lib.intake import files
+    from ml_assets.intake import files
 
     if large:
         monkeypatch.setattr(files, "LARGE_BYTES", -1)
@@ -568,7 +568,7 @@ def broken_reader(monkeypatch, module, name, fault):
 
 
 def test_a_disk_that_fails_while_a_file_is_read_leaves_it_for_the_next_time(room, monkeypatch):
-    from ml_assets.lib.intake import splitter
+    from ml_assets.intake import splitter
 
     def failing(path):
         yield (RUN % "a").encode()
@@ -598,7 +598,7 @@ def test_a_disk_that_fails_while_a_file_is_read_leaves_it_for_the_next_time(room
     ids=["full temporary disk", "memory", "full disk", "catalog", "transaction"],
 )
 def test_a_good_file_is_not_blamed_for_what_fails_around_it(room, monkeypatch, fault, large):
-    from ml_assets.lib.intake import files
+    from ml_assets.intake import files
 
     if large:
         monkeypatch.setattr(files, "LARGE_BYTES", -1)
@@ -634,7 +634,7 @@ def test_a_wrong_ending_is_mended_by_renaming_the_file(room):
 
 
 def test_a_small_packed_file_is_unpacked_piece_by_piece(tmp_path):
-    from ml_assets.lib.intake import splitter
+    from ml_assets.intake import splitter
 
     path = tmp_path / "a.gz"
     content = os.urandom(1_000) + b"\n" * (5 << 20) + b"end"
@@ -645,7 +645,7 @@ def test_a_small_packed_file_is_unpacked_piece_by_piece(tmp_path):
 
 
 def test_a_line_that_is_too_long_to_be_kept_whole_says_so(room, monkeypatch):
-    from ml_assets.lib.intake import splitter
+    from ml_assets.intake import splitter
 
     monkeypatch.setattr(splitter, "MAX_LINE_BYTES", 1_000)
     monkeypatch.setattr(splitter, "KEPT_LINE_BYTES", 2_000)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import quarantine
+from ml_assets.intake import quarantine
 from ml_assets_tests.scale import examples
 
 MOMENTS = [(datetime(2026, 5, day, hour, tzinfo=UTC)).isoformat() for day in (1, 2, 3) for hour in (3, 15)]

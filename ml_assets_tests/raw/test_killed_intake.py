@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import files, raw
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.intake.tracking import take_in_mlflow
+from ml_assets.intake import files, raw
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.landing import list_files
+from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets_tests.scale import KILLED_INTAKES as KILLS

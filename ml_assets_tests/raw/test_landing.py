@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.arrow_types import stream
-from ml_assets.lib.artifacts import FileRules
-from ml_assets.lib.intake import files, ledger
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.land import land
+from ml_assets.intake import files
+from ml_assets.intake.artifacts import FileRules
+from ml_assets.intake.landing import list_files
+from ml_assets.stores import touched_days
+from ml_assets.tables.arrow_types import stream
+from ml_assets.tables.land import land
 
 RUN = {"run_id": "r1", "experiment": "iris", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
 EVENT = {
@@ -225,7 +226,7 @@ def test_a_file_that_grows_while_it_is_read_is_left_for_the_next_time(room):
     with path.open("a") as writer:
         writer.write('{"run_id": "r2", "exper')
 
-    from ml_assets.lib.intake.files import take_in_files
+    from ml_assets.intake.files import take_in_files
 
     report = take_in_files("runs", listing, room.lake, room.postgres, room.bounds)
     assert (report.rows_read, report.skipped) == (
@@ -274,7 +275,7 @@ def test_a_late_metric_touches_its_own_day_and_its_runs(room):
 def test_a_day_touched_while_it_is_rebuilt_stays_due(room):
     from datetime import date
 
-    from ml_assets.lib.intake import raw
+    from ml_assets.intake import raw
 
     room.put("runs", "a.jsonl", lines(RUN))
     room.take_in("runs")
@@ -334,7 +335,7 @@ def test_accounts_of_an_ingest(room):
     report = room.take_in("runs")
     room.settle("runs")
 
-    from ml_assets.lib.intake import raw
+    from ml_assets.intake import raw
 
     found = raw.account(room.postgres, [report.ingest_id])["runs"]
     assert found == {"read": 4, "loaded": 2, "superseded": 1, "quarantined": 1}
@@ -342,7 +343,7 @@ def test_accounts_of_an_ingest(room):
 
 
 def test_a_row_that_vanished_from_intake_is_found(room):
-    from ml_assets.lib.intake import raw
+    from ml_assets.intake import raw
 
     room.put("runs", "a.jsonl", lines(RUN, {**RUN, "run_id": "r2"}))
     room.take_in("runs")
@@ -360,7 +361,7 @@ def test_documents_are_one_piece(room):
     room.put("documents", "b.jsonl", lines(row))
     room.take_in("documents")
     assert room.raw("documents", "document_id", "text") == [("d1", "new")]
-    assert room.due("documents") == [ledger.WHOLE.isoformat()]
+    assert room.due("documents") == [touched_days.WHOLE.isoformat()]
     room.settle("documents")
     assert room.due("documents") == []
 

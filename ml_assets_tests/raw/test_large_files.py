@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.lib.intake import files, landing, raw
+from ml_assets.intake import files, landing, raw
 
 EVENT = {"event_id": "e", "kind": "inference", "timestamp": "2026-05-01T10:00:00Z", "model_name": "m"}
 

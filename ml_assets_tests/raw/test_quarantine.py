@@ -6,12 +6,12 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from ml_assets.build import store_resources
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.intake import files, ledger, quarantine, raw
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.landing import list_files
-from ml_assets.lib.intake.sources import list_source, sources
+from ml_assets.intake import files, ledger, quarantine, raw
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.landing import list_files
+from ml_assets.intake.sources import list_source, sources
+from ml_assets.resources import store_resources
 
 RUN = {"run_id": "r1", "experiment": "e", "status": "completed", "created_at": "2026-05-01T10:00:00Z"}
 TOMORROW = {**RUN, "run_id": "r2", "created_at": "2026-07-01T10:00:00Z"}

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.sources import list_source, read_source
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.sources import list_source, read_source
 from ml_assets.settings import PROJECT_ROOT
 
 PAGE = (PROJECT_ROOT / "docs" / "sources.md").read_text()

@@ -16,19 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.lib import duckdb_extensions
-from ml_assets.lib.intake import files
-from ml_assets.lib.intake.files import glob_free, pending_files, take_in_files
-from ml_assets.lib.intake.readers import without_guesses
-from ml_assets.lib.intake.sources import (
-    Source,
-    SourceError,
-    left_alone,
-    list_source,
-    read_source,
-    sources,
-    stream_listings,
-)
+from ml_assets.errors import SourceError
+from ml_assets.intake import files
+from ml_assets.intake.files import glob_free, pending_files, take_in_files
+from ml_assets.intake.readers import without_guesses
+from ml_assets.intake.sources import Source, left_alone, list_source, read_source, sources, stream_listings
+from ml_assets.stores.duckdb import extensions
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -559,7 +552,7 @@ def test_a_sqlite_file_that_is_locked_is_left_for_the_next_time(room, tmp_path):
 @pytest.mark.parametrize("large", [False, True])
 def test_an_extension_that_is_not_there_is_named_with_its_package(room, tmp_path, monkeypatch, large):
     monkeypatch.setattr(files, "LARGE_BYTES", -1 if large else files.LARGE_BYTES)
-    monkeypatch.setattr(duckdb_extensions, "extension_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(extensions, "extension_file", lambda name: tmp_path / name)
     put(room, "mine/a.xlsx", "x")
     source = write(tmp_path, DATABASE.replace("sqlite_scan($file, 'events')", "read_xlsx($file)"))
     for _ in range(2):  # left alone until it is there, not entered as broken

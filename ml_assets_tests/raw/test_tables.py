@@ -1,7 +1,7 @@
 """The tables of intake follow the streams' contracts."""
 
 from ml_assets.contracts import STREAMS, TABLES
-from ml_assets.lib.intake.visit import ensure_tables
+from ml_assets.intake.ingest import ensure_tables
 
 
 def columns(lake, table: str) -> set[str]:

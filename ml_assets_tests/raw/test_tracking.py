@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from ml_assets.contracts import STREAMS
-from ml_assets.lib.artifacts import FileRules
-from ml_assets.lib.intake import ledger, mlflow_reader, quarantine
-from ml_assets.lib.intake.tracking import pending_runs, take_in_mlflow
+from ml_assets.intake import ledger, mlflow_reader, quarantine
+from ml_assets.intake.artifacts import FileRules
+from ml_assets.intake.tracking import pending_runs, take_in_mlflow
 
 START = 1_777_629_600_000  # 2026-05-01T10:00:00Z
 DAY = date(2026, 5, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ml_assets.lib.artifacts import (
+from ml_assets.intake.artifacts import (
     FileRules,
     RunDataset,
     RunFile,
@@ -19,8 +19,8 @@ from ml_assets.lib.artifacts import (
     kept_entries,
     kept_files,
     local_files,
-    local_folder,
 )
+from ml_assets.lib.artifact_uris import local_folder
 
 CREATED = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
 

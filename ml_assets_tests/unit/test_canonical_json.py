@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib.arrow_types import ContractViolation, conform
+from ml_assets.errors import ContractViolation
 from ml_assets.lib.canonical_json import JSONError, canonical
+from ml_assets.tables.arrow_types import conform
 
 
 @pytest.mark.parametrize(

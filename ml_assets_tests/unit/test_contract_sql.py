@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib.contract_sql import count_broken, doubled_keys, rows_of, rules
+from ml_assets.tables.contract_sql import count_broken, doubled_keys, rows_of, rules
 
 CONTRACT = Contract(
     "sqlite/things",

@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.lib.embedding import EmbeddingCount, embed_changed
+from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
 
 
 class CountingEmbedder:

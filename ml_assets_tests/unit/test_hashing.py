@@ -6,7 +6,7 @@ from itertools import product
 import duckdb
 
 from ml_assets.contracts import Column
-from ml_assets.lib.hashing import row_hash_sql
+from ml_assets.tables.hashing import row_hash_sql
 
 
 def hashes(names: list[str], values: Sequence[tuple[int | None, ...]]) -> list[int]:

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib.arrow_types import ContractViolation, conform
-from ml_assets.lib.inference import inferred_contract
+from ml_assets.errors import ContractViolation
+from ml_assets.tables.arrow_types import conform
+from ml_assets.tables.inference import inferred_contract
 
 
 def types_of(data, last=None, **metadata) -> dict[str, str]:

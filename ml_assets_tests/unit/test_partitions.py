@@ -1,6 +1,7 @@
 from datetime import UTC, date, datetime
 
-from ml_assets.partitions import DayRange, bridge, daily_partitions
+from ml_assets.lib.days import DayRange, bridge
+from ml_assets.partitions import daily_partitions
 
 
 def day(number: int) -> date:

@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime
 import duckdb
 import pytest
 
-from ml_assets.agreements import AGREEMENTS, Agreement
 from ml_assets.contracts import TABLES
-from ml_assets.lib.reconcile import Listed, compare, compare_sides, stored_keys
+from ml_assets.operations.agreements import AGREEMENTS, Agreement
+from ml_assets.operations.reconcile import Listed, compare, compare_sides, stored_keys
 from ml_assets.resources.sqlite import SQLiteResource
 
 AT = datetime(2026, 3, 1, 8, tzinfo=UTC)

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Contract
-from ml_assets.lib.arrow_types import ContractViolation, conform, tabular
-from ml_assets.lib.inference import inferred_contract
+from ml_assets.errors import ContractViolation
+from ml_assets.tables.arrow_types import conform, tabular
+from ml_assets.tables.inference import inferred_contract
 
 
 class Foreign:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ml_assets import services
+from ml_assets.errors import ServiceError
 from ml_assets.services import server
-from ml_assets.services.server import ServiceError
 
 
 def test_import_is_light_and_starts_nothing() -> None:

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from ml_assets.intake.artifacts import FileRules
 from ml_assets.settings import Settings, redact_url
 
 
@@ -101,11 +102,11 @@ def test_urls_are_shown_without_passwords(url, shown):
 def test_files_of_runs_may_lie_in_folders_of_the_home_and_in_those_that_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
     (tmp_path / "landing").mkdir()
-    rules = Settings().file_rules
+    rules = FileRules(Settings().artifact_folders)
     assert rules.allows(tmp_path / "landing" / "files")
     assert rules.allows(tmp_path / "mlflow" / "artifacts" / "1")
     assert not rules.allows(tmp_path / "postgres")
     monkeypatch.setenv("ML_ASSETS_ARTIFACT_ROOTS", "/data/models::/srv/runs")
-    rules = Settings().file_rules
+    rules = FileRules(Settings().artifact_folders)
     assert [str(root) for root in rules.roots[-2:]] == ["/data/models", "/srv/runs"]
     assert not rules.allows(tmp_path / "postgres")

@@ -9,11 +9,20 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib import staging
-from ml_assets.lib.arrow_types import BATCH_BYTES, ContractViolation, arrow_schema, stream
+from ml_assets.errors import ContractViolation
 from ml_assets.lib.sql import NEVER, quote_literal, utc_text
-from ml_assets.lib.staging import DAY_US, HOUR_US, bucket_name, bucket_of_name, spans_of, stage, windows_sql
-from ml_assets.lib.validation import Limits, micros
+from ml_assets.tables import staging
+from ml_assets.tables.arrow_types import BATCH_BYTES, arrow_schema, stream
+from ml_assets.tables.staging import (
+    DAY_US,
+    HOUR_US,
+    bucket_name,
+    bucket_of_name,
+    spans_of,
+    stage,
+    windows_sql,
+)
+from ml_assets.tables.validation import Limits, micros
 
 CONTRACT = Contract("duckdb/t", "", (Column("id", "string", nullable=False), Column("n", "int64")), ("id",))
 

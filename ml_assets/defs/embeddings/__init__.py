@@ -10,14 +10,15 @@ from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.embedders import make_embedder
-from ml_assets.lib.embedding import EmbeddingCount, KnownVectors, embed_changed
+from ml_assets.embedders.incremental import EmbeddingCount, KnownVectors, embed_changed
 from ml_assets.lib.passages import chunk_documents
-from ml_assets.lib.reconcile import Listed, compare_sides, stored_keys
-from ml_assets.lib.sql import quote_identifier, read_sql
+from ml_assets.lib.sql import quote_identifier
+from ml_assets.operations.reconcile import Listed, compare_sides, stored_keys
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
+from ml_assets.sql_files import read_sql
 
 
 def build(settings: Settings) -> dg.Definitions:

@@ -9,12 +9,12 @@ import pyarrow as pa
 from ml_assets.contracts import EXPERIMENT_TABLES, TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
-from ml_assets.lib.artifacts import artifact_rows, kept_datasets, kept_files, training_data_rows
-from ml_assets.lib.sql import read_sql
+from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
+from ml_assets.sql_files import read_sql
 
 POSTGRES = "postgres/ml_experiments"
 SQLITE = "sqlite/ml_experiments"
@@ -70,7 +70,7 @@ def _sqlite_runs(settings: Settings) -> dg.AssetsDefinition:
 
 
 def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
-    rules = settings.file_rules
+    rules = FileRules(settings.artifact_folders)
 
     @table_asset(
         settings,

@@ -13,14 +13,14 @@ from ml_assets import metadata
 from ml_assets.contracts import TABLES
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
-from ml_assets.lib.feature_sql import FeatureSQL, column_lineage, read_feature
-from ml_assets.lib.intake.raw import outdated_events, touch
+from ml_assets.intake.raw import outdated_events, touch
+from ml_assets.lib.feature_sql import FeatureSQL, column_lineage, parse_feature
 from ml_assets.lib.query import Query
-from ml_assets.lib.sql import read_sql
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import SQL_DIR, Settings
+from ml_assets.sql_files import read_sql
 
 LESSONS = {
     "run_features": (
@@ -49,7 +49,7 @@ CURVES = 8
 def build(settings: Settings) -> dg.Definitions:
     """One asset per SELECT file."""
     files = sorted((SQL_DIR / "duckdb" / "features").glob("*.sql"))
-    features = [read_feature(file) for file in files]
+    features = [parse_feature(file.stem, file.read_text(encoding="utf-8")) for file in files]
     return dg.Definitions(
         assets=[_feature_asset(settings, feature) for feature in features],
         asset_checks=[table_checks(f"duckdb/{feature.name}") for feature in features],

@@ -5,20 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from ml_assets.agreements import AGREEMENTS, INDEXED
 from ml_assets.automation import HOURLY
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import INDEXED, TABLES
 from ml_assets.defs.checks import fetching
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.defs.quality import maintenance as upkeep
-from ml_assets.lib.reconcile import (
-    Comparison,
-    Fetch,
-    Listed,
-    compare_all,
-    compare_sides,
-    stored_keys,
-)
+from ml_assets.operations.agreements import AGREEMENTS
+from ml_assets.operations.reconcile import Comparison, Fetch, Listed, compare_all, compare_sides, stored_keys
 from ml_assets.settings import Settings
 
 RECONCILIATION = "quality/reconciliation"

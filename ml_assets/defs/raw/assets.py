@@ -9,20 +9,22 @@ import dagster as dg
 from ml_assets import metadata
 from ml_assets.contracts import STREAMS, TABLES, Stream
 from ml_assets.defs.options import OWNERS, key, table_asset
+from ml_assets.intake import ledger
+from ml_assets.intake.artifacts import FileRules
+from ml_assets.intake.files import take_in_files
+from ml_assets.intake.ingest import IntakeReport, ensure_tables
+from ml_assets.intake.judge import Bounds
+from ml_assets.intake.raw import RawInputs, following_days, raw_inputs, raw_query, raw_sql, settle, touch
+from ml_assets.intake.sources import left_alone, stream_inputs
+from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.io_managers.duckdb import make_tables
-from ml_assets.lib.intake import ledger
-from ml_assets.lib.intake.files import take_in_files
-from ml_assets.lib.intake.judge import Bounds
-from ml_assets.lib.intake.raw import RawInputs, following_days, raw_inputs, raw_query, raw_sql, settle, touch
-from ml_assets.lib.intake.sources import left_alone, stream_inputs
-from ml_assets.lib.intake.tracking import take_in_mlflow
-from ml_assets.lib.intake.visit import IntakeReport, ensure_tables
 from ml_assets.lib.query import Query
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings, redact_url
+from ml_assets.stores import touched_days
 
 LESSONS = {
     "runs": "A run exists once, whatever the number of files that speak of it: the one that ended last wins.",
@@ -93,7 +95,9 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
         lake: DuckLakeResource, postgres: PostgresResource, mlflow: MLflowResource
     ) -> dg.MaterializeResult:
         make_tables(lake, LAKE_TABLES)
-        rules = settings.file_rules.with_root(mlflow.artifact_root() if stream.from_mlflow else None)
+        rules = FileRules(settings.artifact_folders).with_root(
+            mlflow.artifact_root() if stream.from_mlflow else None
+        )
         bounds = Bounds(settings.partitions_start, datetime.now(UTC), rules)
         reports = {
             root: take_in_files(stream.name, listing, lake, postgres, bounds, source)
@@ -110,7 +114,7 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
 
 
 def _told(reports: list[IntakeReport], skipped: Mapping[str, str]) -> dict[str, Any]:
-    days = sorted({day for report in reports for day in report.days} - {ledger.WHOLE})
+    days = sorted({day for report in reports for day in report.days} - {touched_days.WHOLE})
     told: dict[str, Any] = {
         "rows_read": sum(report.rows_read for report in reports),
         "rows_quarantined": sum(report.rows_quarantined for report in reports),
@@ -129,7 +133,7 @@ def _told(reports: list[IntakeReport], skipped: Mapping[str, str]) -> dict[str, 
 
 def _held(lake: DuckLakeResource, stream: Stream, reports: list[IntakeReport]) -> dict[str, Any]:
     """How many rows have been appended so far, and some of the newest day that was read."""
-    days = {day for report in reports for day in report.days} - {ledger.WHOLE}
+    days = {day for report in reports for day in report.days} - {touched_days.WHOLE}
     # Only that day's files are opened, and only until there are rows enough.
     newest = f"WHERE day = '{max(days).isoformat()}'" if days else ""
     with lake.get_connection() as connection:
@@ -158,7 +162,7 @@ def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
     )
     def raw(context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource) -> Query:
         days = run_days(context) if stream.day_column else None
-        first, last = (days.first, days.last) if days else (ledger.WHOLE, ledger.WHOLE)
+        first, last = (days.first, days.last) if days else (touched_days.WHOLE, touched_days.WHOLE)
         ensure_tables(lake)
         inputs = raw_inputs(postgres, stream.name, first, last)
         following = following_days(lake, inputs)

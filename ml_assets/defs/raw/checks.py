@@ -3,7 +3,7 @@
 import dagster as dg
 
 from ml_assets.defs.options import key
-from ml_assets.lib.intake.raw import unbalanced_intake, unbalanced_raw
+from ml_assets.intake.raw import unbalanced_intake, unbalanced_raw
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 

@@ -7,22 +7,17 @@ asks again while what it asked for is under way, and after a failure each waits 
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from ml_assets.contracts import STREAMS
 from ml_assets.defs.options import key
-from ml_assets.lib.intake import landing, ledger
-from ml_assets.lib.intake.files import pending_files
-from ml_assets.lib.intake.sources import left_alone, stream_listings
-from ml_assets.lib.intake.tracking import pending_runs
-from ml_assets.partitions import bridge
+from ml_assets.intake import due, landing
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
-from ml_assets.settings import Settings, redact_url
+from ml_assets.settings import Settings
 
 REQUESTED_BY = "ml_assets/requested_by"
 """Tag of every run that one of these sensors asks for."""
@@ -62,7 +57,7 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
         if reason := _reason_to_wait(context.instance, "landing_sensor"):
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
         seen = json.loads(context.cursor or "{}")
-        again = _to_be_read_again(postgres)
+        again = due.streams_to_read_again(postgres)
         done = _last_succeeded(context.instance, "landing_sensor")
         clean: dict[str, str] = {}
         asked: dict[str, str] = {}
@@ -70,15 +65,13 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
         skipped: dict[str, str] = {}
         writing = 0
         for name in STREAMS:
-            listings = stream_listings(name, settings.landing, settings.sources)
-            skipped |= left_alone(name, {root: each.skipped for root, each in listings.items()})
-            state = _state(file for each in listings.values() for file in each.files)
+            found = due.StreamFiles(name, settings)
+            skipped |= found.left_alone
+            state = _state(found.all)
             if seen.get("clean", {}).get(name) == state and name not in again:
                 clean[name] = state
                 continue
-            pending = [
-                f for root, each in listings.items() for f in pending_files(name, each, postgres, root)
-            ]
+            pending = found.new(postgres)
             quiet = [file for file in pending if landing.quiet(file, time.time())]
             writing += len(pending) - len(quiet)
             if quiet:
@@ -136,23 +129,15 @@ def mlflow_sensor() -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason="nothing has been logged to MLflow yet")
         # Taken before the comparison, so that what comes in between is seen by the next tick.
         state = _file_state(file) if file else ""
-        again = _to_be_read_again(postgres).intersection(streams)
+        again = due.streams_to_read_again(postgres).intersection(streams)
         if state and state == context.cursor and not again:
             return dg.SensorResult(skip_reason="MLflow's file has not changed", cursor=state)
-        fresh = pending_runs(mlflow.client(), redact_url(mlflow.tracking_uri()), postgres)
-        fresh = {stream: count for stream, count in fresh.items() if count}
+        fresh = due.new_runs(mlflow, postgres)
         if not fresh:
             return dg.SensorResult(skip_reason="no new or changed runs in MLflow", cursor=state)
         return dg.SensorResult([_intake_request("mlflow_sensor", fresh)], cursor="")
 
     return sensor
-
-
-def _to_be_read_again(postgres: PostgresResource) -> set[str]:
-    """Streams with contents that `ml-assets quarantine retry` has reopened."""
-    ledger.ensure_schema(postgres)
-    with postgres.connect() as connection:
-        return ledger.reopened(connection)
 
 
 def _file_state(file: Path) -> str:
@@ -181,10 +166,7 @@ def touched_days_sensor() -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
         if reason := _reason_to_wait(context.instance, "touched_days_sensor"):
             return dg.SensorResult(skip_reason=reason)
-        ledger.ensure_schema(postgres)
-        with postgres.connect() as connection:
-            due = {name: ledger.due_days(connection, name) for name in STREAMS}
-        requests = due_requests(due)
+        requests = [_rebuild_request(rebuild) for rebuild in due.rebuilds(due.due_days(postgres))]
         if not requests:
             return dg.SensorResult(skip_reason="no touched days")
         return dg.SensorResult(requests[:MAX_REQUESTS])
@@ -192,33 +174,11 @@ def touched_days_sensor() -> dg.SensorDefinition:
     return sensor
 
 
-def due_requests(due: Mapping[str, Sequence[date]]) -> list[dg.RunRequest]:
-    """Run requests that rebuild the due days of each stream.
-
-    Args:
-        due: days by stream.
-    """
-    requests = []
-    tags = {REQUESTED_BY: "touched_days_sensor"}
-    daily = {name: days for name, days in due.items() if days and STREAMS[name].day_column}
-    spans = bridge({day for days in daily.values() for day in days})
-    if len(spans) > 1 and daily.get("metrics"):
-        # A run's row shows metrics of other days: with several ranges, those are rebuilt first.
-        daily.pop("runs", None)
-        spans = bridge({day for days in daily.values() for day in days})
-    for span in spans:
-        wanted = [name for name, days in daily.items() if any(span.first <= day <= span.last for day in days)]
-        requests.append(
-            dg.RunRequest(
-                asset_selection=[key(f"duckdb/raw_{name}") for name in wanted], tags={**tags, **span.tags}
-            )
-        )
-    whole = [name for name, days in due.items() if days and not STREAMS[name].day_column]
-    if whole:
-        requests.append(
-            dg.RunRequest(asset_selection=[key(f"duckdb/raw_{name}") for name in whole], tags=tags)
-        )
-    return requests
+def _rebuild_request(rebuild: due.Rebuild) -> dg.RunRequest:
+    return dg.RunRequest(
+        asset_selection=[key(f"duckdb/raw_{name}") for name in rebuild.streams],
+        tags={REQUESTED_BY: "touched_days_sensor", **(rebuild.days.tags if rebuild.days else {})},
+    )
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, sensor: str) -> str | None:

@@ -5,9 +5,9 @@ import pyarrow as pa
 
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
-from ml_assets.lib.sql import read_sql
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.settings import Settings
+from ml_assets.sql_files import read_sql
 
 
 def build(settings: Settings) -> dg.Definitions:

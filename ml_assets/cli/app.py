@@ -1,0 +1,247 @@
+"""The command line: `ml-assets up | demo | refresh | status | recover | quarantine | retire | down`.
+
+What belongs here: options, progress, tables, exit status. What a command does lies in a module of its own.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from ml_assets.cli.faults import interrupted, require_home, sentence
+from ml_assets.errors import Refusal
+from ml_assets.settings import Settings
+
+app = typer.Typer(
+    help="The whole ML database stack as one Dagster asset graph.",
+    no_args_is_help=True,
+    # Plain tracebacks: pretty ones show locals, which may hold passwords, and hang on a cycle of causes.
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+quarantine = typer.Typer(help="Rows that break their contract, and the ways out.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
+
+Stream = Annotated[str, typer.Argument(help="runs, metrics, performance, predictions or documents")]
+
+
+def _command(
+    function: Callable[..., None], group: typer.Typer = app, name: str | None = None
+) -> Callable[..., None]:
+    """One sentence and exit status 1 for what a person can mend; everything else keeps its traceback."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            if interrupted(error):
+                _fail("Stopped; the next run goes on where this one ended.", status=130)
+            if (told := _told(error)) is None:
+                raise
+            _fail(told)
+
+    return group.command(name)(guarded)
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(message, file=sys.stderr)
+    raise typer.Exit(status)
+
+
+def _told(error: BaseException) -> str | None:
+    """The sentence for a fault, if there is one, without any password."""
+    try:
+        settings = Settings()
+    except (ValidationError, SettingsError):  # a fault of their own, which is being told
+        return sentence(error, Path())
+    told = sentence(error, settings.home)
+    return settings.masked(told) if told else None
+
+
+def _settings() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"ML_ASSETS_{str(first['loc'][0]).upper()}"
+        raise Refusal(f"{name} is {first['input']!r}: {first['msg']}.") from None
+    except SettingsError:
+        raise Refusal(
+            'ML_ASSETS_SOURCES cannot be read: it has to be a JSON object such as {"nab": "nab/*.csv"}.'
+        ) from None
+    require_home(settings.home)
+    return settings
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("ml-assets"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The whole ML database stack as one Dagster asset graph."""
+
+
+@_command
+def up() -> None:
+    """Make the demo if there is none yet, then serve the UI, sensors and schedules until Ctrl-C."""
+    from ml_assets.cli.serve import require_port, serve
+
+    settings = _settings()
+    require_port(settings)
+    _demo(settings)
+    print(
+        f"\nDagster is at http://{settings.host}:{settings.port} — Ctrl-C stops it, `make down` the stores.",
+        flush=True,
+    )
+    raise typer.Exit(serve(settings))
+
+
+@_command
+def demo() -> None:
+    """Train the demo models, materialize the whole graph and print a summary. Twice changes nothing."""
+    _demo(_settings())
+
+
+@_command
+def refresh(as_json: Json = False) -> None:
+    """Take in what is new in the landing folders and MLflow, and rebuild what it touches."""
+    from ml_assets.cli.refresh import refresh_graph
+    from ml_assets.cli.report import progress_bars
+
+    settings = _settings()
+    with progress_bars(quiet=as_json) as bars:
+        report = refresh_graph(settings, bars)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        from ml_assets.cli.report import print_refresh
+
+        print_refresh(report)
+
+
+@_command
+def status(
+    as_json: Json = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute content hashes from the stores.")
+    ] = False,
+) -> None:
+    """Each store's health, tables, rows and content hashes. Exit status 1 if a store is down or differs."""
+    from ml_assets.cli.report import print_status
+    from ml_assets.maintenance.status import stores_status
+
+    stores, differences = stores_status(_settings(), verify)
+    if as_json:
+        differing = [vars(difference) for difference in differences]
+        print(json.dumps({"stores": stores, **({"differences": differing} if verify else {})}))
+    else:
+        print_status(stores)
+    for difference in differences:
+        print(
+            f"{difference.store}/{difference.table} holds {difference.measured}, but {difference.recorded} "
+            f"was written: rows were changed by hand; {difference.remedy}.",
+            file=sys.stderr,
+        )
+    if differences or any(store["state"] == "down" for store in stores.values()):
+        raise typer.Exit(1)
+
+
+@_command
+def recover(as_json: Json = False) -> None:
+    """Finish or undo writes that were killed, in every store. Exit status 1 if that was not possible everywhere."""
+    from ml_assets.cli.report import print_recovery
+    from ml_assets.maintenance.recovery import recover_all
+    from ml_assets.resources import store_resources
+
+    found = recover_all(store_resources(_settings()))
+    if as_json:
+        print(json.dumps({"stores": {each.store: {**vars(each)} for each in found}}))
+    else:
+        print_recovery(found)
+    if any(each.state in ("down", "failed") for each in found):
+        raise typer.Exit(1)
+
+
+@_command
+def down() -> None:
+    """Stop the embedded services of this home; the data stay."""
+    from ml_assets import services
+
+    stopped = services.stop_all(_settings().home)
+    print(f"Stopped {', '.join(stopped)}." if stopped else "No embedded service was running.")
+
+
+@_command
+def retire(
+    file: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STREAM] FILE",
+            help="as it lies below the landing folder (runs/my.csv), below its stream's (runs my.csv), or a whole path",
+        ),
+    ],
+) -> None:
+    """Withdraw the rows of a file. It is not taken in again before it changes."""
+    from ml_assets.cli import quarantine
+
+    if len(file) > 2:
+        raise Refusal(f"One file at a time: {len(file)} words were given. Quote a name with spaces.")
+    print(quarantine.retire(_settings(), *([""] * (2 - len(file))), *file))
+
+
+@partial(_command, group=quarantine, name="list")
+def list_quarantined(
+    stream: Annotated[str, typer.Argument(help="one stream; all if none is named")] = "",
+    limit: Annotated[int, typer.Option(help="rows of a stream, newest first")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show quarantined rows with file, line and reason."""
+    from ml_assets.cli import quarantine
+
+    quarantine.show(_settings(), stream, limit, as_json)
+
+
+@partial(_command, group=quarantine)
+def export(stream: Stream, file: Annotated[Path, typer.Argument(help="JSON lines file to write")]) -> None:
+    """Write all quarantined rows of a stream to a file."""
+    from ml_assets.cli import quarantine
+
+    print(quarantine.export(_settings(), stream, file))
+
+
+@partial(_command, group=quarantine)
+def retry(stream: Annotated[str, typer.Argument(help="one stream; all if none is named")] = "") -> None:
+    """Have unchanged files that hold quarantined rows judged again by the next refresh."""
+    from ml_assets.cli import quarantine
+
+    print(quarantine.retry(_settings(), stream))
+
+
+def _demo(settings: Settings) -> None:
+    from ml_assets.cli.demo import run_demo
+    from ml_assets.cli.report import print_summary, progress_bars
+
+    with progress_bars() as bars:
+        report = run_demo(settings, bars)
+    print_summary(settings, report)

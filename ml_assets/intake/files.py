@@ -1,0 +1,653 @@
+"""Taking in files: what is new in a landing folder, or under the glob of a source, becomes rows of intake.
+
+Small files are read line by line with every care, and share a commit. A large file has a commit of its own
+and is tried in bulk first, by DuckDB's own readers; if that finds anything odd, down to one bad row, it is
+read with care after all. So care costs nothing where all is well, and nothing is lost where it is not.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+
+from ml_assets.contracts import STREAMS, Stream
+from ml_assets.errors import ExtensionMissing
+from ml_assets.intake import landing, ledger, readers, splitter
+from ml_assets.intake.ingest import STAGE, IntakeReport, Lake, Visit, visiting
+from ml_assets.intake.judge import Bounds, judge_rows
+from ml_assets.intake.landing import LandingFile
+from ml_assets.intake.ledger import Known, Place
+from ml_assets.intake.sources import Source
+from ml_assets.intake.splitter import SPLIT_SCHEMA, split
+from ml_assets.lib import faults
+from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.stores import touched_days
+from ml_assets.stores.duckdb.extensions import load_missing
+from ml_assets.stores.touched_days import Postgres
+from ml_assets.tables.arrow_types import BATCH_ROWS
+
+LARGE_BYTES = 32 << 20
+"""Unpacked size from which a file is read in bulk, with a commit of its own."""
+
+BATCH_FILES = 2_000
+"""Small files that share a commit, at most."""
+
+UNPACKED_PREFIX = "ml-assets-unpacked-"
+"""Of the temporary folders that hold unpacked files; maintenance removes those of killed processes."""
+
+_UNPACKED = 8
+"""How much larger a packed file is taken to be."""
+
+_BULK = "bulk"
+"""A large file's rows as DuckDB's readers give them, judged, with the place of each as `rowid`."""
+
+_BEING_WRITTEN = "it is being written to; it is read once it is quiet"
+
+_FOREIGN = "temp.foreign_rows"
+"""What a source's query gives of one file."""
+
+_IN_MEMORY_BYTES = 512 << 20
+"""Size to which a file's judged rows are gathered in memory; larger ones go to a table, which DuckDB may spill, and
+which takes half as long again."""
+
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What the operating system says when it is not the file's fault."""
+
+_BULK_JSON_TYPES = {"float64": "DOUBLE", "json": "JSON"}
+
+
+def pending_files(
+    stream: str, listing: landing.Listing, postgres: Postgres, root: str = ""
+) -> list[LandingFile]:
+    """Files of a listing that are new or changed.
+
+    Args:
+        root: "" for the landing folder, else a source's root.
+    """
+    return _unknown(listing, _known(stream, postgres, root), root)
+
+
+def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
+    touched_days.ensure_schema(postgres)
+    with postgres.connect() as connection:
+        return ledger.known_places(connection, stream, root)
+
+
+def _unknown(listing: landing.Listing, known: Mapping[str, Known], root: str) -> list[LandingFile]:
+    return [f for f in listing.files if not _is_known(f, known.get(f.unit), root)]
+
+
+def _is_known(file: LandingFile, place: Known | None, root: str) -> bool:
+    if place is None or place.fingerprint != file.fingerprint:
+        return False
+    # The ledger may be of a time at which a source's files of equal bytes were one content, and the first was read.
+    return not (root and place.elsewhere and not place.retired)
+
+
+def take_in_files(
+    stream_name: str,
+    listing: landing.Listing,
+    lake: Lake,
+    postgres: Postgres,
+    bounds: Bounds,
+    source: Source | None = None,
+) -> IntakeReport:
+    """Take in every new or changed file of a listing.
+
+    Args:
+        source: the query that reads these files; None for landing files.
+
+    Raises:
+        ledger.IntakeBusy: another process takes in the same stream.
+    """
+    report = IntakeReport(skipped=dict(listing.skipped))
+    root = source.root if source else ""
+    known = _known(stream_name, postgres, root)
+    fresh = _unknown(listing, known, root)
+    if not fresh:
+        return report
+    landing.wait_until_quiet(fresh)
+    there = {file.unit for file in listing.files} | listing.skipped.keys()
+    gone = {unit: place.unit_hash for unit, place in known.items() if unit not in there and not place.retired}
+    with visiting(STREAMS[stream_name], lake, postgres, bounds, report) as visit:
+        intake = _Files(visit, root, source, gone)
+        for batch in _batches(fresh):
+            intake.take(batch)
+    return report
+
+
+def _batches(files: Sequence[LandingFile]) -> Iterator[list[LandingFile]]:
+    """Small files together, large ones by themselves."""
+    batch: list[LandingFile] = []
+    size = 0
+    for file in files:
+        weight = _weight(file)
+        if batch and (size + weight > LARGE_BYTES or len(batch) >= BATCH_FILES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += weight
+    if batch:
+        yield batch
+
+
+def _weight(file: LandingFile) -> int:
+    return file.size * _UNPACKED if file.compression else file.size
+
+
+class _DamagedFile(Exception):
+    """A packed file that cannot be unpacked."""
+
+
+class _Files:
+    """Takes in files of one root on one visit.
+
+    Args:
+        gone: content by unit of files that were taken in and are no longer there.
+    """
+
+    def __init__(self, visit: Visit, root: str, source: Source | None, gone: Mapping[str, str]) -> None:
+        self._visit = visit
+        self._stream: Stream = visit.stream
+        self._columns = ", ".join(quote_identifier(column.name) for column in visit.stream.columns)
+        self._report = visit.report
+        self._root = root
+        self._source = source
+        self._gone = gone
+        self._content: dict[LandingFile, landing.Content] = {}
+        self._misread: set[str] = set()
+        self._unread: set[str] = set()
+
+    def take(self, files: Sequence[LandingFile]) -> None:
+        """Take in some files in one commit."""
+        large = len(files) == 1 and _weight(files[0]) > LARGE_BYTES
+        if large:
+            # Hashing takes one core, and reading leaves some idle.
+            with ThreadPoolExecutor(1) as pool:
+                hashing = pool.submit(self._hashed, files, large=True)
+                bulk = self._read_bulk(files[0])
+                hashes = hashing.result()
+        else:
+            bulk, hashes = False, self._hashed(files)
+        self._withdraw_misread()
+        fresh = self._visit.claim({self._place(f): h for f, h in hashes.items()}, "landing")
+        # Of several files with the same content the first is read.
+        chosen = {unit_hash: file for file, unit_hash in reversed(hashes.items()) if unit_hash in fresh}
+        # Rows that take the place of others come by way of the stage.
+        large = large and bool(chosen) and not any(content.again for content in fresh.values())
+        target = self._visit.table if large else STAGE
+        counts = self._read_large(*hashes.popitem(), bulk) if large else self._read_small(chosen)
+        if large:
+            hashes = {file: unit_hash for unit_hash, file in chosen.items()}
+        # What was written to while it was read may be half of each state; what broke off is not all of it.
+        moved = {
+            unit_hash
+            for unit_hash, file in chosen.items()
+            if unit_hash in self._unread or not self._is_complete(file)
+        }
+        if moved:
+            self._drop(target, sorted(moved))
+        places = {self._place(f): h for f, h in hashes.items() if h not in moved}
+        fresh = {h: content for h, content in fresh.items() if h not in moved}
+        if large:
+            arrived = f"(SELECT * FROM {target} WHERE unit_hash = {quote_literal(next(iter(chosen)))})"
+            self._visit.commit(places, fresh, counts, arrived)
+        else:
+            self._visit.commit_stage(places, fresh, counts)
+        if bulk:
+            self._visit.connection.unregister(_BULK)
+            self._visit.connection.execute(f"DROP TABLE IF EXISTS temp.{_BULK}")
+
+    def _place(self, file: LandingFile) -> Place:
+        return Place(self._root, file.unit, file.fingerprint)
+
+    def _hashed(self, files: Sequence[LandingFile], large: bool = False) -> dict[LandingFile, str]:
+        """Content hashes of those files that can be read and are as they were listed."""
+        hashes = {}
+        for file in files:
+            try:
+                content = landing.look_through(
+                    file.path, large and file.format in ("jsonl", "csv"), large and file.format == "jsonl"
+                )
+                unit_hash = self._content_hash(file, content.sha256)
+            except OSError as fault:
+                self._skip(file, fault)
+                continue
+            if self._is_complete(file):
+                self._content[file] = content
+                hashes[file] = unit_hash
+        return hashes
+
+    def _content_hash(self, file: LandingFile, sha256: str) -> str:
+        if self._source:
+            if file.log:
+                sha256 += landing.look_through(file.log_path).sha256
+            return self._source.content_hash(sha256, file.unit)
+        self._misread |= landing.misread_hashes(sha256, file.format, file.compression)
+        return landing.content_hash(sha256, file.format, file.compression)
+
+    def _withdraw_misread(self) -> None:
+        """Withdraw files that had a wrong ending and have been renamed since: they lie here under another name."""
+        units = [unit for unit, unit_hash in self._gone.items() if unit_hash in self._misread]
+        self._misread.clear()
+        if units:
+            self._visit.withdraw(self._root, units)
+
+    def _is_complete(self, file: LandingFile) -> bool:
+        try:
+            if file.unchanged():
+                return True
+        except OSError as fault:
+            self._skip(file, fault)
+            return False
+        self._report.skipped[file.unit] = _BEING_WRITTEN
+        return False
+
+    def _skip(self, file: LandingFile, fault: OSError) -> None:
+        if isinstance(fault, FileNotFoundError):
+            self._report.skipped[file.unit] = "gone before it could be read"
+        else:
+            self._report.skipped[file.unit] = landing.unreadable(fault)
+
+    def _drop(self, target: str, hashes: list[str]) -> None:
+        self._visit.connection.execute(
+            f"DELETE FROM {target} WHERE unit_hash IN (SELECT unnest($hashes::VARCHAR[]))", {"hashes": hashes}
+        )
+        self._visit.forget(hashes)
+
+    # --- small files: with care, many in one commit ---
+
+    def _read_small(self, files: Mapping[str, LandingFile]) -> dict[str, int]:
+        """Rows of the files into the stage; returns the rows read by content."""
+        counts = dict.fromkeys(files, 0)
+        if self._source is None:
+            for wanted in ("jsonl", "csv"):
+                some = {h: f for h, f in files.items() if f.format == wanted}
+                if some:
+                    counts |= self._read_text(STAGE, wanted, some)
+        for unit_hash, file in files.items():
+            if self._source is not None or file.format == "parquet":
+                counts[unit_hash] = self._read_table(STAGE, file, unit_hash)
+        return counts
+
+    def _read_text(self, target: str, wanted: str, files: Mapping[str, LandingFile]) -> dict[str, int]:
+        """JSON lines or CSV, line by line."""
+        counts = dict.fromkeys(files, 0)
+        names = [column.name for column in self._stream.columns]
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for unit_hash, file in files.items():
+                try:
+                    for batch in split(file, unit_hash, names):
+                        counts[unit_hash] += batch.num_rows
+                        yield batch
+                except OSError as fault:
+                    self._skip(file, fault)
+                    self._unread.add(unit_hash)
+
+        source, types = text_source(self._stream, wanted)
+        select = judge_rows(self._stream, source, types, extras=True)
+        self._visit.insert(target, select, (SPLIT_SCHEMA, batches()))
+        return counts
+
+    def _read_table(self, target: str, file: LandingFile, unit_hash: str) -> int:
+        """A Parquet file, or any file that a source's query reads; as one quarantined row if that fails."""
+        import duckdb
+
+        try:
+            with _unpacked(file) as path, _safe_name(path) as name:
+                if self._source:
+                    self._run_query(self._source, name, target)
+                    return self._insert_table(target, file, unit_hash, _FOREIGN)
+                relation = (
+                    f"read_parquet({quote_literal(glob_free(name))}, {readers.options(readers.PARQUET)})"
+                )
+                return self._insert_table(target, file, unit_hash, relation)
+        except OSError as fault:
+            if fault.errno in _OUT_OF_ROOM:
+                raise
+            self._skip(file, fault)
+            self._unread.add(unit_hash)
+            return 0
+        except ExtensionMissing as fault:
+            return self._leave_alone(target, file, unit_hash, str(fault))
+        except (duckdb.Error, UnicodeDecodeError, _DamagedFile) as fault:
+            if self._source and "database is locked" in str(fault):  # SQLite's; a writer is at it
+                return self._leave_alone(target, file, unit_hash, _BEING_WRITTEN)
+            if isinstance(fault, duckdb.Error) and not _is_of_the_file(fault, file.path):
+                raise
+            self._begin_again(target)
+            reader, mend = "Parquet", "deliver the file again"
+            if self._source:
+                reader, mend = f"the query {self._source.name}", f"mend the query, or {mend}"
+            why = f"cannot be read as {reader} ({_first_line(fault)})"
+            return self._insert_broken(target, file, unit_hash, f"{why}; {mend}")
+
+    def _leave_alone(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
+        """Nothing is entered of the file, so the next time reads it as if it had come then."""
+        self._begin_again(target)
+        self._report.skipped[file.unit] = why
+        self._unread.add(unit_hash)
+        return 0
+
+    def _begin_again(self, target: str) -> None:
+        """Begin the transaction anew in which a large file is read; it does not outlive an error."""
+        if target != STAGE:
+            self._visit.connection.execute("ROLLBACK")
+            self._visit.connection.execute("BEGIN")
+
+    def _run_query(self, source: Source, name: str, target: str) -> None:
+        """Keep what a source's query gives of a file in `_FOREIGN`: it is run once, since readers that look for types
+        go through the file twice.
+
+        Raises:
+            ExtensionMissing: the query needs an extension that is not installed.
+        """
+        import duckdb
+
+        names = {readers.FILE: name, readers.PATTERN: glob_free(name)}
+        values = {key: names[key] for key in source.query.parameters & names.keys()}
+        # The query may end in a comment.
+        statement = f"CREATE OR REPLACE TEMPORARY TABLE {_FOREIGN} AS SELECT * FROM ({source.query.sql}\n)"
+        tried: set[str] = set()
+        while True:
+            try:
+                self._visit.connection.execute(statement, values)
+                return
+            except duckdb.Error as fault:
+                self._begin_again(target)
+                extension = load_missing(self._visit.connection, fault)
+                if extension is None or extension in tried:
+                    raise
+                tried.add(extension)
+
+    def _insert_table(self, target: str, file: LandingFile, unit_hash: str, relation: str) -> int:
+        execute = self._visit.connection.execute
+        given = {name: kind for name, kind, *_ in execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
+        number = "file_row_number + 1"
+        if self._source or any(name.lower() == "file_row_number" for name in given):
+            number = "row_number() OVER ()"  # slower, and told apart from a column of the file's
+        row = _Arranged(self._stream, given, by_query=self._source is not None)
+        rows = row.relation(relation, file.unit, unit_hash, number)
+        self._visit.insert(target, row.judged(rows, row.raw_text))
+        counted = execute(f"SELECT count(*) FROM {relation}").fetchone()
+        if self._source:
+            execute(f"DROP TABLE {_FOREIGN}")
+        return counted[0] if counted else 0
+
+    def _insert_broken(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
+        """A whole file as one quarantined row."""
+        row = {"unit": file.unit, "unit_hash": unit_hash, "line": 1, "broken": why}
+        batch = pa.RecordBatch.from_pylist([row], schema=SPLIT_SCHEMA)
+        select = judge_rows(self._stream, "arriving", {})
+        self._visit.insert(target, select, (SPLIT_SCHEMA, [batch]))
+        return 1
+
+    # --- large files: in bulk ---
+
+    def _read_large(self, file: LandingFile, unit_hash: str, bulk: bool) -> dict[str, int]:
+        """Rows of a file straight into the lake, in a transaction that is left open.
+
+        Args:
+            bulk: its judged rows stand in `_BULK`.
+        """
+        self._visit.connection.execute("BEGIN")
+        if self._source is not None or file.format == "parquet":
+            return {unit_hash: self._read_table(self._visit.table, file, unit_hash)}
+        # A header line stands before the rows of a CSV.
+        header = int(file.format == "csv")
+        rows = self._content[file].lines - header
+        if not bulk or not self._is_clean(file, rows):
+            return self._read_text(self._visit.table, file.format, {unit_hash: file})
+        self._visit.insert(
+            self._visit.table,
+            f"SELECT {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
+            f"rowid + {header + 1} AS line, day, {self._columns} FROM {_BULK}",
+        )
+        return {unit_hash: rows}
+
+    def _read_bulk(self, file: LandingFile) -> bool:
+        """Read a file into `_BULK` by DuckDB's own readers; False if it has to be read with care."""
+        import duckdb
+        import numpy as np
+
+        if self._source is not None or file.format == "parquet":
+            return False  # goes straight into the lake
+        if file.compression:
+            return False  # lines would not be counted
+        with _safe_name(file.path) as name:
+            path = quote_literal(glob_free(name))
+            bulk = self._bulk_csv(file, path) if file.format == "csv" else self._bulk_json(path)
+            if bulk is None:
+                return False
+            relation, types = bulk
+            row = _Arranged(self._stream, types)
+            # Hash and line are known later: the line from the place of a row, since a window function over the
+            # reader would read with one thread.
+            judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
+            rows = f"SELECT day, {self._columns}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
+            connection = self._visit.connection
+            try:
+                if file.size <= _IN_MEMORY_BYTES:
+                    # By `sql`: what `execute` gives is fetched by one thread.
+                    gathered = connection.sql(rows).to_arrow_table(BATCH_ROWS)
+                    places = pa.array(np.arange(gathered.num_rows))
+                    connection.register(_BULK, gathered.append_column("rowid", places))
+                else:
+                    # Outside of a transaction, within which row numbers would begin elsewhere.
+                    connection.execute(f"CREATE TEMPORARY TABLE {_BULK} AS {rows}")
+            except duckdb.Error:
+                return False  # no clean JSON lines or CSV
+        return True
+
+    def _is_clean(self, file: LandingFile, lines: int) -> bool:
+        """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
+        numbers = [quote_identifier(c.name) for c in self._stream.columns if c.type == "float64"]
+        suspects = " OR ".join(f"{name} IN (0, 1)" for name in numbers) or "false"
+        # No good row lacks a value that it must have; the others are counted.
+        optional = [quote_identifier(column.name) for column in self._stream.columns if column.nullable]
+        required = len(self._stream.columns) - len(optional)
+        values = " + ".join([f"{required} * count(*)", *(f"count({name})" for name in optional)])
+        found = self._visit.connection.execute(
+            f"SELECT count(*), count_if(bad), bool_or({suspects}), {values} FROM {_BULK}"
+        ).fetchone()
+        if found is None or found[:2] != (lines, 0):
+            return False
+        if file.format == "csv":
+            return True
+        # Numbers may have been written as true or false, which the JSON reader takes for 1 and 0, and it passes
+        # over what it was not asked for.
+        bent = found[2] and splitter.contains(file, (b"true", b"false"))
+        # Where there are no more keys than values, there is no unknown one. Where a value is null or is an object
+        # itself, it takes a look at the names.
+        return not bent and (found[3] == self._content[file].keys or not self._has_unknown_keys(file))
+
+    def _has_unknown_keys(self, file: LandingFile) -> bool:
+        """Whether an object of a JSON lines file has a key that the stream has not."""
+        with _safe_name(file.path) as name:
+            objects = f"read_json_objects({quote_literal(glob_free(name))}, {readers.options(readers.JSON_OBJECTS)})"
+            unknown = _unknown_keys([column.name for column in self._stream.columns], "json")
+            found = self._visit.connection.execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone()
+        return found == (True,)
+
+    def _bulk_json(self, path: str) -> tuple[str, dict[str, str]]:
+        types = {c.name: _BULK_JSON_TYPES.get(c.type, "VARCHAR") for c in self._stream.columns}
+        columns = ", ".join(f"{quote_literal(name)}: {quote_literal(kind)}" for name, kind in types.items())
+        # Lines beyond its usual limit are read with care; buffers for the longest ones would halve its speed.
+        relation = f"read_json({path}, {readers.options(readers.JSON_LINES)}, columns = {{{columns}}})"
+        return relation, types
+
+    def _bulk_csv(self, file: LandingFile, path: str) -> tuple[str, dict[str, str]] | None:
+        delimiter, header, refusal = splitter.file_header(file, [c.name for c in self._stream.columns])
+        if refusal:
+            return None
+        columns = ", ".join(f"{quote_literal(name)}: 'VARCHAR'" for name in header)
+        relation = (
+            f"read_csv({path}, {readers.options(readers.CSV)}, delim = {quote_literal(delimiter)}, "
+            f"columns = {{{columns}}}, max_line_size = {splitter.MAX_LINE_BYTES})"
+        )
+        return relation, dict.fromkeys(header, "VARCHAR")
+
+
+class _Arranged:
+    """The columns of a file in an order that `judge_rows` can rely on: those of the stream under their names, others
+    under names that nobody else has, however the file calls them.
+
+    Args:
+        given: DuckDB type by name.
+        by_query: whether a source's query gave these types.
+    """
+
+    def __init__(self, stream: Stream, given: Mapping[str, str], by_query: bool = False) -> None:
+        known = {column.name for column in stream.columns}
+        self._stream = stream
+        self._by_query = by_query
+        self._types = {name: kind for name, kind in given.items() if name in known}
+        self._names = {name: name if name in known else f"unknown {n}" for n, name in enumerate(given)}
+        self._unknown = [name for name in given if name not in known]
+        self.raw_text = _packed(self._names)
+
+    def relation(self, source: str, unit: str, unit_hash: str, line: str) -> str:
+        """SQL of the relation.
+
+        Args:
+            line: SQL of the row's number.
+        """
+        columns = [f"{quote_identifier(n)} AS {quote_identifier(alias)}" for n, alias in self._names.items()]
+        columns += [
+            f"{quote_literal(unit)} AS unit",
+            f"{quote_literal(unit_hash)} AS unit_hash",
+            f"{line} AS line",
+            "NULL::VARCHAR AS broken",
+        ]
+        if self._unknown:
+            given = " OR ".join(f"{quote_identifier(name)} IS NOT NULL" for name in self._unknown)
+            packed = _packed({name: name for name in self._unknown})
+            columns.append(f"CASE WHEN {given} THEN {packed} END AS unknown")
+        return f"(SELECT {', '.join(columns)} FROM {source})"
+
+    def judged(self, relation: str, raw_text: str) -> str:
+        """`judge_rows` of the relation."""
+        return judge_rows(
+            self._stream, relation, self._types, bool(self._unknown), raw_text, by_query=self._by_query
+        )
+
+
+def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
+    """SQL of the relation that `judge_rows` reads from records of JSON text, and the types of its columns.
+
+    Args:
+        wanted: `jsonl`, whose JSON columns hold values, or `csv`, whose JSON columns hold text.
+    """
+    types = {c.name: "JSON" if c.type == "json" and wanted == "jsonl" else "VARCHAR" for c in stream.columns}
+    structure = quote_literal(orjson.dumps(types).decode())
+    fields = ", ".join(f"fields.{quote_identifier(name)}" for name in types)
+    unknown = _unknown_keys(list(types), '"row"')
+    # CASE, since AND may look at both sides, and these functions raise on what is no JSON.
+    return (
+        "(SELECT * EXCLUDE (fields, broken, object), "
+        "CASE WHEN broken IS NOT NULL THEN broken "
+        "WHEN NOT object THEN 'is no JSON object; write one object a line' END AS broken, "
+        # Without what JSON does not have and DuckDB reads all the same, such as a comma at the end.
+        f'CASE WHEN object THEN CASE WHEN {unknown} THEN json("row")::VARCHAR END END AS unknown, '
+        f"{fields} FROM (SELECT *, "
+        'CASE WHEN json_valid("row") THEN json_type("row") = \'OBJECT\' ELSE false END AS object, '
+        f'CASE WHEN json_valid("row") THEN json_transform("row", {structure}) END AS fields '
+        "FROM arriving))"
+    ), types
+
+
+def _unknown_keys(known: Sequence[str], document: str) -> str:
+    """SQL condition that a JSON object has other keys than these."""
+    return f"NOT list_has_all([{', '.join(map(quote_literal, known))}], json_keys({document}))"
+
+
+def _packed(names: Mapping[str, str]) -> str:
+    """SQL of a row as JSON text.
+
+    Args:
+        names: columns by the names that they have in the text.
+    """
+    packed = ", ".join(f"{quote_identifier(name)} := {quote_identifier(c)}" for name, c in names.items())
+    return f"to_json(struct_pack({packed}))::VARCHAR"
+
+
+def _is_of_the_file(fault: Exception, path: Path) -> bool:
+    """Whether a reader refused this very file. A full disk, too little memory, a lake or a catalog that fails are not
+    its fault: once the file is entered as broken, nobody would read it again."""
+    import duckdb
+
+    if isinstance(
+        fault,
+        duckdb.BinderException
+        | duckdb.CatalogException
+        | duckdb.ConversionException
+        | duckdb.InvalidInputException
+        | duckdb.NotSupportedError
+        | duckdb.OutOfRangeException
+        | duckdb.ParserException
+        | duckdb.SyntaxException
+        | duckdb.TypeMismatchException,
+    ):
+        return True
+    if faults.full_disk(fault) or faults.lost_server(fault) or faults.failed_server(fault):
+        return False
+    if isinstance(fault, duckdb.IOException):
+        return str(path) in str(fault) or "No files found" in str(fault)
+    # A damaged header of a Parquet file is told of without a type of its own.
+    return type(fault) is duckdb.Error
+
+
+@contextmanager
+def _unpacked(file: LandingFile) -> Iterator[Path]:
+    """The file's path, or that of an unpacked copy.
+
+    Raises:
+        _DamagedFile: it cannot be unpacked.
+        OSError: it cannot be read, or there is no room for the copy.
+    """
+    if not file.compression:
+        yield file.path
+        return
+    with tempfile.TemporaryDirectory(prefix=UNPACKED_PREFIX) as folder:
+        copy = Path(folder) / "unpacked"
+        with copy.open("wb") as plain:
+            for chunk in splitter.unpacked(file.path, file.compression):
+                if isinstance(chunk, splitter.CutOff):
+                    raise _DamagedFile(chunk.why)
+                plain.write(chunk)
+        yield copy
+
+
+@contextmanager
+def _safe_name(path: Path) -> Iterator[str]:
+    """A name by which DuckDB opens this file: text, whatever bytes its own consists of."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix=UNPACKED_PREFIX) as folder:
+            # Queries may look at the name, and readers at its end.
+            name = os.fsencode(path.name).decode("latin-1").encode()[-200:].decode(errors="ignore")
+            link = Path(folder) / name
+            link.symlink_to(path.absolute())
+            yield os.fspath(link)
+    else:
+        yield os.fspath(path)
+
+
+def glob_free(path: str) -> str:
+    """The path with the characters that a reader would take for a pattern made literal: it matches no other file."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _first_line(fault: Exception) -> str:
+    told = str(fault)
+    if isinstance(fault, UnicodeDecodeError):  # DuckDB's message shows bytes of the file that are no text
+        told = fault.object.decode(errors="backslashreplace")
+    return told.splitlines()[0][:200]

@@ -1,0 +1,333 @@
+"""One visit of one stream: the protocol that makes lake (rows) and PostgreSQL (ledger) agree.
+
+    1. claim the contents in the ledger, state `loading`
+    2. append their rows to the lake, one commit
+    3. make them live in the ledger, with their counts and the days that they touch, one commit
+
+Raw tables read live contents only, so a process may be killed anywhere: what was claimed and never went live
+is removed by the next visit, which holds the stream alone, and is taken in again. A content that is to be read
+once more stays live meanwhile: step 2 puts its new rows in the place of the old ones.
+
+What belongs here: claiming, appending, counting. Where rows come from is files.py's and tracking.py's
+business.
+"""
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from ml_assets.contracts import STREAMS, TABLES, Contract, Stream
+from ml_assets.intake import ledger
+from ml_assets.intake.judge import Bounds, register_functions, set_bounds
+from ml_assets.intake.ledger import Content, Place
+from ml_assets.lib.sql import qualified, quote_identifier
+from ml_assets.stores import touched_days
+from ml_assets.stores.touched_days import Postgres
+
+if TYPE_CHECKING:
+    import duckdb
+    import psycopg
+
+STAGE = "stage"
+"""Temporary table in which the rows of many small contents are collected, so that they share a commit."""
+
+_TYPES = {
+    "string": "VARCHAR",
+    "json": "VARCHAR",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "timestamp": "TIMESTAMPTZ",
+    "date": "DATE",
+}
+
+
+class Lake(Protocol):
+    """What intake needs of the lake's resource."""
+
+    def get_connection(self, write: bool = False) -> "AbstractContextManager[duckdb.DuckDBPyConnection]":
+        """A connection with the lake in use."""
+        ...
+
+
+@dataclass
+class IntakeReport:
+    """What one visit of a stream did.
+
+    Args:
+        ingest_id: as in the ledger; "" if there was nothing to do.
+        contents: files or runs that were read.
+        rows_read, rows_quarantined: of these.
+        retired: places that were withdrawn: runs that MLflow deleted, files that have another name now.
+        days: days that were touched.
+        skipped: reason by place for what was left alone.
+        seconds: wall time.
+    """
+
+    ingest_id: str = ""
+    contents: int = 0
+    rows_read: int = 0
+    rows_quarantined: int = 0
+    retired: int = 0
+    days: set[date] = field(default_factory=set)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@contextmanager
+def visiting(
+    stream: Stream, lake: Lake, postgres: Postgres, bounds: Bounds, report: IntakeReport
+) -> "Iterator[Visit]":
+    """Hold a stream, clear away what a killed visit left, and visit it.
+
+    Raises:
+        ledger.IntakeBusy: another process takes in the same stream.
+    """
+    start = time.perf_counter()
+    with ledger.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
+        visit = Visit(stream, connection, postgres, bounds, report)
+        visit.prepare()
+        yield visit
+        visit.close()
+    report.seconds += time.perf_counter() - start
+
+
+class Visit:
+    """Holds the lake's connection and counts what is done with it."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        connection: "duckdb.DuckDBPyConnection",
+        postgres: Postgres,
+        bounds: Bounds,
+        report: IntakeReport,
+    ) -> None:
+        self.stream = stream
+        self.connection = connection
+        self.report = report
+        self.table = qualified("lake", "intake", f"intake_{stream.name}")
+        self._postgres = postgres
+        self.bounds = bounds
+
+    def prepare(self) -> None:
+        """Make tables and functions; remove what a killed visit appended."""
+        _create_tables(self.connection)
+        contract = TABLES[f"duckdb/intake_{self.stream.name}"]
+        self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
+        register_functions(self.connection)
+        set_bounds(self.connection, self.bounds)
+        with self._postgres.connect() as connection:
+            left = ledger.abandoned(connection, self.stream.name)
+        if left:
+            self._remove(left)
+            self.forget(left)
+
+    def close(self) -> None:
+        """Close the ingest, if there was one."""
+        if self.report.ingest_id:
+            with self._postgres.connect(write=True) as connection:
+                ledger.end_ingest(connection, self.report.ingest_id)
+
+    # --- claim ---
+
+    def claim(self, places: Mapping[Place, str], origin: str) -> dict[str, Content]:
+        """Claim those of the contents that are to be read; returns them by hash.
+
+        These are the contents that the ledger does not have, and those that are marked to be read again.
+        """
+        with self._postgres.connect(write=True) as connection:
+            if not self.report.ingest_id:
+                self.report.ingest_id = uuid.uuid4().hex
+                ledger.begin_ingest(connection, self.stream.name, self.report.ingest_id)
+            states = ledger.content_states(connection, self.stream.name, places.values())
+            marked = ledger.marked(connection, self.stream.name, places.values())
+            fresh: dict[str, Content] = {}
+            for place, unit_hash in places.items():
+                if (unit_hash not in states or unit_hash in marked) and unit_hash not in fresh:
+                    fresh[unit_hash] = Content(unit_hash, origin, place.unit, again=unit_hash in states)
+            new = [content for content in fresh.values() if not content.again]
+            ledger.claim(connection, self.stream.name, self.report.ingest_id, new)
+        return fresh
+
+    def forget(self, hashes: Sequence[str]) -> None:
+        """Take back claims whose rows are not in the lake."""
+        with self._postgres.connect(write=True) as connection:
+            ledger.forget(connection, self.stream.name, hashes)
+
+    # --- append ---
+
+    def insert(
+        self,
+        target: str,
+        select: str,
+        arriving: tuple[pa.Schema, Iterable[pa.RecordBatch]] | None = None,
+        **values: Any,
+    ) -> None:
+        """Insert what `judge_rows` selects.
+
+        Args:
+            target: `STAGE`, or the intake table in an open transaction.
+            arriving: Arrow batches that the statement reads as the relation `arriving`.
+            values: parameters of the statement.
+        """
+        if arriving:
+            self.connection.register("arriving", pa.RecordBatchReader.from_batches(*arriving))
+        try:
+            self.connection.execute(f"INSERT INTO {target} BY NAME {select}", values or None)
+        finally:
+            if arriving:
+                self.connection.unregister("arriving")
+
+    def commit_stage(
+        self, places: Mapping[Place, str], fresh: Mapping[str, Content], counts: Mapping[str, int]
+    ) -> None:
+        """Append the stage to the lake, then enter its contents in the ledger.
+
+        Args:
+            places: where which content was found, those known before included.
+            fresh: contents whose rows are in the stage.
+            counts: rows that were read of each.
+        """
+        again = [content.unit_hash for content in fresh.values() if content.again]
+        self.connection.execute("BEGIN")
+        before = self._remove(again) if again else set()
+        self.connection.execute(f"INSERT INTO {self.table} BY NAME SELECT * FROM {STAGE} ORDER BY day")
+        self.commit(places, fresh, counts, STAGE, before)
+        self.connection.execute(f"TRUNCATE {STAGE}")
+
+    def commit(
+        self,
+        places: Mapping[Place, str],
+        fresh: Mapping[str, Content],
+        counts: Mapping[str, int],
+        arrived: str,
+        before: Set[date] = frozenset(),
+    ) -> None:
+        """Commit the open transaction of the lake, then enter its contents in the ledger.
+
+        Args:
+            arrived: SQL of the relation that holds the rows of `fresh`.
+            before: days of rows that these have replaced.
+        """
+        self._count(fresh, counts, arrived)
+        self.connection.execute("COMMIT")
+        with self._postgres.connect(write=True) as connection:
+            days = {*before, *ledger.days_of(connection, self.stream.name, list(fresh))}
+            ledger.go_live(connection, self.stream.name, self.report.ingest_id, list(fresh.values()))
+            changed = ledger.put_places(connection, self.stream.name, places)
+            days |= {day for content in fresh.values() for day in content.days}
+            self._touch(connection, days, changed, f"SELECT run_id FROM {arrived}")
+        self.report.contents += len(fresh)
+        self.report.rows_read += sum(content.rows_read for content in fresh.values())
+        self.report.rows_quarantined += sum(content.rows_quarantined for content in fresh.values())
+
+    def withdraw(self, root: str, units: Sequence[str]) -> None:
+        """Retire places; contents that lie nowhere else retire with them."""
+        with self._postgres.connect(write=True) as connection:
+            retired, changed = ledger.retire_places(connection, self.stream.name, root, units)
+            self._touch(connection, set(), changed, "SELECT NULL WHERE false")
+        self.report.retired += retired
+
+    def _remove(self, hashes: Sequence[str]) -> set[date]:
+        """Remove the rows of contents from the lake; returns their days.
+
+        The ledger may have others: a visit may have been killed between the two.
+        """
+        these = "unit_hash IN (SELECT unnest($hashes::VARCHAR[]))"
+        rows = self.connection.execute(
+            f"SELECT DISTINCT coalesce(day, $whole) FROM {self.table} "
+            f"WHERE quarantine_reason IS NULL AND {these}",
+            {"hashes": list(hashes), "whole": touched_days.WHOLE},
+        ).fetchall()
+        self.connection.execute(f"DELETE FROM {self.table} WHERE {these}", {"hashes": list(hashes)})
+        return {day for (day,) in rows}
+
+    def _count(self, fresh: Mapping[str, Content], counts: Mapping[str, int], arrived: str) -> None:
+        """Fill in the contents' counts from the rows, and hold them against what was read."""
+        rows = self.connection.execute(
+            "SELECT unit_hash, quarantine_reason IS NULL, coalesce(day, $whole), count(*) "
+            f"FROM {arrived} GROUP BY ALL",
+            {"whole": touched_days.WHOLE},
+        ).fetchall()
+        for unit_hash, good, day, count in rows:
+            content = fresh[unit_hash]
+            content.rows_read += count
+            if good:
+                content.days[day] = count
+            else:
+                content.rows_quarantined += count
+        for unit_hash, content in fresh.items():
+            if content.rows_read != counts[unit_hash]:
+                raise RuntimeError(
+                    f"{content.unit}: {counts[unit_hash]:,} rows were read and {content.rows_read:,} judged; "
+                    "nothing of it was taken in. This is a fault of ml-assets: report it with the file."
+                )
+
+    def _touch(
+        self, connection: "psycopg.Connection", days: set[date], changed: Sequence[str], run_ids: str
+    ) -> None:
+        """Mark every day as changed on which the raw tables may come out differently now.
+
+        Args:
+            days: of the rows that have come.
+            changed: contents that retired or came back.
+            run_ids: SELECT of the runs that the rows which have come speak of.
+        """
+        days |= ledger.days_of(connection, self.stream.name, changed)
+        run_days = self._run_days(changed, run_ids)
+        touched_days.touch(
+            connection, {(self.stream.name, day) for day in days} | {("runs", day) for day in run_days}
+        )
+        self.report.days |= days | run_days
+
+    def _run_days(self, changed: Sequence[str], run_ids: str) -> set[date]:
+        """Days on which runs stand that the new rows or the changed contents speak of.
+
+        A late metric touches its run's day. A run that moves to another day leaves one behind, also when an old
+        file comes back.
+        """
+        if self.stream.name not in ("runs", "metrics"):
+            return set()
+        rows = self.connection.execute(
+            "SELECT DISTINCT day FROM lake.intake.intake_runs WHERE day IS NOT NULL AND run_id IN ("
+            f"{run_ids} UNION ALL SELECT run_id FROM {self.table} "
+            "WHERE unit_hash IN (SELECT unnest($changed::VARCHAR[])))",
+            {"changed": list(changed)},
+        )
+        return {day for (day,) in rows.fetchall()}
+
+
+def ensure_tables(lake: Lake) -> None:
+    """Make the tables of intake, for who reads them before anything was taken in."""
+    with lake.get_connection(write=True) as connection:
+        _create_tables(connection)
+
+
+def _create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Make what is missing: tables, and columns that a stream has gained since its table was made."""
+    present = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        "WHERE database_name = 'lake' AND schema_name = 'intake'"
+    ).fetchall()
+    for name in STREAMS:
+        contract = TABLES[f"duckdb/intake_{name}"]
+        existing = {column for table, column in present if table == contract.table}
+        table = qualified("lake", "intake", contract.table)
+        if not existing:
+            connection.execute(_create("TABLE", table, contract))
+            continue
+        for column in contract.columns:
+            if column.name not in existing:
+                given = f"{quote_identifier(column.name)} {_TYPES[column.type]}"
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {given}")
+
+
+def _create(kind: str, name: str, contract: Contract) -> str:
+    columns = ", ".join(f"{quote_identifier(c.name)} {_TYPES[c.type]}" for c in contract.columns)
+    return f"CREATE {kind} IF NOT EXISTS {name} ({columns})"

@@ -1,0 +1,1 @@
+"""ClickHouse: one partition a commit, a lock and a redo log a table."""

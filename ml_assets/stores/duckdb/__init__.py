@@ -1,0 +1,1 @@
+"""The lake: DuckDB with DuckLake, whose catalog is PostgreSQL."""

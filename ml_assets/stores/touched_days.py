@@ -1,0 +1,82 @@
+"""Which days of which stream have changed since their raw rows were last rebuilt; in PostgreSQL, beside the tables.
+
+Intake touches days, and so does whoever adds rows by hand; the raw tables settle them. A function takes an open
+connection and leaves the transaction to its caller.
+"""
+
+from collections.abc import Mapping, Set
+from contextlib import AbstractContextManager
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+from ml_assets.sql_files import read_sql
+
+if TYPE_CHECKING:
+    import psycopg
+
+WHOLE = date(1970, 1, 1)
+"""Stands for the whole table in a stream without days."""
+
+LOCK_SPACE = 0x6D6C  # keeps our advisory locks apart from those of others in the same database
+
+
+class Postgres(Protocol):
+    """What intake needs of the PostgreSQL resource."""
+
+    def connect(self, write: bool = False) -> "AbstractContextManager[psycopg.Connection]":
+        """One transaction."""
+        ...
+
+
+def ensure_schema(postgres: Postgres) -> None:
+    """Create what is missing of the ledger; one cheap look if nothing is."""
+    with postgres.connect() as connection:
+        row = connection.execute("SELECT to_regclass('ledger.settled_days')").fetchone()
+        if row and row[0]:
+            return
+    with postgres.connect(write=True) as connection:
+        # IF NOT EXISTS is not safe against a second process that creates the same.
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_SPACE,))
+        connection.execute(read_sql("postgres/ledger/schema.sql"))
+
+
+def touch(connection: "psycopg.Connection", days: Set[tuple[str, date]]) -> None:
+    """Mark days of streams as changed. The counter is raised under the row's lock, so no touch is ever lost.
+
+    Once a transaction, with all that it touches: in one order, so that two of them cannot wait for each other.
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.touched_days AS t VALUES (%s, %s, 1) "
+            "ON CONFLICT (stream, day) DO UPDATE SET seq = t.seq + 1",
+            sorted(days),
+        )
+
+
+def touched(connection: "psycopg.Connection", stream: str, first: date, last: date) -> dict[date, int]:
+    """Counters of the touched days from first to last."""
+    rows = connection.execute(
+        "SELECT day, seq FROM ledger.touched_days WHERE stream = %s AND day BETWEEN %s AND %s",
+        (stream, first, last),
+    )
+    return dict(rows.fetchall())
+
+
+def settle(connection: "psycopg.Connection", stream: str, days: Mapping[date, int]) -> None:
+    """Record that the raw table holds these days as of these counters."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.settled_days AS s VALUES (%s, %s, %s) "
+            "ON CONFLICT (stream, day) DO UPDATE SET seq = greatest(s.seq, excluded.seq)",
+            [(stream, day, days[day]) for day in sorted(days)],
+        )
+
+
+def due_days(connection: "psycopg.Connection", stream: str) -> list[date]:
+    """Days that were touched since their raw rows were last rebuilt."""
+    rows = connection.execute(
+        "SELECT day FROM ledger.touched_days t LEFT JOIN ledger.settled_days s USING (stream, day) "
+        "WHERE stream = %s AND t.seq > coalesce(s.seq, 0) ORDER BY day",
+        (stream,),
+    )
+    return [day for (day,) in rows]
