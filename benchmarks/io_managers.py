@@ -143,10 +143,10 @@ class Bench:
 
     def _write(self, rows: pa.Table, contract: Contract) -> None:
         with stage(rows, contract, self.manager.limits) as staged:
-            assert self.manager._write(contract, staged)
+            assert self.manager.table_store().write(contract, staged)
 
     def _read(self, contract: Contract) -> int:
-        reader = self.manager._read(contract, contract.names, WHOLE)
+        reader = self.manager.table_store().read(contract, contract.names, WHOLE)
         return sum(batch.num_rows for batch in reader)
 
 
@@ -606,7 +606,7 @@ def _write_stream(home: str, store: str, rows: int, pipe: Any) -> None:
     few = _table(BATCH_ROWS)
     # Everything is imported and opened once, and nothing of size was written: this is rest.
     with stage(few.slice(0, 10), contract, manager.limits) as staged:
-        manager._write(contract, staged)
+        manager.table_store().write(contract, staged)
     rest = psutil.Process().memory_info().rss
     peak, done = [rest], threading.Event()
 
@@ -618,7 +618,7 @@ def _write_stream(home: str, store: str, rows: int, pipe: Any) -> None:
     start = time.perf_counter()
     reader = pa.RecordBatchReader.from_batches(few.schema, _stream(few, rows))
     with stage(reader, contract, manager.limits) as staged:
-        manager._write(contract, staged)
+        manager.table_store().write(contract, staged)
     seconds = time.perf_counter() - start
     done.set()
     pipe.send(((peak[0] - rest) / 2**20, seconds))

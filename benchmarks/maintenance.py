@@ -89,7 +89,7 @@ class Site:
         window = Window(FIRST + timedelta(days=chosen[0]), FIRST + timedelta(days=chosen[-1] + 1))
         data = pa.concat_tables(rows(day, version, ROWS[self.store], self.contract) for day in chosen)
         with stage(data, self.contract, self.manager.limits, window) as staged:
-            self.manager._write(self.contract, staged)
+            self.manager.table_store().write(self.contract, staged)
 
     def bytes(self) -> int:
         """What the store takes on disk."""

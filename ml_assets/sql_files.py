@@ -22,3 +22,10 @@ def read_sql(name: str) -> LiteralString:
             f"{name!r} is not below sql/; name a file such as 'duckdb/features/run_features.sql'"
         )
     return cast("LiteralString", path.read_text(encoding="utf-8"))
+
+
+@cache
+def read_statements(name: str) -> tuple[LiteralString, ...]:
+    """The statements in `sql/<name>` one by one, for drivers that take no more at once."""
+    parts = (part.strip() for part in read_sql(name).split(";\n"))
+    return tuple(cast("LiteralString", part.rstrip(";")) for part in parts if part)

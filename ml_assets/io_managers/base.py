@@ -20,16 +20,17 @@ import dagster as dg
 
 from ml_assets import metadata
 from ml_assets.contracts import TABLES, Contract
-from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, told
+from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, explain_outages
 from ml_assets.resources.base import plain
+from ml_assets.tables.store import TableStore
 from ml_assets.tables.validation import WHOLE, Limits, Window, micros
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ml_assets.tables.found import Found, Place
-    from ml_assets.tables.staging import Staged
+    from ml_assets.tables.found import Place
+    from ml_assets.tables.staging import Buckets, Staged
 
 _DAY_US = 86_400_000_000
 _MINUTE_US = 60_000_000
@@ -69,26 +70,30 @@ class TableIOManager(dg.ConfigurableIOManager):
         start = time.perf_counter()
         _require_asset(context)
         asset = "/".join(context.asset_key.path)
-        with self._told(asset, GATHERED):
+        with self._explained(asset, GATHERED):
             rows = tabular(self._rows(obj), asset)
         try:
-            with self._told(asset, READ):
+            with self._explained(asset, READ):
                 contract = self._output_contract(context, rows)
             window, partition_us = output_window(context, contract)
             if window.whole and contract.partition_column:
-                with self._told(asset, READ):
-                    partition_us = getattr(self._remembered(contract.asset), "partition_us", partition_us)
+                with self._explained(asset, READ):
+                    partition_us = getattr(
+                        self.table_store().last_contract(contract.asset), "partition_us", partition_us
+                    )
             contract = replace(contract, partition_us=partition_us)
             described = _described(context, contract)
-            with self._told(asset, GATHERED):
-                staged = stage(rows, contract, self.limits, window, partition_us)
+            with self._explained(asset, GATHERED):
+                staged = stage(rows, contract, self.limits, window)
             with staged:
-                with self._told(asset, WRITTEN):
-                    changed = self._write(contract, staged)
+                with self._explained(asset, WRITTEN):
+                    written = self.table_store().write(contract, staged)
                 self._committed(obj)
-                described |= metadata.write_metadata(staged.rows, time.perf_counter() - start, changed)
+                described |= metadata.write_metadata(
+                    staged.rows, time.perf_counter() - start, written.changed
+                )
                 try:
-                    _report(context, contract, staged, described)
+                    _report(context, contract, staged, written.held, described)
                 except Exception:  # the rows are in place, whatever is told of them
                     context.log.warning(
                         f"{asset}: the rows are in place, but not all of the run's metadata could be told",
@@ -109,7 +114,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             LookupError: the table was never written, unless no partition of it is asked for.
         """
         _require_asset(context)
-        with self._told("/".join(context.asset_key.path), READ):
+        with self._explained("/".join(context.asset_key.path), READ):
             wanted = context.dagster_type.typing_type
             if _asks_for_nothing(context):
                 return as_type(self._no_rows(context), wanted)
@@ -126,7 +131,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             LookupError: there is no such table.
         """
         place = _place(context, self.store)
-        found = self._found(place)
+        found = self.table_store().found(place)
         if found is None:
             raise LookupError(
                 f"{place.asset} has never been written here: materialize it first; or, if another tool made the table, "
@@ -143,19 +148,21 @@ class TableIOManager(dg.ConfigurableIOManager):
         return as_type(self._streamed(place.asset, rows), wanted)
 
     def _load(self, wanted: Any, contract: Contract, columns: Sequence[str], window: Window) -> Any:
-        return as_type(self._streamed(contract.asset, self._read(contract, columns, window)), wanted)
+        return as_type(
+            self._streamed(contract.asset, self.table_store().read(contract, columns, window)), wanted
+        )
 
     def _streamed(self, asset: str, reader: "pa.RecordBatchReader") -> "pa.RecordBatchReader":
         """The same batches; a fault in the midst of them, when load_input has long returned, is told as well."""
         from ml_assets.tables.arrow_types import stream
 
         def batches() -> "Iterator[pa.RecordBatch]":
-            with self._told(asset, READ), reader:
+            with self._explained(asset, READ), reader:
                 yield from reader
 
         return stream(reader.schema, batches())
 
-    def _told(self, asset: str, when: str) -> AbstractContextManager[None]:
+    def _explained(self, asset: str, when: str) -> AbstractContextManager[None]:
         """Faults that lie outside are told in a sentence; see outages.py."""
         resources = [getattr(self, name) for name in type(self).model_fields]
         urls = [
@@ -165,7 +172,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             for name in type(resource).model_fields
             if name.endswith("url")
         ]
-        return told(asset, when, urls)
+        return explain_outages(asset, when, urls)
 
     def _output_contract(self, context: dg.OutputContext, rows: Any) -> Contract:
         asset = "/".join(context.asset_key.path)
@@ -174,14 +181,16 @@ class TableIOManager(dg.ConfigurableIOManager):
         from ml_assets.tables.inference import inferred_contract, table_asset
 
         table = table_asset(context.asset_key.path, self.store)
-        contract = inferred_contract(table, context.definition_metadata or {}, rows, self._remembered(table))
+        contract = inferred_contract(
+            table, context.definition_metadata or {}, rows, self.table_store().last_contract(table)
+        )
         return replace(contract, asset_key=asset)
 
     def _known_contract(self, context: dg.InputContext) -> Contract | None:
         from ml_assets.tables.inference import table_asset
 
         path = context.asset_key.path
-        return TABLES.get("/".join(path)) or self._remembered(table_asset(path, self.store))
+        return TABLES.get("/".join(path)) or self.table_store().last_contract(table_asset(path, self.store))
 
     def _no_rows(self, context: dg.InputContext) -> "pa.RecordBatchReader":
         """No rows of a table that need not be there yet, and no columns unless they are known."""
@@ -201,28 +210,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         """Called with what the asset returned once its rows are in place."""
 
     @abstractmethod
-    def _write(self, contract: Contract, staged: "Staged") -> bool:
-        """Put staged rows in place in one commit; returns whether anything had to be changed."""
-
-    @abstractmethod
-    def _read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
-        """The rows of a window as a stream that owns its connection. Columns in the order asked for.
-
-        Raises:
-            LookupError: the table was never written; here, or when the first batch is asked for.
-        """
-
-    def _found(self, place: "Place") -> "Found | None":
-        """A table that another tool made; None if there is none.
-
-        Raises:
-            ContractViolation: it cannot be read.
-        """
-        return None
-
-    @abstractmethod
-    def _remembered(self, asset: str) -> Contract | None:
-        """The contract by which a table was last written; None if it never was."""
+    def table_store(self) -> TableStore:
+        """The store, over this IO manager's resources."""
 
 
 def as_type(reader: "pa.RecordBatchReader", wanted: Any) -> Any:
@@ -404,29 +393,35 @@ def _described(context: dg.OutputContext, contract: Contract) -> dict[str, Any]:
 
 
 def _report(
-    context: dg.OutputContext, contract: Contract, staged: "Staged", described: dict[str, Any]
+    context: dg.OutputContext,
+    contract: Contract,
+    staged: "Staged",
+    held: "Buckets",
+    described: dict[str, Any],
 ) -> None:
     if not context.has_asset_partitions:
         context.add_output_metadata(described)
         context.add_output_metadata(
-            _held(contract, staged, "dagster/row_count", {*staged.held, *staged.buckets})
+            _held(contract, staged, held, "dagster/row_count", {*held, *staged.buckets})
         )
         return
     # What is added to the output stands at every one of the run's partitions.
     context.add_output_metadata(described)
     partitions = context.asset_partitions_def
-    buckets = sorted({*staged.held, *staged.buckets})
+    buckets = sorted({*held, *staged.buckets})
     for key in context.asset_partition_keys:
         window = partitions.time_window_for_partition_key(key)  # pyright: ignore[reportAttributeAccessIssue]
         first, last = (bisect_left(buckets, micros(edge)) for edge in (window.start, window.end))
         context.step_context.add_asset_metadata(
-            _held(contract, staged, "dagster/partition_row_count", set(buckets[first:last])),
+            _held(contract, staged, held, "dagster/partition_row_count", set(buckets[first:last])),
             asset_key=context.asset_key,
             partition_key=key,
         )
 
 
-def _held(contract: Contract, staged: "Staged", count: str, buckets: set[int]) -> dict[str, Any]:
+def _held(
+    contract: Contract, staged: "Staged", held: "Buckets", count: str, buckets: set[int]
+) -> dict[str, Any]:
     """Metadata of what some stored partitions hold after the write.
 
     Args:
@@ -434,12 +429,11 @@ def _held(contract: Contract, staged: "Staged", count: str, buckets: set[int]) -
     """
     from ml_assets.tables.staging import table_state
 
-    held = {bucket: state for bucket, state in staged.held.items() if bucket in buckets}
-    state = table_state(held)
+    state = table_state(chosen := {bucket: state for bucket, state in held.items() if bucket in buckets})
     given = {"rows_given": staged.rows_in(buckets)} if contract.mode == "upsert" else {}
     return {
         count: state.rows,
-        "bytes": sum(each.bytes for each in held.values()),
+        "bytes": sum(each.bytes for each in chosen.values()),
         "content_hash": state.content_hash,
         "preview": metadata.preview(staged.preview(buckets)),
         **given,

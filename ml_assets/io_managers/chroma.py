@@ -490,7 +490,7 @@ def write(
         Whether anything had to be changed.
     """
     from ml_assets.stores import postgres_table
-    from ml_assets.tables.staging import confirmed, measure
+    from ml_assets.tables.staging import measure, partitions_to_write
 
     postgres_table.lock(connection, contract.asset)
     _ensure_manifest(connection, contract)
@@ -505,39 +505,37 @@ def write(
         live = _manifest(connection, contract.table)
         if not present.issuperset(live.values()):
             return {}
-        held = measure(_entries(client, connection, contract, window), contract, staged.bucket_us)
+        held = measure(_entries(client, connection, contract, window), contract)
         if any(held.get(bucket) != state for bucket, state in before.items() if staged.covers(bucket)):
             present.clear()  # somebody has changed entries by hand: bring all of them again
         return held
 
     upsert = contract.mode == "upsert"
-    changed = set(staged.buckets) if upsert else confirmed(staged, before, measured_now)
+    changed = set(staged.buckets) if upsert else partitions_to_write(staged, before, measured_now)
     if not changed:
         return False
     lacking = not present.issuperset(_manifest(connection, contract.table).values())
     _fill_live(connection, _add(collection, contract, staged, changed, known, present))
-    displaced = _displaced(connection, contract, staged) - changed
+    losing_rows = _partitions_losing_rows(connection, contract, staged) - changed
     if not _flip(connection, contract, staged, changed):
         return lacking  # the manifest is right already, and what Chroma had lost was brought
-    if upsert or displaced:
+    if upsert or losing_rows:
         # The rows are those of the manifest now, not only the staged ones.
-        held = _held(client, connection, contract, staged.bucket_us)
-        postgres_table.record(connection, contract, held, None, staged.bucket_us)
+        held = _held(client, connection, contract)
+        postgres_table.record(connection, contract, held, None)
     else:
         kept = None if staged.window.whole else changed
-        postgres_table.record(connection, contract, staged.buckets, kept, staged.bucket_us)
+        postgres_table.record(connection, contract, staged.buckets, kept)
     return True
 
 
-def _held(
-    client: "ClientAPI", connection: "psycopg.Connection", contract: Contract, bucket_us: int
-) -> "Buckets":
+def _held(client: "ClientAPI", connection: "psycopg.Connection", contract: Contract) -> "Buckets":
     """What the live entries are; of those that Chroma has lost their ids tell the hash, so that they stay missed."""
     from ml_assets.tables.hashing import add_hashes
     from ml_assets.tables.staging import EMPTY, bucket_of_name, measure
 
     missing: list[str] = []
-    held = measure(_entries(client, connection, contract, missing=missing), contract, bucket_us)
+    held = measure(_entries(client, connection, contract, missing=missing), contract)
     lines = connection.execute(
         "SELECT id, partition FROM ledger.chroma_manifest WHERE collection = %s AND id = ANY(%s)",
         [contract.table, missing],
@@ -830,8 +828,8 @@ def _add(
         sent: Future[None] | None = None
         for part in parts:
             keys, vectors = _keys(part, contract), _vectors(part, contract)
-            hashes, buckets = row_hashes(part, contract, staged.bucket_us)
-            names = [bucket_name(bucket, contract, staged.bucket_us) for bucket in buckets]
+            hashes, buckets = row_hashes(part, contract)
+            names = [bucket_name(bucket, contract) for bucket in buckets]
             if contract.key_by_day:
                 # A key that is unique within its day only may stand on another one as well.
                 keys = [f"{name[:10]} {key}" for name, key in zip(names, keys, strict=True)]
@@ -866,7 +864,9 @@ def _fill_live(connection: "psycopg.Connection", entries: "Iterable[_Entry]") ->
             copy.write_row(entry)
 
 
-def _displaced(connection: "psycopg.Connection", contract: Contract, staged: "Staged") -> set[int]:
+def _partitions_losing_rows(
+    connection: "psycopg.Connection", contract: Contract, staged: "Staged"
+) -> set[int]:
     """Partitions that hold rows which will move into others because their time has changed.
 
     Raises:
@@ -880,7 +880,9 @@ def _displaced(connection: "psycopg.Connection", contract: Contract, staged: "St
         [contract.table],
     ).fetchall()
     keys = (key.partition(" ")[2] if contract.key_by_day else key for _, key in rows)
-    return staged.taken_from((bucket_of_name(name), key) for (name, _), key in zip(rows, keys, strict=True))
+    return staged.partitions_losing_rows(
+        (bucket_of_name(name), key) for (name, _), key in zip(rows, keys, strict=True)
+    )
 
 
 def _flip(connection: "psycopg.Connection", contract: Contract, staged: "Staged", changed: set[int]) -> bool:
@@ -889,7 +891,7 @@ def _flip(connection: "psycopg.Connection", contract: Contract, staged: "Staged"
 
     deleted = 0
     if contract.mode != "upsert":
-        names = None if staged.window.whole else [bucket_name(b, contract, staged.bucket_us) for b in changed]
+        names = None if staged.window.whole else [bucket_name(b, contract) for b in changed]
         deleted = connection.execute(
             "DELETE FROM ledger.chroma_manifest AS old WHERE collection = %s "
             "AND (%s::text[] IS NULL OR partition = ANY(%s)) "

@@ -222,17 +222,17 @@ def write(clickhouse: ClickHouseResource, client: "Client", contract: Contract, 
     Raises:
         ContractViolation: the table is not the contract's and cannot be made so.
     """
-    from ml_assets.tables.staging import confirmed
+    from ml_assets.tables.staging import partitions_to_write
 
     recover(client, contract.table)  # with the columns that the table had at that commit
-    ensure_table(client, contract, staged.bucket_us)
+    ensure_table(client, contract)
     if contract.mode == "upsert":
         changed = set(staged.buckets)
     else:
-        changed = confirmed(
+        changed = partitions_to_write(
             staged,
             _recorded(client, contract),
-            lambda window: _measured(client, contract, window, staged.bucket_us),
+            lambda window: _measured(client, contract, window),
         )
     if not changed:
         return False
@@ -257,15 +257,14 @@ def _commit(
     client.command(f"CREATE TABLE {quote_identifier(stage)} AS {quote_identifier(contract.table)}")
     try:
         _fill(clickhouse, client, stage, contract, staged, changed)
-        changed, held = changed | _displaced(client, stage, contract, staged), staged.buckets
+        changed, held = changed | _partitions_losing_rows(client, stage, contract, staged), staged.buckets
         if contract.mode == "upsert":
-            _keep_others(client, stage, contract, changed, staged.bucket_us)
+            _keep_others(client, stage, contract, changed)
             held = measure(
                 _select(client, contract, contract.names, stage, WHOLE, contract.names),
                 contract,
-                staged.bucket_us,
             )
-            changed = _differing(client, contract, held, changed, staged.bucket_us)
+            changed = _differing(client, contract, held, changed)
             if not changed:
                 client.command(f"DROP TABLE {quote_identifier(stage)} SYNC")
                 return None
@@ -313,7 +312,7 @@ def _fill(
         )
 
 
-def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged") -> set[int]:
+def _partitions_losing_rows(client: "Client", stage: str, contract: Contract, staged: "Staged") -> set[int]:
     """Partitions that hold rows which will move into others of their day because their time has changed.
 
     Raises:
@@ -322,12 +321,12 @@ def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged
     from ml_assets.tables.staging import windows_sql
 
     windows = [*staged.rest_of_days, *([staged.window] if contract.mode == "upsert" else [])]
-    if not contract.key_by_day or staged.bucket_us == _DAY_US or not windows:
+    if not contract.key_by_day or contract.partition_us == _DAY_US or not windows:
         return set()
     names = [quote_identifier(name) for name in contract.key]
     # ClickHouse takes the name of a value for that value throughout a SELECT, whatever columns are called so.
     key_day, place = free_name("key_day", contract.names), free_name("place", contract.names)
-    day, bucket = _partition_sql(contract, _DAY_US), _partition_sql(contract, staged.bucket_us)
+    day, bucket = _partition_sql(contract, _DAY_US), _partition_sql(contract)
     parts = f"{day} AS {key_day}, {bucket} AS {place}"
     rows = f"SELECT {', '.join(names)}, {parts} FROM"
     where = windows_sql(contract, windows, _literal(contract))
@@ -337,10 +336,10 @@ def _displaced(client: "Client", stage: str, contract: Contract, staged: "Staged
         f"INNER JOIN ({rows} {quote_identifier(stage)}) AS new USING ({', '.join(names)}, {key_day}) "
         f"WHERE old.{place} <> new.{place} GROUP BY old.{place} ORDER BY old.{place}"
     ).result_rows
-    return staged.taken_from((number * staged.bucket_us, *key) for number, *key in found)
+    return staged.partitions_losing_rows((number * contract.partition_us, *key) for number, *key in found)
 
 
-def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[int], bucket_us: int) -> None:
+def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[int]) -> None:
     """Add the old rows of the changed partitions whose key is not among the new ones."""
     names = ", ".join(map(quote_identifier, contract.names))
     keys = ", ".join(map(quote_identifier, contract.key))
@@ -349,8 +348,8 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
         if contract.key_by_day:
             keys = f"{keys}, {_partition_sql(contract, _DAY_US)}"
         # By what the partition is made of: a column may be called _partition_id.
-        ids = ", ".join(_partition_id(bucket, bucket_us) for bucket in changed)
-        where = f"{_partition_sql(contract, bucket_us)} IN ({ids}) AND "
+        ids = ", ".join(_partition_id(bucket, contract) for bucket in changed)
+        where = f"{_partition_sql(contract)} IN ({ids}) AND "
     client.command(
         f"INSERT INTO {quote_identifier(stage)} ({names}) SELECT {names} FROM {quote_identifier(contract.table)} "
         f"WHERE {where} ({keys}) NOT IN (SELECT {keys} FROM {quote_identifier(stage)})",
@@ -358,9 +357,7 @@ def _keep_others(client: "Client", stage: str, contract: Contract, changed: set[
     )
 
 
-def _differing(
-    client: "Client", contract: Contract, held: "Buckets", buckets: set[int], bucket_us: int
-) -> set[int]:
+def _differing(client: "Client", contract: Contract, held: "Buckets", buckets: set[int]) -> set[int]:
     """Those partitions that do not hold these rows. Where the ledger says that they do, they are measured."""
     from ml_assets.tables.staging import EMPTY, same_content, spans_of
 
@@ -368,8 +365,8 @@ def _differing(
         return {b for b in buckets if same_content(stored.get(b, EMPTY), held.get(b, EMPTY))}
 
     recorded, found = same(_recorded(client, contract)), {}
-    for window in spans_of(recorded, bucket_us):
-        found |= _measured(client, contract, window, bucket_us)
+    for window in spans_of(recorded, contract):
+        found |= _measured(client, contract, window)
     return buckets - (recorded & same(found))
 
 
@@ -391,13 +388,10 @@ def _plan(
     if contract.partition_column:
         if every:
             swaps = dict.fromkeys(_partitions(client, contract.table), 0)
-        swaps |= {_partition_id(b, staged.bucket_us): held[b].rows if b in held else 0 for b in touched}
+        swaps |= {_partition_id(b, contract): held[b].rows if b in held else 0 for b in touched}
         _refuse_missing(client, contract, stage, swaps)
     states = {b: held.get(b, EMPTY) for b in touched}
-    ledger = [
-        [bucket_name(b, contract, staged.bucket_us), s.rows, s.bytes, s.content_hash]
-        for b, s in states.items()
-    ]
+    ledger = [[bucket_name(b, contract), s.rows, s.bytes, s.content_hash] for b, s in states.items()]
     return {
         "id": identity,
         "sequence": time.time_ns(),
@@ -423,7 +417,7 @@ def _refuse_missing(client: "Client", contract: Contract, stage: str, swaps: dic
             )
 
 
-def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US) -> None:
+def ensure_table(client: "Client", contract: Contract) -> None:
     """Create the table and the ledger, or add the nullable columns that the contract has gained.
 
     Raises:
@@ -431,13 +425,13 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
     """
     from ml_assets.tables.contract_json import contract_text, refuse_new_identity
 
-    _refuse_too_wide(contract, bucket_us)
+    _refuse_too_wide(contract)
     for statement in LEDGER_TABLES:
         client.command(statement)
     existing = _columns(client, contract.table)
     old = _remembered(client, contract.asset)
     if not existing:
-        client.command(create_statement(contract, bucket_us))
+        client.command(create_statement(contract))
         if _recorded(client, contract):  # what a table held that was dropped
             dropped = f"DELETE WHERE table_name = {quote_literal(contract.table)} SETTINGS mutations_sync = 2"
             client.command(f"ALTER TABLE {LEDGER} {dropped}")
@@ -456,12 +450,12 @@ def ensure_table(client: "Client", contract: Contract, bucket_us: int = _DAY_US)
         client.insert(CONTRACTS, entry, column_names=["asset", "contract", "sequence"])
 
 
-def _refuse_too_wide(contract: Contract, bucket_us: int) -> None:
+def _refuse_too_wide(contract: Contract) -> None:
     """Refuse a table whose definition is too long, before there is any part of it."""
     from ml_assets.errors import ContractViolation
 
     # ClickHouse keeps it with a line for each column, and says more of the table.
-    size = len(create_statement(contract, bucket_us).encode()) + 6 * len(contract.columns) + 2_000
+    size = len(create_statement(contract).encode()) + 6 * len(contract.columns) + 2_000
     if size > _DEFINITION_BYTES:
         raise ContractViolation(
             f"{contract.asset}: the names and types of its {len(contract.columns):,} columns make a definition of "
@@ -520,32 +514,33 @@ def _refuse_lacking(contract: Contract, held: Container[str], columns: Sequence[
             raise ContractViolation(_lacking(contract, column))
 
 
-def create_statement(contract: Contract, bucket_us: int = _DAY_US) -> str:
+def create_statement(contract: Contract) -> str:
     """The table's DDL: MergeTree, a partition a day, ordered as the contract says."""
     columns = ", ".join(f"{quote_identifier(c.name)} {_type(contract, c)}" for c in contract.columns)
     ordered = contract.order_by or contract.key
     order = ", ".join(map(quote_identifier, ordered)) or "tuple()"
     nulls = any("Nullable" in _type(contract, contract.by_name[name]) for name in ordered)
-    partition = f"PARTITION BY {_partition_sql(contract, bucket_us)} " if contract.partition_column else ""
+    partition = f"PARTITION BY {_partition_sql(contract)} " if contract.partition_column else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {quote_identifier(contract.table)} ({columns}) ENGINE = MergeTree "
         f"{partition}ORDER BY ({order}){' SETTINGS allow_nullable_key = 1' if nulls else ''}"
     )
 
 
-def _partition_sql(contract: Contract, bucket_us: int) -> str:
+def _partition_sql(contract: Contract, us: int | None = None) -> str:
     column = quote_identifier(contract.partition_column or "")
-    if bucket_us == _DAY_US:
+    if (us or contract.partition_us) == _DAY_US:
         return f"toYYYYMMDD({column})"
     if contract.by_name[contract.partition_column or ""].type == "date":
         column = f"toDateTime64({column}, 6, 'UTC')"
-    return f"intDiv(toUnixTimestamp64Micro({column}), {bucket_us})"
+    return f"intDiv(toUnixTimestamp64Micro({column}), {contract.partition_us})"
 
 
-def _partition_id(bucket: int, bucket_us: int) -> str:
+def _partition_id(bucket: int, contract: Contract) -> str:
     from ml_assets.tables.staging import bucket_start
 
-    return f"{bucket_start(bucket):%Y%m%d}" if bucket_us == _DAY_US else str(bucket // bucket_us)
+    us = contract.partition_us
+    return f"{bucket_start(bucket):%Y%m%d}" if us == _DAY_US else str(bucket // us)
 
 
 def _type(contract: Contract, column: Column) -> str:
@@ -663,7 +658,7 @@ def _utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-def _measured(client: "Client", contract: Contract, window: Window, bucket_us: int) -> "Buckets":
+def _measured(client: "Client", contract: Contract, window: Window) -> "Buckets":
     from ml_assets.tables.staging import measure
 
     held = _columns(client, contract.table)
@@ -671,7 +666,7 @@ def _measured(client: "Client", contract: Contract, window: Window, bucket_us: i
         return {}
     _refuse_lacking(contract, held, contract.names, window)
     rows = _select(client, contract, contract.names, contract.table, window, held)
-    return measure(rows, contract, bucket_us)
+    return measure(rows, contract)
 
 
 def _recorded(client: "Client", contract: Contract, any_version: bool = False) -> "Buckets":

@@ -302,7 +302,7 @@ def _write_once(connection: "duckdb.DuckDBPyConnection", contract: Contract, sta
 
 
 def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged") -> bool:
-    from ml_assets.tables.staging import confirmed, spans, windows_sql
+    from ml_assets.tables.staging import partitions_to_write, spans, windows_sql
 
     ensure_table(connection, contract)
     table = _name(contract)
@@ -310,17 +310,17 @@ def _apply(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: 
         written = _upsert(connection, contract, staged)
         staged.held = _recorded(connection, contract)
         return written
-    changed = confirmed(
+    changed = partitions_to_write(
         staged,
         _recorded(connection, contract),
-        lambda window: _measured(connection, contract, [window], staged.bucket_us),
+        lambda window: _measured(connection, contract, [window]),
     )
     if not changed:
         return False
     connection.execute(f"DELETE FROM {table} WHERE {windows_sql(contract, spans(staged, changed), _literal)}")
     _insert(connection, contract, staged, changed)
     _refuse_taken(connection, contract, staged)
-    _record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
+    _record(connection, contract, staged.buckets, None if staged.window.whole else changed)
     return True
 
 
@@ -392,10 +392,10 @@ def _refuse_taken(connection: "duckdb.DuckDBPyConnection", contract: Contract, s
             f"({_select_sql(contract, contract.names, windows)})"
             for windows in (staged.rest_of_days, [staged.window])
         )
-        _displaced(connection, contract, staged, old, new)
+        _partitions_losing_rows(connection, contract, staged, old, new)
 
 
-def _displaced(
+def _partitions_losing_rows(
     connection: "duckdb.DuckDBPyConnection", contract: Contract, staged: "Staged", old: str, new: str
 ) -> set[int]:
     """Partitions of old rows whose key is given for another one.
@@ -405,9 +405,9 @@ def _displaced(
     """
     from ml_assets.tables.validation import bucket_sql
 
-    if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == _DAY_US):
+    if contract.partition_column is None or (contract.key_by_day and contract.partition_us == _DAY_US):
         return set()
-    bucket = bucket_sql(contract, staged.bucket_us)
+    bucket = bucket_sql(contract)
     place = free_name("bucket", contract.names)
     keys = ", ".join(f"any_value(old.{quote_identifier(name)})" for name in contract.key)
     names = ", ".join(map(quote_identifier, dict.fromkeys([*contract.key, contract.partition_column])))
@@ -416,7 +416,7 @@ def _displaced(
         f"(SELECT {names}, {bucket} AS {place} FROM {new}) AS new ON {_same_key(contract)} "
         f"AND old.{place} <> new.{place} GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    return staged.taken_from(found)
+    return staged.partitions_losing_rows(found)
 
 
 def _same_key(contract: Contract) -> str:
@@ -442,18 +442,18 @@ def _upsert(connection: "duckdb.DuckDBPyConnection", contract: Contract, staged:
     differs = joined(changes, "OR") if changes else NEVER
     assigned = ", ".join(f"{name} = new.{name}" for name in values)
     update = f"WHEN MATCHED AND ({differs}) THEN UPDATE SET {assigned}" if values else ""
-    touched = _displaced(connection, contract, staged, _name(contract), "temp.staged_once") | set(
-        staged.buckets
-    )
+    touched = _partitions_losing_rows(
+        connection, contract, staged, _name(contract), "temp.staged_once"
+    ) | set(staged.buckets)
     count = connection.execute(
         f"MERGE INTO {_name(contract)} AS old USING temp.staged_once AS new ON {_same_key(contract)} {update} "
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f'new.{n}' for n in names)})"
     ).fetchall()[0][0]
     connection.execute("DROP TABLE temp.staged_once")
-    windows = spans_of(touched, staged.bucket_us)
+    windows = spans_of(touched, contract)
     if count or not _as_noted(connection, contract, touched, windows):
-        held = _measured(connection, contract, windows, staged.bucket_us)
-        _record(connection, contract, held, touched, staged.bucket_us)
+        held = _measured(connection, contract, windows)
+        _record(connection, contract, held, touched)
     return bool(count)
 
 
@@ -682,7 +682,6 @@ def _measured(
     connection: "duckdb.DuckDBPyConnection",
     contract: Contract,
     windows: Sequence[Window],
-    bucket_us: int = _DAY_US,
 ) -> "Buckets":
     from ml_assets.tables.arrow_types import arrow_schema, batch_rows, recast
     from ml_assets.tables.staging import measure
@@ -693,7 +692,7 @@ def _measured(
     missing = _missing_columns(contract, existing, contract.names)
     rows = connection.execute(_select_sql(contract, contract.names, windows, missing))
     reader = rows.to_arrow_reader(batch_rows(contract))
-    return measure(recast(reader, arrow_schema(contract)), contract, bucket_us)
+    return measure(recast(reader, arrow_schema(contract)), contract)
 
 
 def _recorded(
@@ -719,7 +718,6 @@ def _record(
     contract: Contract,
     held: "Buckets",
     buckets: Iterable[int] | None,
-    bucket_us: int,
 ) -> None:
     """Append what some partitions (None: all) hold now; the last entry of a partition counts."""
     import pyarrow as pa
@@ -736,7 +734,7 @@ def _record(
     entries = pa.table(
         {
             "table_name": [name] * len(states),
-            "partition": [bucket_name(bucket, contract, bucket_us) for bucket in states],
+            "partition": [bucket_name(bucket, contract) for bucket in states],
             "sequence": [sequence] * len(states),
             "rows": [state.rows for state in states.values()],
             "bytes": [state.bytes for state in states.values()],

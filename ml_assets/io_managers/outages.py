@@ -25,7 +25,7 @@ _LONGEST_CAUSE = 300
 
 
 @contextmanager
-def told(asset: str, when: str, urls: Iterable[str]) -> Iterator[None]:
+def explain_outages(asset: str, when: str, urls: Iterable[str]) -> Iterator[None]:
     """Turn a fault that lies outside into a sentence.
 
     Args:

@@ -16,8 +16,9 @@ from ml_assets.contracts import TABLES, Contract
 from ml_assets.errors import DamagedCollection, StoreBusy, StoreUnavailable
 from ml_assets.lib.faults import one_sentence
 from ml_assets.resources import store_resources
-from ml_assets.resources.base import BUSY_TIMEOUT_S, StoreHealth
+from ml_assets.resources.base import BUSY_TIMEOUT_S
 from ml_assets.settings import STORES, Settings, redact_url
+from ml_assets.tables.store import StoreHealth
 
 RESOURCES = {"duckdb": "lake"}
 """Resource key of a store where it is not the store's own name."""

@@ -10,9 +10,8 @@ never repeated, because nobody can tell whether it was done.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 from urllib.parse import SplitResult, quote, urlsplit
 
 import dagster as dg
@@ -27,6 +26,7 @@ from tenacity import (
 from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords
+from ml_assets.tables.store import StoreHealth
 
 CONNECT_TIMEOUT_S = 5
 """How long one attempt to connect may take."""
@@ -38,27 +38,6 @@ HOME = "data"
 
 BUSY_TIMEOUT_S = 5.0
 """How long `health` waits for a store that another process holds."""
-
-
-@dataclass(frozen=True)
-class StoreHealth:
-    """How a store does just now.
-
-    Args:
-        state: `healthy`; `busy` if another process holds it; `down` if it does not answer.
-        version: of the engine or server, "" if unknown.
-        detail: one sentence for a person, "" if there is nothing to say.
-        latency_ms: connecting and asking one trivial question.
-        extensions: of PostgreSQL, with their versions.
-        unwritten: nothing was ever written to it, and opening it would make it.
-    """
-
-    state: Literal["healthy", "busy", "down"]
-    version: str = ""
-    detail: str = ""
-    latency_ms: float = 0.0
-    extensions: tuple[str, ...] = ()
-    unwritten: bool = False
 
 
 def check_health(probe: Callable[[], StoreHealth]) -> StoreHealth:

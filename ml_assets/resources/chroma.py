@@ -17,7 +17,6 @@ from ml_assets.errors import StoreUnavailable
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
-    StoreHealth,
     check_health,
     connecting,
     embedded_url,
@@ -34,6 +33,7 @@ from ml_assets.stores.chroma.collections import (
     nearest,
     open_collection,
 )
+from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client

@@ -42,7 +42,6 @@ from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     HOME,
-    StoreHealth,
     check_health,
     connecting,
     could_be_made,
@@ -53,6 +52,7 @@ from ml_assets.resources.base import (
     unwritten,
 )
 from ml_assets.sql_files import read_sql
+from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -23,7 +23,6 @@ from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
-    StoreHealth,
     check_health,
     connecting,
     embedded_url,
@@ -38,6 +37,7 @@ from ml_assets.sql_files import read_sql
 from ml_assets.stores.duckdb import connections, inlining
 from ml_assets.stores.duckdb.extensions import extension_file, not_installed
 from ml_assets.stores.duckdb.inlining import METADATA
+from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     import duckdb

@@ -19,13 +19,13 @@ from ml_assets.lib.artifact_uris import artifact_root
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     CONNECT_TRIES,
-    StoreHealth,
     check_health,
     connecting,
     plain,
     require_scheme,
     unavailable,
 )
+from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

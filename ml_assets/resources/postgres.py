@@ -25,7 +25,6 @@ from ml_assets.contracts import TABLES
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
-    StoreHealth,
     check_health,
     connecting,
     embedded_url,
@@ -37,6 +36,7 @@ from ml_assets.resources.base import (
     with_database,
 )
 from ml_assets.sql_files import read_sql
+from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     import psycopg

@@ -8,7 +8,6 @@ from pydantic import Field
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
-    StoreHealth,
     check_health,
     connecting,
     embedded_url,
@@ -16,6 +15,7 @@ from ml_assets.resources.base import (
     require_scheme,
     unavailable,
 )
+from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -22,13 +22,13 @@ from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     HOME,
-    StoreHealth,
     check_health,
     could_be_made,
     plain,
     require_scheme,
     unwritten,
 )
+from ml_assets.tables.store import StoreHealth
 
 _CHECK_EVERY = 20_000
 """Virtual machine instructions between two looks at the clock, about a millisecond."""

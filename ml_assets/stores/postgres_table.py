@@ -37,8 +37,8 @@ from ml_assets.tables.staging import (
     Staged,
     bucket_name,
     bucket_of_name,
-    confirmed,
     measure,
+    partitions_to_write,
     spans,
     spans_of,
     windows_sql,
@@ -193,20 +193,20 @@ def _write(connection: "psycopg.Connection", contract: Contract, staged: Staged)
         changed = _upsert(connection, contract, staged)
         staged.held = recorded_buckets(connection, contract)
         return changed
-    changed = confirmed(
+    changed = partitions_to_write(
         staged,
         recorded_buckets(connection, contract),
-        lambda w: _measured(connection, contract, w, staged.bucket_us),
+        lambda w: _measured(connection, contract, w),
     )
     if not changed:
         return False
-    displaced: set[int] = set()
+    losing_rows: set[int] = set()
     if contract.mode == "overwrite" and not contract.unique_across_days:
         _replace(connection, contract, staged, changed)
     else:
-        displaced = _merge(connection, contract, staged, changed)
-    record(connection, contract, staged.buckets, None if staged.window.whole else changed, staged.bucket_us)
-    _measure_again(connection, contract, displaced - changed, staged)
+        losing_rows = _merge(connection, contract, staged, changed)
+    record(connection, contract, staged.buckets, None if staged.window.whole else changed)
+    _measure_again(connection, contract, losing_rows - changed, staged)
     return True
 
 
@@ -670,11 +670,10 @@ def record(
     contract: Contract,
     held: Buckets,
     buckets: Iterable[int] | None,
-    bucket_us: int,
 ) -> None:
     """Note what some partitions (None: all) hold now; those that hold nothing are forgotten."""
     ensure_ledger(connection)
-    names = None if buckets is None else [bucket_name(bucket, contract, bucket_us) for bucket in buckets]
+    names = None if buckets is None else [bucket_name(bucket, contract) for bucket in buckets]
     run(
         connection,
         "DELETE FROM ledger.writes WHERE store = %s AND table_name = %s AND (%s::text[] IS NULL OR partition = ANY(%s))",
@@ -685,7 +684,7 @@ def record(
         (
             contract.store,
             contract.table,
-            bucket_name(bucket, contract, bucket_us),
+            bucket_name(bucket, contract),
             state.rows,
             state.bytes,
             state.content_hash,
@@ -710,13 +709,11 @@ def measured_buckets(connection: "psycopg.Connection", contract: Contract) -> Bu
     return _measured(connection, contract, WHOLE)
 
 
-def _measured(
-    connection: "psycopg.Connection", contract: Contract, window: Window, bucket_us: int = DAY_US
-) -> Buckets:
+def _measured(connection: "psycopg.Connection", contract: Contract, window: Window) -> Buckets:
     if not table_exists(connection, contract.schema, contract.table):
         return {}
     batches = read(connection, contract, contract.names, window, owned_sql(contract))
-    return measure(batches, contract, bucket_us)
+    return measure(batches, contract)
 
 
 def _replace(connection: "psycopg.Connection", contract: Contract, staged: Staged, changed: set[int]) -> None:
@@ -729,7 +726,7 @@ def _replace(connection: "psycopg.Connection", contract: Contract, staged: Stage
             copy_in(connection, _name(contract), contract, staged.batches(changed))
     except psycopg.errors.UniqueViolation:
         # The index names the key only; this tells where it stands.
-        _displaced(connection, contract, staged, _stage(connection, contract, staged, changed))
+        _partitions_losing_rows(connection, contract, staged, _stage(connection, contract, staged, changed))
         raise
 
 
@@ -739,24 +736,24 @@ def _merge(
     """Upsert and delete by way of a temporary table; returns the partitions that rows were taken from."""
     table, stage = _name(contract), _stage(connection, contract, staged, changed)
     _refuse_foreign(connection, contract, stage)
-    displaced = _displaced(connection, contract, staged, stage)
+    losing_rows = _partitions_losing_rows(connection, contract, staged, stage)
     run(
         connection,
         f"DELETE FROM {table} AS old WHERE {_slice_sql(contract, staged, changed)} "
         f"AND NOT EXISTS (SELECT FROM {stage} AS new WHERE {_same_key(contract)})",
     )
     _insert_or_update(connection, contract, stage)
-    return displaced
+    return losing_rows
 
 
 def _upsert(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> bool:
     every = set(staged.buckets)
     stage = _stage(connection, contract, staged, every)
     _refuse_foreign(connection, contract, stage)
-    displaced = _displaced(connection, contract, staged, stage)
+    losing_rows = _partitions_losing_rows(connection, contract, staged, stage)
     changed = bool(_insert_or_update(connection, contract, stage))
     if changed or not _as_noted(connection, contract, every, staged):
-        _measure_again(connection, contract, every | displaced, staged)
+        _measure_again(connection, contract, every | losing_rows, staged)
     return changed
 
 
@@ -769,7 +766,7 @@ def _as_noted(
     """
     if not buckets:
         return True
-    where = windows_sql(contract, spans_of(buckets, staged.bucket_us), _literal)
+    where = windows_sql(contract, spans_of(buckets, contract), _literal)
     statement = f"SELECT count(*) FROM {_name(contract)} WHERE {where} AND {owned_sql(contract)}"
     noted = recorded_buckets(connection, contract)
     rows = sum(state.rows for bucket, state in noted.items() if bucket in buckets)
@@ -823,15 +820,17 @@ def _refuse_foreign(connection: "psycopg.Connection", contract: Contract, stage:
         )
 
 
-def _displaced(connection: "psycopg.Connection", contract: Contract, staged: Staged, stage: str) -> set[int]:
+def _partitions_losing_rows(
+    connection: "psycopg.Connection", contract: Contract, staged: Staged, stage: str
+) -> set[int]:
     """Partitions that hold rows which will move into others because their time has changed.
 
     Raises:
         ContractViolation: such a row may not move, being outside the slice.
     """
-    if contract.partition_column is None or (contract.key_by_day and staged.bucket_us == DAY_US):
+    if contract.partition_column is None or (contract.key_by_day and contract.partition_us == DAY_US):
         return set()
-    column, us = quote_identifier(contract.partition_column), staged.bucket_us
+    column, us = quote_identifier(contract.partition_column), contract.partition_us
     was, now = (
         f"floor(extract(epoch FROM {side}.{column}) * 1000000 / {us}) * {us}" for side in ("old", "new")
     )
@@ -841,7 +840,7 @@ def _displaced(connection: "psycopg.Connection", contract: Contract, staged: Sta
         f"SELECT DISTINCT ON (1) {was}, {keys} FROM {_name(contract)} AS old JOIN {stage} AS new "
         f"ON {_same_key(contract)} WHERE {was} <> {now} ORDER BY {', '.join(map(str, range(1, len(contract.key) + 2)))}",
     ).fetchall()
-    return staged.taken_from(found)
+    return staged.partitions_losing_rows(found)
 
 
 def _measure_again(
@@ -850,9 +849,9 @@ def _measure_again(
     """Record partitions whose content is not what was staged: upserted ones, and those that lost rows."""
     if not buckets:
         return
-    where = windows_sql(contract, spans_of(buckets, staged.bucket_us), _literal)
+    where = windows_sql(contract, spans_of(buckets, contract), _literal)
     batches = read(connection, contract, contract.names, WHOLE, f"{where} AND {owned_sql(contract)}")
-    record(connection, contract, measure(batches, contract, staged.bucket_us), buckets, staged.bucket_us)
+    record(connection, contract, measure(batches, contract), buckets)
 
 
 def _slice_sql(contract: Contract, staged: Staged, buckets: set[int]) -> str:

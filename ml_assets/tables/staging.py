@@ -87,13 +87,13 @@ def bucket_start(bucket: int) -> datetime:
     return EPOCH + timedelta(microseconds=bucket)
 
 
-def bucket_name(bucket: int, contract: Contract, bucket_us: int = DAY_US) -> str:
+def bucket_name(bucket: int, contract: Contract) -> str:
     """A bucket as text for ledgers: `2026-01-31`, `2026-01-31-09:00`, or "" if the table has no partitions."""
     if contract.partition_column is None:
         return ""
     start = bucket_start(bucket)
     day = start.date().isoformat()  # strftime's %Y has no zeros in front
-    return day if bucket_us == DAY_US else f"{day}-{start:%H:%M}"
+    return day if contract.partition_us == DAY_US else f"{day}-{start:%H:%M}"
 
 
 def bucket_of_name(name: str) -> int:
@@ -113,21 +113,14 @@ class Staged:
     Args:
         contract: of the table.
         window: slice that the rows replace.
-        bucket_us: length of a partition.
         buckets: what the rows are, by partition.
-        held: what the partitions hold after the write: the same, unless the store says otherwise, since an
-            upsert leaves other rows beside them.
     """
 
     contract: Contract
     window: Window
-    bucket_us: int
     buckets: Buckets
     _spool: "_Spool"
     _previews: dict[int, pa.Table] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.held = self.buckets
 
     @property
     def rows(self) -> int:
@@ -163,7 +156,7 @@ class Staged:
         rest = (start - start % day, start), (end, end + -end % day)
         return [Window(bucket_start(first), bucket_start(last)) for first, last in rest if first < last]
 
-    def taken_from(self, found: Iterable[Sequence[Any]]) -> set[int]:
+    def partitions_losing_rows(self, found: Iterable[Sequence[Any]]) -> set[int]:
         """Partitions that rows are taken from, because the time of a key has changed.
 
         Args:
@@ -175,7 +168,7 @@ class Staged:
         taken = set()
         for bucket, *key in found:
             if self.contract.key_by_day and not self.covers(int(bucket)):
-                where = bucket_name(int(bucket), self.contract, self.bucket_us)
+                where = bucket_name(int(bucket), self.contract)
                 raise key_taken(self.contract, f"{', '.join(map(repr, key))} in {where}")
             taken.add(int(bucket))
         return taken
@@ -215,10 +208,10 @@ class Staged:
         import numpy as np
 
         wanted = np.fromiter(buckets, dtype=np.int64)
-        return pa.array(np.isin(_buckets_of(batch, self.contract, self.bucket_us), wanted))
+        return pa.array(np.isin(_buckets_of(batch, self.contract), wanted))
 
 
-def _buckets_of(rows: pa.RecordBatch | pa.Table, contract: Contract, bucket_us: int) -> "np.ndarray":
+def _buckets_of(rows: pa.RecordBatch | pa.Table, contract: Contract) -> "np.ndarray":
     """The partition of each row."""
     import numpy as np
 
@@ -227,7 +220,11 @@ def _buckets_of(rows: pa.RecordBatch | pa.Table, contract: Contract, bucket_us: 
     moments = rows.column(contract.partition_column)
     if pa.types.is_date(moments.type):
         moments = pc.cast(moments, pa.timestamp("us"))
-    return pc.cast(moments, pa.int64()).to_numpy(zero_copy_only=False) // bucket_us * bucket_us
+    return (
+        pc.cast(moments, pa.int64()).to_numpy(zero_copy_only=False)
+        // contract.partition_us
+        * contract.partition_us
+    )
 
 
 def same_content(one: PartitionState, other: PartitionState) -> bool:
@@ -240,7 +237,6 @@ def stage(
     contract: Contract,
     limits: Limits,
     window: Window = WHOLE,
-    bucket_us: int = DAY_US,
 ) -> Staged:
     """Take in all rows, or refuse them all.
 
@@ -249,7 +245,6 @@ def stage(
         contract: what the rows must keep.
         limits: what the store can hold.
         window: slice that the rows must lie in.
-        bucket_us: length of a partition, a day unless partitions are shorter.
 
     Raises:
         ContractViolation: a row breaks the contract; says which column and shows values.
@@ -262,20 +257,20 @@ def stage(
         )
     spool = _Spool(arrow_schema(contract))
     try:
-        with _Checker(contract, limits, window, bucket_us) as checker:
+        with _Checker(contract, limits, window) as checker:
             for chunk in _chunks(conform(data, contract)):
                 checker.take(chunk)
                 spool.extend(chunk)
             checker.refuse_duplicates(spool)
-            return Staged(contract, window, bucket_us, checker.buckets, spool, checker.previews)
+            return Staged(contract, window, checker.buckets, spool, checker.previews)
     except BaseException:
         spool.close()
         raise
 
 
-def measure(data: Iterable[pa.RecordBatch], contract: Contract, bucket_us: int = DAY_US) -> Buckets:
+def measure(data: Iterable[pa.RecordBatch], contract: Contract) -> Buckets:
     """State of the partitions that rows of the contract's schema make up, without checking them."""
-    with _Checker(contract, None, WHOLE, bucket_us) as checker:
+    with _Checker(contract, None, WHOLE) as checker:
         for chunk in _chunks(iter(data)):
             checker.take(chunk)
         return checker.buckets
@@ -340,7 +335,6 @@ class _Checker:
     contract: Contract
     limits: Limits | None
     window: Window
-    bucket_us: int
     buckets: Buckets = field(default_factory=dict)
     previews: dict[int, pa.Table] = field(default_factory=dict)
 
@@ -351,7 +345,7 @@ class _Checker:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET arrow_large_buffer_size = true")
         self._checks = checks_of(self.contract, self.limits, self.window) if self.limits else []
-        self._bucket = bucket_sql(self.contract, self.bucket_us)
+        self._bucket = bucket_sql(self.contract)
         self._key_hashes: list[np.ndarray] = []
         self._keys: IO[bytes] | None = None
         self._key_runs: list[list[int]] = []
@@ -431,7 +425,7 @@ class _Checker:
         new = np.array([bucket for bucket in seen if bucket not in self.previews], dtype=np.int64)
         if not len(new):
             return
-        buckets = _buckets_of(table, self.contract, self.bucket_us)
+        buckets = _buckets_of(table, self.contract)
         order = np.argsort(buckets, kind="stable")
         starts = np.searchsorted(buckets, new, sorter=order)
         counts = [min(_PREVIEW_ROWS, self.buckets[bucket].rows) for bucket in new]
@@ -555,7 +549,7 @@ def _doubled(hashes: "np.ndarray") -> "np.ndarray":
     return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
 
-def confirmed(
+def partitions_to_write(
     staged: Staged, recorded: Mapping[int, PartitionState], measured: Callable[[Window], Buckets]
 ) -> set[int]:
     """Partitions that must be written.
@@ -572,23 +566,23 @@ def confirmed(
         # All or nothing: rows of days that no ledger knows must go, too, so that every day is written again.
         changed = changed or staged.changed(measured(staged.window))
         return changed | set(recorded) | set(staged.buckets) if changed else changed
-    length = (staged.window.end - staged.window.start) // timedelta(microseconds=staged.bucket_us)
+    length = (staged.window.end - staged.window.start) // timedelta(microseconds=staged.contract.partition_us)
     return changed if len(changed) >= length else changed | staged.changed(measured(staged.window))
 
 
 def spans(staged: Staged, buckets: Iterable[int]) -> list[Window]:
     """The windows of some partitions; the whole table if that is what is written."""
-    return [WHOLE] if staged.window.whole else spans_of(buckets, staged.bucket_us)
+    return [WHOLE] if staged.window.whole else spans_of(buckets, staged.contract)
 
 
-def spans_of(buckets: Iterable[int], bucket_us: int) -> list[Window]:
+def spans_of(buckets: Iterable[int], contract: Contract) -> list[Window]:
     """The buckets as few windows, neighbours joined."""
     found: list[tuple[int, int]] = []
     for bucket in sorted(buckets):
         if found and found[-1][1] == bucket:
-            found[-1] = (found[-1][0], bucket + bucket_us)
+            found[-1] = (found[-1][0], bucket + contract.partition_us)
         else:
-            found.append((bucket, bucket + bucket_us))
+            found.append((bucket, bucket + contract.partition_us))
     # No end after the last day of the year 9999, after which Python knows no other.
     return [
         Window(bucket_start(first), bucket_start(last) if last <= _LAST_US else None) for first, last in found
@@ -613,9 +607,7 @@ def windows_sql(contract: Contract, windows: Iterable[Window], literal: Callable
     return joined(parts, "OR") if parts else NEVER
 
 
-def row_hashes(
-    batch: pa.RecordBatch, contract: Contract, bucket_us: int = DAY_US
-) -> tuple[list[int], list[int]]:
+def row_hashes(batch: pa.RecordBatch, contract: Contract) -> tuple[list[int], list[int]]:
     """Hash and partition of each row of a batch."""
     import duckdb
 
@@ -623,6 +615,6 @@ def row_hashes(
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("chunk", pa.Table.from_batches([batch]))
         rows = connection.execute(
-            f"SELECT {row_hash_sql(contract.columns)}, {bucket_sql(contract, bucket_us)} FROM chunk"
+            f"SELECT {row_hash_sql(contract.columns)}, {bucket_sql(contract)} FROM chunk"
         ).fetchall()
     return [row[0] for row in rows], [row[1] for row in rows]

@@ -94,13 +94,14 @@ def time_us_sql(column: Column) -> str:
     return f"epoch_us({name})"
 
 
-def bucket_sql(contract: Contract, bucket_us: int) -> str:
+def bucket_sql(contract: Contract, us: int | None = None) -> str:
     """DuckDB expression for the start of a row's partition in microseconds; 0 if the table has none."""
     if contract.partition_column is None:
         return "0::BIGINT"
     micros_sql = time_us_sql(contract.by_name[contract.partition_column])
     # Floor, also before 1970: // rounds toward zero.
-    return f"({micros_sql} - (({micros_sql} % {bucket_us}) + {bucket_us}) % {bucket_us})"
+    us = us or contract.partition_us
+    return f"({micros_sql} - (({micros_sql} % {us}) + {us}) % {us})"
 
 
 def checks_of(contract: Contract, limits: Limits, window: Window) -> list[Check]:

@@ -19,14 +19,16 @@ from dagster._core.storage.event_log import InMemoryEventLogStorage
 
 from ml_assets.cli.refresh import QUIET
 from ml_assets.contracts import TABLES, Column, Contract
-from ml_assets.io_managers import chroma as chroma_io
-from ml_assets.io_managers import clickhouse as clickhouse_io
-from ml_assets.io_managers import duckdb as duckdb_io
-from ml_assets.io_managers import postgres as postgres_io
-from ml_assets.io_managers import redis as redis_io
-from ml_assets.io_managers import sqlite as sqlite_io
+from ml_assets.io_managers.base import TableIOManager
+from ml_assets.io_managers.chroma import ChromaIOManager
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager
+from ml_assets.io_managers.duckdb import DuckLakeIOManager
+from ml_assets.io_managers.postgres import PostgresIOManager
+from ml_assets.io_managers.redis import RedisIOManager
+from ml_assets.io_managers.sqlite import SQLiteIOManager
 from ml_assets.tables.arrow_types import arrow_schema
-from ml_assets.tables.staging import TableState
+from ml_assets.stores.postgres import PostgresStore
+from ml_assets.tables.store import TableStore
 
 FIRST = date(2026, 1, 1)
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST.isoformat(), end_date="2026-02-01", timezone="UTC")
@@ -54,20 +56,24 @@ class Case:
         name: the store.
         manager: its IO manager.
         contract: daily table of `COLUMNS`.
-        recorded, measured: the module's functions, for a contract.
     """
 
     name: str
-    manager: dg.ConfigurableIOManager
+    manager: TableIOManager
     contract: Contract
-    recorded: Callable[[Contract], TableState]
-    measured: Callable[[Contract], TableState]
     instance: dg.DagsterInstance
     partitions: dg.TimeWindowPartitionsDefinition = DAILY
 
     def hourly(self) -> None:
         """Partition the table by the hour; what is a date elsewhere is a datetime then."""
         self.partitions = HOURLY
+
+    @property
+    def store(self) -> TableStore:
+        """The store that keeps the truth: that of the online features is PostgreSQL, which Redis has a copy of."""
+        if isinstance(self.manager, RedisIOManager):
+            return PostgresStore(self.manager.postgres)
+        return self.manager.table_store()
 
     def change(self, **changes: Any) -> None:
         """Give the table another contract."""
@@ -242,36 +248,17 @@ def _case(
     get = request.getfixturevalue
     match store:
         case "duckdb":
-            lake = get("shared_lake")
-            manager = duckdb_io.DuckLakeIOManager(lake=lake)
-            states = (lambda c: duckdb_io.recorded(lake, c), lambda c: duckdb_io.measured(lake, c))
+            manager = DuckLakeIOManager(lake=get("shared_lake"))
         case "postgres":
-            postgres = get("postgres")
-            manager = postgres_io.PostgresIOManager(postgres=postgres)
-            states = (
-                lambda c: postgres_io.recorded(postgres, c),
-                lambda c: postgres_io.measured(postgres, c),
-            )
+            manager = PostgresIOManager(postgres=get("postgres"))
         case "clickhouse":
-            clickhouse = get("shared_clickhouse_server" if place else "clickhouse")
-            manager = clickhouse_io.ClickHouseIOManager(clickhouse=clickhouse)
-            states = (
-                lambda c: clickhouse_io.recorded(clickhouse, c),
-                lambda c: clickhouse_io.measured(clickhouse, c),
+            manager = ClickHouseIOManager(
+                clickhouse=get("shared_clickhouse_server" if place else "clickhouse")
             )
         case "chroma":
-            chroma, postgres = get("chroma"), get("postgres")
-            manager = chroma_io.ChromaIOManager(chroma=chroma, postgres=postgres)
-            states = (
-                lambda c: chroma_io.recorded(chroma, postgres, c),
-                lambda c: chroma_io.measured(chroma, postgres, c),
-            )
+            manager = ChromaIOManager(chroma=get("chroma"), postgres=get("postgres"))
         case "sqlite":
-            sqlite = get("sqlite")
-            manager = sqlite_io.SQLiteIOManager(sqlite=sqlite)
-            states = (lambda c: sqlite_io.recorded(sqlite, c), lambda c: sqlite_io.measured(sqlite, c))
+            manager = SQLiteIOManager(sqlite=get("sqlite"))
         case _:
-            redis, postgres = get("redis"), get("postgres")
-            manager = redis_io.RedisIOManager(redis=redis, postgres=postgres)
-            states = (lambda c: redis_io.recorded(postgres, c), lambda c: redis_io.measured(postgres, c))
-    return Case(store, manager, contract, *states, instance)
+            manager = RedisIOManager(redis=get("redis"), postgres=get("postgres"))
+    return Case(store, manager, contract, instance)

@@ -29,7 +29,7 @@ def test_a_new_nullable_column_is_added(case, row):
     case.write(case.table(row("two", day=1, added="x")), first=SECOND)
     found = {r["id"]: r["added"] for r in case.read(columns=["id", "added"]).to_pylist()}
     assert found == {"one": None, "two": "x"}
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 ADDED = (
@@ -46,7 +46,7 @@ def test_columns_that_the_table_does_not_have_yet_are_read_as_null(case, row):
     assert case.read().equals(case.table(row("one")))
     assert case.read(columns=["id", *names], day=FIRST).to_pylist() == [{"id": "one", **dict.fromkeys(names)}]
     assert case.read(columns=names[:1]).to_pylist() == [{names[0]: None}]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["duckdb"], indirect=True)
@@ -87,7 +87,7 @@ def test_a_new_column_has_nothing_of_a_document_that_has_its_name_within(case, r
         {"id": "new", "accuracy": 0.5, "grade": 1, "amount": 1.5},
         {"id": "old", "accuracy": None, "grade": None, "amount": 1.5},
     ]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_any_other_change_is_refused_with_the_way_out(case, row):
@@ -122,7 +122,7 @@ def test_a_key_of_the_lake_may_gain_columns_that_may_be_null(case, row):
     rows = [row("one", day=1, amount=amount) for amount in (1.5, None, float("nan"), float("inf"))]
     case.write(case.table(*rows), first=SECOND)
     assert case.ids() == ["one"] * 5
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
     with pytest.raises(ContractViolation, match="key id, amount is not unique"):
         case.write(case.table(*rows[1:2] * 2), first=SECOND)
     case.change(key=("id",), nullable_key=())
@@ -185,7 +185,7 @@ def test_the_printed_migration_runs_and_the_next_write_succeeds(case, row, chang
         migrate(case, str(refused))
         case.write(data)
     assert case.ids() == ["two"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 IDENTITIES = {
@@ -220,11 +220,11 @@ def test_what_identifies_or_places_a_row_is_changed_with_a_new_table(case, row, 
     data = case.table(row("two", text="two", vector=vector), row("new", day=1, text="new", vector=vector))
     with pytest.raises(ContractViolation, match=r"; run .*Nothing was written") as refused:
         case.write(data, days=2)
-    assert case.recorded(case.contract).rows == 2
+    assert case.store.ledger_state(case.contract).rows == 2
     migrate(case, str(refused.value))
     case.write(data, days=2)
     assert case.ids() == ["new", "two"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["chroma"], indirect=True)
@@ -255,7 +255,7 @@ def test_partitions_of_another_length_are_stored_in_a_new_table(case, row, longe
     migrate(case, str(refused.value))
     case.write(data, first=second)
     assert case.ids() == ["new"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 FORMER = {
@@ -271,12 +271,10 @@ FORMER = {
 def test_what_was_hashed_in_another_way_is_known_and_not_held_against_what_is_there(case, row):
     case.write(case.table(row("one"), row("two", day=1)), days=2)
     execute(case, FORMER[case.name])
-    module = sys.modules[type(case.manager).__module__]
-    resources = [getattr(case.manager, name) for name in type(case.manager).model_fields]
-    assert module.recorded(*resources, case.contract).rows == 1
-    assert module.recorded(*resources, case.contract, any_version=True).rows == 2
+    assert case.store.ledger_state(case.contract).rows == 1
+    assert case.store.ledger_state(case.contract, any_version=True).rows == 2
     case.write(case.table(row("one"), row("two", day=1)), days=2)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def migrate(case, said):
@@ -308,27 +306,19 @@ def test_rows_that_somebody_changed_by_hand_are_mended_by_the_next_write(case, r
     table = case.table(row("one"), row("two"))
     case.write(table)
     tamper(case)
-    assert case.recorded(case.contract) != case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) != case.store.live_state(case.contract)
     case.write(table)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
     assert case.read().sort_by("id").to_pylist() == table.to_pylist()
 
 
 def test_verify_looks_at_the_tables_of_others_too(case, row):
     """All that a store was written is known there, so that `status --verify` needs no list of them."""
-    stores = {"clickhouse-server": "clickhouse", "serving": "redis"}
-    store = str(stores.get(case.name, case.name))
-    module = importlib.import_module(f"ml_assets.io_managers.{store}")
-    used = {name: getattr(case.manager, name) for name in type(case.manager).model_fields}
-    resources = {RESOURCES.get(name, name): resource for name, resource in used.items()}
-    holders = [resources[RESOURCES.get(holder, holder)] for holder in HOLDERS[store]]
-    assert module.known(*holders) == []
+    assert case.store.contracts() == []
     case.write(case.table(row("one"), row("two")))
-    (known,) = module.known(*holders)
+    (known,) = case.store.contracts()
     assert known.columns == case.contract.columns
-    foreign = replace(known, asset=f"{known.store}/foreign")
-    assert foreign in tables_of(store, [foreign])
-    assert module.recorded(*holders, known) == module.measured(*holders, known)
+    assert case.store.ledger_state(known) == case.store.live_state(known)
 
 
 def tamper(case):
@@ -362,7 +352,7 @@ def test_a_row_whose_day_changes_leaves_its_old_day(case, row, mode):
     case.write(case.table(row("moves"), row("stays"), row("other", day=1)), days=2)
     case.write(case.table(row("moves", day=1), row("other", day=1)), first=SECOND)
     assert case.ids() == ["moves", "other", "stays"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["postgres", "sqlite", "duckdb", "serving"], indirect=True)
@@ -405,7 +395,7 @@ def test_rows_outside_the_scope_are_never_touched(case, row):
         )
     case.write(case.table(row("new")))
     assert case.ids() == ["new", "theirs"]
-    assert case.recorded(case.contract).rows == 1
+    assert case.store.ledger_state(case.contract).rows == 1
     with pytest.raises(
         ContractViolation, match="'theirs' belongs to a row that was not written by this asset"
     ):
@@ -501,4 +491,4 @@ def test_an_upsert_that_changes_nothing_counts_the_rows_of_others(case, row, par
     found = event.materialization.metadata
     count = found["dagster/partition_row_count" if partitioned else "dagster/row_count"].value
     assert (count, found["written"].value) == (2, False)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)

@@ -74,11 +74,11 @@ def manager(whole: Path, postgres) -> ChromaIOManager:
 
 def written(manager: ChromaIOManager, version: int = 0) -> bool:
     with stage(rows(version), CONTRACT, manager.limits) as staged:
-        return manager._write(CONTRACT, staged)
+        return manager.table_store().write(CONTRACT, staged)
 
 
 def read(manager: ChromaIOManager) -> pa.Table:
-    return manager._read(CONTRACT, CONTRACT.names, WHOLE).read_all().sort_by("id")
+    return manager.table_store().read(CONTRACT, CONTRACT.names, WHOLE).read_all().sort_by("id")
 
 
 def restored(manager: ChromaIOManager, source: Contract | None = None) -> tuple[list[str], str]:
@@ -215,7 +215,7 @@ def test_an_upsert_beside_lost_rows_does_not_hide_them(manager):
         with pytest.raises(DamagedCollection):
             read(manager)
         with stage(part, contract, manager.limits) as staged:
-            assert manager._write(contract, staged)
+            assert manager.table_store().write(contract, staged)
         assert chroma_io.recorded(manager.chroma, manager.postgres, contract) == before
     require_sound(manager)
 
@@ -226,7 +226,7 @@ def test_an_upsert_into_a_damaged_index_makes_it_anew(manager):
     damage(manager, DAMAGES["no lengths"])
     more = rows().slice(0, 1).set_column(0, "id", pa.array(["another"]))
     with stage(more, contract, manager.limits) as staged:
-        assert manager._write(contract, staged)
+        assert manager.table_store().write(contract, staged)
     assert chroma_io.damage(manager.chroma, manager.postgres, contract) == ""
     assert read(manager).num_rows == ROWS + 1
 
@@ -248,7 +248,7 @@ def test_control_characters_take_six_bytes_of_a_request(manager):
     documents = ["\x01" * 10_000] * 750
     data = rows().slice(0, len(documents)).set_column(1, "text", pa.array(documents))
     with stage(data, CONTRACT, manager.limits) as staged:
-        assert manager._write(CONTRACT, staged)
+        assert manager.table_store().write(CONTRACT, staged)
     assert chroma_io.rebuild(manager.chroma, manager.postgres, CONTRACT) == len(documents)
     assert read(manager)["text"].to_pylist() == documents
 
@@ -285,7 +285,7 @@ def test_an_entry_that_no_request_can_carry_is_refused(manager):
                 ContractViolation, match=r"row of key 'p00001' takes 4.* column 'text'.*Nothing was written"
             ),
         ):
-            manager._write(CONTRACT, staged)
+            manager.table_store().write(CONTRACT, staged)
     require_sound(manager)
     manager.chroma.create_collection("mine")
     with pytest.raises(ValueError, match=r"entry 'b' takes 45,.* Nothing was added"):

@@ -102,7 +102,7 @@ def test_a_vector_that_is_older_than_its_column_is_null(case, row):
     case.write(case.table(row("new", day=1, extra=[1.0, 2.0])), first=SECOND)
     found = case.read(columns=["extra", "id"]).sort_by("id").to_pylist()
     assert [each["extra"] for each in found] == [[1.0, 2.0], None, None]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 ADDED = (
@@ -122,9 +122,9 @@ def test_columns_that_the_table_has_not_got_yet_are_null(case, row):
     names = [column.name for column in ADDED]
     assert case.read(columns=names, day=date(2026, 1, 1)).to_pylist() == [dict.fromkeys(names)]
     assert case.read().select(["id", *names]).to_pylist() == [{"id": "one", **dict.fromkeys(names)}]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
     case.write(case.table(row("two", day=1, **dict.fromkeys(names) | {"extra": [1.0, 2.0]})), first=SECOND)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @on_a_server
@@ -135,7 +135,7 @@ def test_a_column_that_may_not_be_null_and_is_not_there_is_told_of(case, row):
     with pytest.raises(ContractViolation, match=told):
         case.read()
     with pytest.raises(ContractViolation, match=told):
-        case.measured(case.contract)
+        case.store.live_state(case.contract)
     assert case.ids() == ["one"]
 
 
@@ -186,7 +186,7 @@ def test_many_rows_are_inserted_by_two_clients(case, row, inserters):
         given = many(case, row, amount)
         case.write(given, days=3)
         assert case.read().sort_by("id").equals(given)
-        assert case.recorded(case.contract) == case.measured(case.contract)
+        assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
         for day in range(3):
             days = case.read(columns=["happened_at"], day=date(2026, 1, 1 + day))["happened_at"].to_pylist()
             assert Counter(moment.day for moment in days) == {1 + day: 100}
@@ -260,7 +260,7 @@ contract = Contract("clickhouse/many", "", (Column("id", "int64", nullable=False
 with clickhouse.client():
     manager = ClickHouseIOManager(clickhouse=clickhouse)
     peaks, rows = [peak_mb()], 0
-    for batch in manager._read(contract, contract.names, WHOLE):
+    for batch in manager.table_store().read(contract, contract.names, WHOLE):
         rows += batch.num_rows
     print(rows, peak_mb() - peaks[0])
 """

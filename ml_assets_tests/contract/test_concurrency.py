@@ -36,7 +36,7 @@ def write(case: Any, rows: list[dict[str, Any]], day: int = 0, contract: Any = N
     table = pa.Table.from_pylist(rows, arrow_schema(contract))
     slice_ = window(day) if contract.partition_column else WHOLE
     with stage(table, contract, case.manager.limits, slice_) as staged:
-        return case.manager._write(contract, staged)
+        return case.manager.table_store().write(contract, staged)
 
 
 def at_once(*writes: Callable[[], Any]) -> list[Any]:
@@ -56,7 +56,7 @@ def test_writers_of_different_partitions_all_succeed(case, row):
     rows = [[row(f"{day}-{n}", day=day) for n in range(50)] for day in range(WRITERS)]
     at_once(*(lambda day=day: write(case, rows[day], day) for day in range(WRITERS)))
     assert case.ids() == sorted(one["id"] for part in rows for one in part)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.embedded
@@ -66,7 +66,7 @@ def test_writers_of_one_partition_take_turns(case, row):
     found = case.read(columns=["id", "amount"]).to_pylist()
     assert len(found) == 50
     assert len({one["amount"] for one in found}) == 1, "the rows are those of one writer"
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("partitioned", [True, False])
@@ -86,7 +86,7 @@ def test_a_reader_sees_the_old_rows_or_the_new_ones(case, row, partitioned):
 
     def read() -> None:
         while not done.is_set():
-            found = case.manager._read(case.contract, ["id", "amount"], WHOLE).read_all()
+            found = case.manager.table_store().read(case.contract, ["id", "amount"], WHOLE).read_all()
             seen.append(sorted(zip(found["id"].to_pylist(), found["amount"].to_pylist(), strict=True)))
 
     with ThreadPoolExecutor(1) as pool:
@@ -108,8 +108,8 @@ def test_writers_of_different_tables_do_not_meet(case, row, monkeypatch):
     for contract in contracts:
         monkeypatch.setitem(TABLES, contract.asset, contract)
     at_once(*(lambda c=c: write(case, [row("one"), row("two")], contract=c) for c in contracts))
-    assert [case.measured(contract).rows for contract in contracts] == [2, 2, 2]
-    assert [case.recorded(c) for c in contracts] == [case.measured(c) for c in contracts]
+    assert [case.store.live_state(contract).rows for contract in contracts] == [2, 2, 2]
+    assert [case.store.ledger_state(c) for c in contracts] == [case.store.live_state(c) for c in contracts]
 
 
 @pytest.mark.parametrize("case", ["duckdb", "postgres", "chroma", "serving"], indirect=True)
@@ -136,7 +136,7 @@ def test_whoever_waits_too_long_is_told_so(case, row):
                 WriteBusy, match=f"{case.contract.asset}: another process has been writing to it for longer"
             ),
         ):
-            hasty._write(case.contract, staged)
+            hasty.table_store().write(case.contract, staged)
     assert case.ids() == ["old"]
     assert write(case, [row("new")])
 
@@ -157,7 +157,7 @@ def test_whoever_waits_too_long_for_the_file_is_told_so(case, row):
         stage(case.table(row("new")), case.contract, case.manager.limits, window(0)) as staged,
         pytest.raises(RuntimeError, match=r"is being written by process .* for more than 0.2 s: wait"),
     ):
-        hasty._write(case.contract, staged)
+        hasty.table_store().write(case.contract, staged)
     assert case.ids() == ["old"]
     assert write(case, [row("new")])
 
@@ -197,7 +197,7 @@ def test_conflicts_in_the_lake_are_tried_again_and_then_reported(case, row, dist
         assert write(case, [row("new")])
         assert attempts == [1, 2, 3]
         assert case.ids() == ["new"]
-        assert case.recorded(case.contract) == case.measured(case.contract)
+        assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
     else:
         with pytest.raises(
             WriteBusy, match=r"duckdb/events: somebody else changed the same rows during each of 5 "
@@ -279,7 +279,7 @@ def test_a_write_that_takes_too_long_ends_and_leaves_the_old_rows(case):
             TimeoutError, match=r"writing duckdb/events took longer than 0\.1 s.*ML_ASSETS_WRITE_TIMEOUT"
         ),
     ):
-        hasty._write(case.contract, staged)
+        hasty.table_store().write(case.contract, staged)
     assert case.read()["amount"].to_pylist() == [-1.0]
 
 
@@ -308,4 +308,4 @@ def test_a_deadlock_with_a_stranger_is_tried_again(case, row):
         assert write(case, [row("new")])
         asking.join()
     assert case.ids() == ["new"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)

@@ -34,7 +34,7 @@ def test_an_hour_is_overwritten_and_a_range_of_hours_is_read(case, row):
     assert sorted(found["id"].to_pylist()) == ["c", "d", "e"]
     case.write(case.table(), first=hour(24))
     assert case.ids() == ["a", "d", "e"]
-    assert case.recorded(case.contract).rows == case.measured(case.contract).rows == 3
+    assert case.store.ledger_state(case.contract).rows == case.store.live_state(case.contract).rows == 3
 
 
 def test_a_table_of_hours_is_replaced_by_a_run_without_partitions(case, row):
@@ -43,7 +43,7 @@ def test_a_table_of_hours_is_replaced_by_a_run_without_partitions(case, row):
     case.write(case.table(at(row, "a", 1), at(row, "c", 30)), first=None)
     case.write(case.table(at(row, "d", 1)), first=hour(1))
     assert case.ids() == ["c", "d"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 ODD = {
@@ -84,7 +84,7 @@ def test_neighbours_of_a_partition_stay_wherever_it_begins(case, row, odd):
         case.write(case.table(first, last), first=window.start)
     case.write(case.table(row("new", happened_at=middle.start)), first=middle.start)
     assert case.ids() == ["after first", "after last", "before first", "before last", "new"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_partitions_that_begin_within_a_minute_are_refused(case, row):
@@ -98,7 +98,7 @@ def test_a_key_may_stand_on_two_days(case, row):
     case.write(case.table(row("one"), row("one", day=1, amount=2.0)), days=2)
     case.write(case.table(row("one", day=1, amount=3.0)), first=SECOND)
     assert sorted(case.read(columns=["amount"])["amount"].to_pylist()) == [1.5, 3.0]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_a_key_that_is_unique_across_days_is_refused_twice(case, row):
@@ -121,7 +121,7 @@ def test_an_upsert_within_a_day_leaves_the_same_key_on_another_day(case, row):
         ("three", 2, 1.5),
         ("two", 1, 1.5),
     ]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 MODES = ("overwrite", "upsert_delete", "upsert")
@@ -140,7 +140,7 @@ def test_a_key_in_two_hours_of_a_day_is_refused(case, row, mode):
     with pytest.raises(ContractViolation, match=twice):
         case.write(case.table(at(row, "two", 2), at(row, "two", 3)), first=hour(2), days=2)
     assert case.read(columns=["happened_at"])["happened_at"].to_pylist() == [hour(1) + timedelta(minutes=59)]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
@@ -151,7 +151,7 @@ def test_a_key_moves_between_the_hours_that_are_written(case, row, mode):
     case.write(case.table(at(row, "moves", 2)), first=hour(1), days=2)
     found = case.read(columns=["id", "happened_at"]).to_pylist()
     assert sorted((r["id"], r["happened_at"].hour) for r in found) == [("far", 1), ("moves", 2)]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", BY_DAY, indirect=True)
@@ -163,7 +163,7 @@ def test_a_day_of_new_york_holds_two_days_of_a_key(case, row):
         case.write(case.table(row("one"), row("one", happened_at=evening)))
     case.write(case.table(row("one"), row("one", happened_at=evening + timedelta(hours=2))))
     assert case.ids() == ["one", "one"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
@@ -181,6 +181,6 @@ def test_a_date_lies_in_the_partition_of_its_midnight(case, row, zone):
         [found] = case.read(day=date(2026, 1, day)).to_pylist()
         assert (found["id"], found["amount"], found["due"]) == (f"{day}", 2.0, date(2026, 1, day + shift))
     assert case.ids() == ["5", "6"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
     with pytest.raises(ContractViolation, match=r"'due' holds .* outside the partitions being written"):
         case.write(case.table(row("x", due=date(2026, 1, 7 + shift))), date(2026, 1, 5))

@@ -38,7 +38,10 @@ def test_an_unpartitioned_table_has_a_row_count(case, row):
     result = case.write(case.table(row("one"), row("two")), first=None)
     (event,) = result.get_asset_materialization_events()
     assert event.materialization.metadata["dagster/row_count"].value == 2
-    assert event.materialization.metadata["content_hash"].value == case.recorded(case.contract).content_hash
+    assert (
+        event.materialization.metadata["content_hash"].value
+        == case.store.ledger_state(case.contract).content_hash
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_counts_and_hash_are_those_of_what_the_slice_holds(case, row, mode, day)
         state = table_state(measure(case.table(*rows).to_batches(), case.contract))
         assert (told[f"dagster/{count}"], told["content_hash"]) == (state.rows, state.content_hash)
         assert told.get("rows_given") == (len(given) if mode == "upsert" else None)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_equal_content_has_an_equal_hash_in_every_store(case, row):
@@ -68,4 +71,4 @@ def test_equal_content_has_an_equal_hash_in_every_store(case, row):
         case.table(row("one"), row("two", amount=-0.0, document='{"b": 1.0, "a": null}')),
         first=date(2026, 1, 1),
     )
-    assert case.recorded(case.contract).content_hash == "084f102b7bdaa7b7"
+    assert case.store.ledger_state(case.contract).content_hash == "084f102b7bdaa7b7"

@@ -66,7 +66,7 @@ def test_a_table_of_one_column_without_a_key_keeps_its_nulls(case):
     for amounts in ([1.5, None, 2.5, None], [None]):
         case.write(pa.table({"amount": pa.array(amounts, pa.float64())}), first=None)
         assert sorted(case.read()["amount"].to_pylist(), key=repr) == sorted(amounts, key=repr)
-        assert case.recorded(case.contract) == case.measured(case.contract)
+        assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_a_table_that_was_never_written_is_a_sentence(case):
@@ -110,9 +110,9 @@ def test_a_day_of_a_year_before_1000_is_found(case, row, year):
         early = row("old", happened_at=datetime(year, 3, 1, 9, tzinfo=UTC), count=count)
         case.write(case.table(early, row("new", count=count)), first=None)
     day = Window(datetime(year, 3, 1, tzinfo=UTC), datetime(year, 3, 2, tzinfo=UTC))
-    found = case.manager._read(case.contract, ["id", "count"], day).read_all()
+    found = case.manager.table_store().read(case.contract, ["id", "count"], day).read_all()
     assert found.to_pylist() == [{"id": "old", "count": 2}]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)
@@ -133,7 +133,7 @@ def test_another_way_of_writing_values_that_the_database_prefers(case, row):
     rows = [row("one", amount=0.1 + 0.2, vector=[0.1, 1 / 3, 1.0]), row("two", due=None)]
     case.write(case.table(*rows))
     assert case.read().sort_by("id").equals(case.table(*rows))
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def hurried(manager: Any, limits: dict[str, float]) -> Any:

@@ -96,10 +96,10 @@ def check_round_trip(case: Any, data: st.DataObject) -> None:
     manager: TableIOManager = case.manager
     rows = data.draw(rows_of(manager.limits))
     with stage(case.table(*rows), case.contract, manager.limits, WINDOW) as staged:
-        manager._write(case.contract, staged)
-    found = manager._read(case.contract, case.contract.names, WHOLE).read_all().to_pylist()
+        manager.table_store().write(case.contract, staged)
+    found = manager.table_store().read(case.contract, case.contract.names, WHOLE).read_all().to_pylist()
     assert sorted(map(comparable, found)) == sorted(map(comparable, map(kept, rows)))
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @settings(PROPERTY, max_examples=examples(2), phases=[Phase.generate])
@@ -165,7 +165,7 @@ def test_vectors_that_chroma_takes_for_nothing_come_back_equal(case):
     case.write(case.table(*rows))
     found = case.read(columns=["id", "vector"]).to_pylist()
     assert {row["id"]: row["vector"] for row in found} == {row["id"]: row["vector"] for row in rows}
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_values_that_the_store_cannot_hold_are_refused(case):

@@ -23,7 +23,7 @@ def written(case, row, version: int, rows: int = ROWS) -> None:
     columns["vector"] = [[0.5, n / rows, version / 10] for n in range(rows)]
     data = pa.table(columns, case.table().schema)
     with stage(data, case.contract, case.manager.limits) as staged:
-        assert case.manager._write(case.contract, staged)
+        assert case.manager.table_store().write(case.contract, staged)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def written(case, row, version: int, rows: int = ROWS) -> None:
 )
 def test_a_reader_that_is_slow_ends_with_the_rows_that_it_began_with(case, row):
     written(case, row, 1)
-    reader = case.manager._read(case.contract, ["count"], WHOLE)
+    reader = case.manager.table_store().read(case.contract, ["count"], WHOLE)
     counts = reader.read_next_batch()["count"].to_pylist()
     written(case, row, 2)
     if case.name == "chroma":
@@ -41,7 +41,7 @@ def test_a_reader_that_is_slow_ends_with_the_rows_that_it_began_with(case, row):
         assert chroma_io.sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 0}
     counts += reader.read_all()["count"].to_pylist()
     assert counts == [1] * ROWS
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server"], indirect=True)
@@ -61,28 +61,28 @@ def test_a_slow_reader_of_many_blocks_does_not_keep_a_writer_waiting(case, row, 
     def write(version: int) -> None:
         data = {"id": range(rows), "happened_at": [moment] * rows, "count": [version] * rows}
         with stage(pa.table(data, case.table().schema), case.contract, case.manager.limits) as staged:
-            assert case.manager._write(case.contract, staged)
+            assert case.manager.table_store().write(case.contract, staged)
 
     write(1)
-    reader = case.manager._read(case.contract, ["count"], WHOLE)
+    reader = case.manager.table_store().read(case.contract, ["count"], WHOLE)
     counts = Counter(reader.read_next_batch()["count"].to_pylist())
     write(2)
     for batch in reader:
         counts.update(batch["count"].to_pylist())
     assert counts == {1: rows}
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["chroma"], indirect=True)
 def test_entries_go_as_soon_as_nobody_reads_them(case, row):
     written(case, row, 1, 10)
-    reader = case.manager._read(case.contract, ["count"], WHOLE)
+    reader = case.manager.table_store().read(case.contract, ["count"], WHOLE)
     with case.manager.postgres.connect(write=True) as connection:
         chroma_io._hold(connection, "events")
         written(case, row, 2, 10)
         assert len(entries(case)) == 20
         assert chroma_io.rebuild(case.manager.chroma, case.manager.postgres, case.contract) is None
-        assert case.measured(case.contract).rows == case.recorded(case.contract).rows == 10
+        assert case.store.live_state(case.contract).rows == case.store.ledger_state(case.contract).rows == 10
     assert reader.read_all()["count"].to_pylist() == [2] * 10
     with case.manager.postgres.connect(write=True) as connection:
         chroma_io._hold(connection, "events")  # began after the last commit, so it keeps nothing

@@ -11,7 +11,7 @@ import pytest
 
 from ml_assets.contracts import Column, Contract, ForeignKey
 from ml_assets.errors import ContractViolation
-from ml_assets.io_managers.sqlite import SQLiteIOManager, measured, recorded
+from ml_assets.io_managers.sqlite import SQLiteIOManager
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE, Window
 
@@ -46,11 +46,11 @@ class File:
         """Writes; returns how many rows its partitions hold then, by the manager's account."""
         given = pa.Table.from_pylist(list(rows), pa.schema([(c.name, ARROW[c.type]) for c in table.columns]))
         with stage(given, table, self.manager.limits, window) as staged:
-            self.manager._write(table, staged)
-            return {bucket: state.rows for bucket, state in staged.held.items()}
+            written = self.manager.table_store().write(table, staged)
+            return {bucket: state.rows for bucket, state in written.held.items()}
 
     def read(self, table: Contract, columns: tuple[str, ...] = (), window: Window = WHOLE) -> list[Any]:
-        rows = self.manager._read(table, columns or table.names, window).read_all().to_pylist()
+        rows = self.manager.table_store().read(table, columns or table.names, window).read_all().to_pylist()
         return sorted((tuple(row.values()) for row in rows), key=str)
 
     def run(self, statement: str) -> list[Any]:
@@ -58,7 +58,8 @@ class File:
             return connection.execute(statement).fetchall()
 
     def is_as_recorded(self, table: Contract) -> bool:
-        return recorded(self.manager.sqlite, table) == measured(self.manager.sqlite, table)
+        store = self.manager.table_store()
+        return store.ledger_state(table) == store.live_state(table)
 
 
 ARROW = {

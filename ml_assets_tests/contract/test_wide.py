@@ -30,7 +30,7 @@ def test_a_thousand_columns(case, mode):
     rows = rows.set_column(1_099, "c1098", pa.array([0.5, 1.5]))
     case.write(rows, first=None)
     assert case.read().sort_by("id").equals(rows)
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["duckdb"], indirect=True)
@@ -57,8 +57,8 @@ def test_what_is_too_wide_for_its_store_is_refused_with_the_number(case, count, 
         pytest.raises(ContractViolation, match=f"{case.name}/events.* {said}.*Nothing was written"),
         stage(rows, case.contract, limits) as staged,
     ):
-        case.manager._write(case.contract, staged)
-    assert case.recorded(case.contract).rows == 0
+        case.manager.table_store().write(case.contract, staged)
+    assert case.store.ledger_state(case.contract).rows == 0
 
 
 def test_a_definition_that_clickhouse_could_not_read_again_is_refused():
@@ -69,11 +69,11 @@ def test_a_definition_that_clickhouse_could_not_read_again_is_refused():
         columns = (KEY, *(Column(f"c{n}".ljust(length, "x"), "float64") for n in range(2_000)))
         return Contract("clickhouse/events", "", columns, key=("id",))
 
-    _refuse_too_wide(contract(60), 1)
+    _refuse_too_wide(contract(60))
     with pytest.raises(
         ContractViolation, match=r"its 2,001 columns make .* and ClickHouse reads 262,144 at most"
     ):
-        _refuse_too_wide(contract(120), 1)
+        _refuse_too_wide(contract(120))
 
 
 WORDS = (
@@ -111,4 +111,4 @@ def test_columns_called_as_words_of_sql(case, mode, names):
     kept = [row("one", 0, 0)] if mode == "upsert" else []
     found = case.read().to_pylist()
     assert sorted(found, key=lambda r: r[key]) == [*kept, row("three", 1, 1), row("two", 1, 0)]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)

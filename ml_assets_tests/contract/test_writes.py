@@ -20,8 +20,8 @@ def test_rows_come_back_as_they_were_written(case, row):
     )
     case.write(given)
     assert case.read().sort_by("id").to_pylist() == given.to_pylist()
-    assert case.recorded(case.contract) == case.measured(case.contract)
-    assert case.recorded(case.contract).rows == 2
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
+    assert case.store.ledger_state(case.contract).rows == 2
 
 
 def test_columns_in_another_order_are_mapped_by_name(case, row):
@@ -36,14 +36,14 @@ def test_overwriting_one_day_leaves_the_other(case, row):
     case.write(case.table(row("one"), row("two", day=1)), days=2)
     case.write(case.table(row("three", day=1)), first=SECOND)
     assert case.ids() == ["one", "three"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_an_empty_result_empties_the_partition(case, row):
     case.write(case.table(row("one"), row("two", day=1)), days=2)
     case.write(case.table(), first=SECOND)
     assert case.ids() == ["one"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 WRONG_COLUMNS = [
@@ -63,7 +63,7 @@ def test_wrong_columns_are_refused_and_old_rows_stay(case, row):
             case.write(change(case.table(row("new"))))
         assert words in str(caught.value)
     assert case.ids() == ["old"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("case", ["sqlite"], indirect=True)
@@ -102,7 +102,7 @@ def test_wrong_values_are_refused_and_old_rows_stay(case, row):
         assert words in str(caught.value)
         assert str(caught.value).startswith(f"{case.contract.asset}: ")
     assert case.ids() == ["old"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.embedded
@@ -119,7 +119,7 @@ def test_a_whole_table_is_replaced(case, row):
     case.write(case.table(row("one"), row("two", day=1)), first=None)
     case.write(case.table(row("two", day=1), row("three")), first=None)
     assert case.ids() == ["three", "two"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("mode", ["overwrite", "upsert_delete"])
@@ -129,7 +129,7 @@ def test_a_run_without_partitions_keeps_the_days_that_have_not_changed(case, row
     case.write(case.table(row("one"), row("two", day=1, amount=9.0)), first=None)
     found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
     assert found == {"one": 1.5, "two": 9.0}
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
     assert (
         _written(case.write(case.table(row("one"), row("two", day=1, amount=9.0)), first=None), case) is False
     )
@@ -159,7 +159,7 @@ def test_upsert_delete_ends_in_the_given_rows(case, row):
     case.write(case.table(row("one"), row("two"), row("far", day=1)), days=2)
     case.write(case.table(row("two", amount=9.0), row("three")))
     assert case.ids() == ["far", "three", "two"]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_upsert_delete_deletes_a_key_that_vanished_on_one_of_its_days(case, row)
     case.write(case.table(row("two"), row("one", day=1, amount=9.0)), days=2)
     found = case.read(columns=["id", "amount"]).to_pylist()
     assert sorted((r["id"], r["amount"]) for r in found) == [("one", 9.0), ("two", 1.5)]
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.parametrize("first", [FIRST, None])
@@ -180,7 +180,7 @@ def test_an_unchanged_upsert_is_not_written_again(case, row, first):
     case.write(case.table(row("one"), row("two")), first=first)
     assert _written(case.write(case.table(row("two")), first=first), case) is False
     assert _written(case.write(case.table(row("two", amount=9.0)), first=first), case) is True
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 @pytest.mark.embedded
@@ -190,7 +190,7 @@ def test_upsert_deletes_nothing(case, row):
     case.write(case.table(row("two", amount=9.0), row("three")))
     found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
     assert found == {"one": 1.5, "two": 9.0, "three": 1.5}
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def test_an_upsert_of_scattered_days(case, row):
@@ -202,7 +202,7 @@ def test_an_upsert_of_scattered_days(case, row):
     assert _written(case.write(case.table(*odd), days=10), case) is False
     found = {r["id"]: r["amount"] for r in case.read(columns=["id", "amount"]).to_pylist()}
     assert found == {f"{day}": 1.0 + day % 2 if day % 2 else 1.5 for day in range(10)}
-    assert case.recorded(case.contract) == case.measured(case.contract)
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
 
 
 def _written(result, case):

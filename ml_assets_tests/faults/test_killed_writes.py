@@ -36,6 +36,8 @@ from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.stores.clickhouse.redo import interrupted, recover
+from ml_assets.stores.postgres import PostgresStore
+from ml_assets.tables.store import TableStore
 from ml_assets.tables.staging import TableState, stage
 from ml_assets.tables.validation import WHOLE, Window
 from ml_assets_tests.scale import KILLS
@@ -114,19 +116,17 @@ class Store:
 
     def recorded(self) -> TableState:
         """What the ledger says."""
-        return self._module().recorded(*self._resources(), self.contract)
+        return self._truth().ledger_state(self.contract)
 
-    def measured(self) -> TableState:
+    def measured(self) -> TableState | None:
         """What is there."""
-        return self._module().measured(*self._resources(), self.contract)
+        return self._truth().live_state(self.contract)
 
-    def _module(self) -> Any:
-        return sys.modules[type(self.manager).__module__]
-
-    def _resources(self) -> list[Any]:
-        """The manager's resources in the order of its fields; the online store is judged by PostgreSQL."""
-        fields = [getattr(self.manager, name) for name in type(self.manager).model_fields]
-        return fields[-1:] if self.contract.store == "serving" else fields
+    def _truth(self) -> TableStore:
+        """The online store is judged by PostgreSQL."""
+        if isinstance(self.manager, RedisIOManager):
+            return PostgresStore(self.manager.postgres)
+        return self.manager.table_store()
 
 
 def table(version: int, rows: int) -> pa.Table:
@@ -152,7 +152,7 @@ def write_until_killed(store: Store, first: int, pipe: Any) -> None:
         with stage(table(version, store.rows), store.contract, store.manager.limits, store.window) as staged:
             pipe.send(("begin", version, 0.0))
             begin = time.monotonic()
-            store.manager._write(store.contract, staged)
+            store.manager.table_store().write(store.contract, staged)
             pipe.send(("end", version, time.monotonic() - begin))
 
 
@@ -164,7 +164,7 @@ def _tell_what_is_seen(store: Store, pipe: Any) -> None:
 def seen(store: Store) -> set[tuple[int, int, int]]:
     """What a reader sees now: (day, version, rows). Nothing if the table is not there yet."""
     try:
-        read = store.manager._read(store.contract, ["happened_at", "version"], WHOLE).read_all()
+        read = store.manager.table_store().read(store.contract, ["happened_at", "version"], WHOLE).read_all()
     except LookupError:
         return set()
     days = [(moment - FIRST).days for moment in read["happened_at"].to_pylist()]
@@ -370,7 +370,7 @@ def kill_writers(store: Store, kills: int, record_property: Callable[[str, objec
             standing = expect_sound(store, allowed, True)
             version = killed.begun + 1
     with stage(table(version, store.rows), store.contract, store.manager.limits, store.window) as staged:
-        store.manager._write(store.contract, staged)
+        store.manager.table_store().write(store.contract, staged)
         expect_sound(store, {version}, True)
     record_property("kills", f"{inside} of {kills} inside the write, {reads} reads meanwhile")
     assert reads > kills

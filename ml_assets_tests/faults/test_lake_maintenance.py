@@ -46,7 +46,7 @@ def overwrite(lake: DuckLakeResource, table: str, day: int, rows: int, value: in
     data = pa.Table.from_pylist([{"id": n, "at": at, "v": value} for n in range(rows)], arrow_schema(of))
     manager = DuckLakeIOManager(lake=lake)
     with stage(data, of, manager.limits, Window(at, at + timedelta(days=1))) as staged:
-        manager._write(of, staged)
+        manager.table_store().write(of, staged)
 
 
 def hammer(fields: dict[str, Any], table: str) -> None:

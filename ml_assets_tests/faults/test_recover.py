@@ -49,8 +49,8 @@ manager = {
 }[store]()
 rows = [{"id": str(n), "version": version, "vector": [1.0, float(version)]} for n in range(10)]
 with stage(pa.Table.from_pylist(rows, arrow_schema(contract)), contract, manager.limits) as staged:
-    manager._write(contract, staged)
-print(*set(manager._read(contract, ["version"], WHOLE).read_all()["version"].to_pylist()))
+    manager.table_store().write(contract, staged)
+print(*set(manager.table_store().read(contract, ["version"], WHOLE).read_all()["version"].to_pylist()))
 """
 
 
@@ -123,7 +123,7 @@ def test_a_redis_that_comes_back_with_an_old_state_is_not_believed(
     def written(version: int) -> None:
         rows = pa.table({"id": ["a"], "version": [version]})
         with stage(rows, contract, manager.limits) as staged:
-            assert manager._write(contract, staged)
+            assert manager.table_store().write(contract, staged)
 
     try:
         written(1)
@@ -152,7 +152,7 @@ def test_a_copy_in_redis_that_somebody_changed_is_made_again_by_recover(
     contract = Contract("serving/foreign_limits", "", columns, key=("id",))
     manager = RedisIOManager(redis=redis, postgres=postgres)
     with stage(pa.table({"id": ["a", "b"], "version": [1, 2]}), contract, manager.limits) as staged:
-        assert manager._write(contract, staged)
+        assert manager.table_store().write(contract, staged)
     assert _redis(redis, postgres) == []
     for spoilt in ('{"id": "a", "version": 9}', "not a row"):
         cache = redis.client()

@@ -48,9 +48,8 @@ def site(store: str, home: Path) -> Site:
 
 def state(place: Site):
     """Rows and content hash: as the ledger has them, and as they are."""
-    module = sys.modules[type(place.manager).__module__]
-    used = [getattr(place.manager, name) for name in type(place.manager).model_fields]
-    return module.recorded(*used, place.contract), module.measured(*used, place.contract)
+    store = place.manager.table_store()
+    return store.ledger_state(place.contract), store.live_state(place.contract)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -129,7 +128,7 @@ def test_writers_and_readers_do_not_notice(store: str, home: Path):
     def read() -> None:
         try:
             while not stop.is_set():
-                read_all = place.manager._read(place.contract, ["happened_at", "version"], WHOLE).read_all()
+                read_all = place.manager.table_store().read(place.contract, ["happened_at", "version"], WHOLE).read_all()
                 days = [(moment - FIRST).days for moment in read_all["happened_at"].to_pylist()]
                 of_day = {day: [] for day in set(days)}
                 for day, version in zip(days, read_all["version"].to_pylist(), strict=True):
@@ -157,7 +156,7 @@ def test_writers_and_readers_do_not_notice(store: str, home: Path):
         for thread in threads:
             thread.join()
     assert faults == []
-    rows_of_a_day = place.manager._read(place.contract, ["id"], WHOLE).read_all().num_rows // 2
+    rows_of_a_day = place.manager.table_store().read(place.contract, ["id"], WHOLE).read_all().num_rows // 2
     assert seen == {((0, rows_of_a_day, 1), (1, rows_of_a_day, 1))}
     recorded, measured = state(place)
     assert recorded == measured

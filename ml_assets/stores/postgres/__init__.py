@@ -1,0 +1,128 @@
+"""PostgreSQL: one transaction a write, COPY in both directions. The mechanics are in stores/postgres_table."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ml_assets.contracts import Contract
+from ml_assets.tables.store import Retention, StoreHealth, TableStore, Written
+from ml_assets.tables.validation import Limits, Window
+
+if TYPE_CHECKING:
+    import psycopg
+    import pyarrow as pa
+
+    from ml_assets.tables.found import Found, Place
+    from ml_assets.tables.staging import Staged, TableState
+
+__all__ = ["PostgresServer", "PostgresStore"]
+
+
+class PostgresServer(Protocol):
+    """What the store needs of the resource that opens connections."""
+
+    def connect(self, write: bool = False) -> "AbstractContextManager[psycopg.Connection]":
+        """One transaction."""
+        ...
+
+    def statements(self) -> "AbstractContextManager[psycopg.Connection]":
+        """A connection on which each statement stands alone."""
+        ...
+
+    def health(self) -> StoreHealth:
+        """How the server does."""
+        ...
+
+
+class PostgresStore(TableStore):
+    """The tables of a PostgreSQL server, those that Redis has a copy of among them.
+
+    Args:
+        resource: opens connections to the server (resources/postgres.py).
+    """
+
+    name: ClassVar[str] = "postgres"
+    prefix: ClassVar[str] = "postgres"
+    kind: ClassVar[str] = "postgres"
+    limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600, row_bytes=1_000_000_000)
+
+    def __init__(self, resource: PostgresServer) -> None:
+        self._server = resource
+
+    @staticmethod
+    def table_name(contract: Contract) -> str:
+        return f"{contract.schema}.{contract.table}"
+
+    def write(self, contract: Contract, staged: "Staged") -> Written:
+        from ml_assets.stores import postgres_table
+        from ml_assets.tables.conflicts import retried
+
+        def attempt() -> Written:
+            with self._server.connect(write=True) as connection:
+                return postgres_table.write(connection, contract, staged)
+
+        return retried(contract.asset, postgres_table.is_conflict, attempt)
+
+    def read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
+        import pyarrow as pa
+
+        from ml_assets.stores import postgres_table
+        from ml_assets.tables.arrow_types import arrow_schema
+
+        def batches() -> "Iterator[pa.RecordBatch]":
+            # The longer time-out: a bulk load in the other direction.
+            with self._server.connect(write=True) as connection:
+                yield from postgres_table.read(connection, contract, columns, window)
+
+        return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+
+    def found(self, place: "Place") -> "Found | None":
+        from ml_assets.stores.postgres_table import found_in_postgres
+
+        return found_in_postgres(self._server.connect, place)
+
+    def contracts(self) -> list[Contract]:
+        from ml_assets.stores import postgres_table
+
+        with self._server.connect() as connection:
+            return [
+                each
+                for store in ("postgres", "serving")
+                for each in postgres_table.known_contracts(connection, store)
+                if postgres_table.table_exists(connection, each.schema, each.table)
+            ]
+
+    def last_contract(self, asset: str) -> Contract | None:
+        from ml_assets.stores import postgres_table
+
+        with self._server.connect() as connection:
+            return postgres_table.remembered(connection, asset)
+
+    def ledger_state(self, contract: Contract, any_version: bool = False) -> "TableState":
+        from ml_assets.stores import postgres_table
+        from ml_assets.tables.staging import table_state
+
+        with self._server.connect() as connection:
+            return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
+
+    def live_state(self, contract: Contract) -> "TableState":
+        from ml_assets.stores import postgres_table
+        from ml_assets.tables.staging import table_state
+
+        with self._server.connect(write=True) as connection:
+            return table_state(postgres_table.measured_buckets(connection, contract))
+
+    def health(self) -> StoreHealth:
+        return self._server.health()
+
+    def size(self) -> int:
+        from ml_assets.stores.postgres_table import size
+
+        with self._server.statements() as connection:
+            return size(connection)
+
+    def maintain(self, retention: Retention) -> Iterator[str]:
+        from ml_assets.stores.postgres_table import maintain
+
+        with self._server.statements() as connection:
+            yield from maintain(connection, retention)
