@@ -26,8 +26,8 @@ from ml_assets.io_managers.duckdb import DuckLakeIOManager
 from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.io_managers.sqlite import SQLiteIOManager
-from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.stores.postgres import PostgresStore
+from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.store import TableStore
 
 FIRST = date(2026, 1, 1)

@@ -1,8 +1,6 @@
 """Contracts change, rows move, other people own rows and columns, somebody tampers."""
 
-import importlib
 import re
-import sys
 from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
@@ -15,7 +13,6 @@ import pytest
 from ml_assets.contracts import TABLES, Column, ColumnType, ForeignKey
 from ml_assets.errors import ContractViolation
 from ml_assets.io_managers import redis as redis_io
-from ml_assets.maintenance.status import HOLDERS, RESOURCES, tables_of
 
 FIRST = date(2026, 1, 1)
 SECOND = date(2026, 1, 2)

@@ -84,7 +84,7 @@ def test_the_time_that_the_consumer_takes_does_not_count(case):
     rows = 60_000
     case.write(pa.table({"text": ["x" * 200] * rows}), first=None)
     hasty = {"query_timeout_s": 1.0, "write_timeout_s": 1.0}
-    with hurried(case.manager, hasty)._read(case.contract, ["text"], WHOLE) as stream:
+    with hurried(case.manager, hasty).table_store().read(case.contract, ["text"], WHOLE) as stream:
         got = stream.read_next_batch().num_rows
         time.sleep(1.5)
         got += stream.read_all().num_rows

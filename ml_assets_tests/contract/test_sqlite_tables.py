@@ -98,7 +98,7 @@ def test_a_column_that_was_not_written_yet_is_null(file):
     more = replace(table, columns=(*table.columns, Column("note", "string"), Column("due", "date")))
     assert file.read(more) == [("a", 1, None, None)]
     assert file.read(more, columns=("note", "id")) == [(None, "a")]
-    assert measured(file.manager.sqlite, more).rows == 1
+    assert file.manager.table_store().live_state(more).rows == 1
     file.write(more, {"id": "a", "v": 1, "note": "x", "due": date(2026, 1, 1)})
     assert file.read(more) == [("a", 1, "x", date(2026, 1, 1))]
 
@@ -126,7 +126,7 @@ def test_a_missing_column_that_may_not_be_null_is_told_with_the_way_out(file, mi
     for read in (
         lambda: file.read(table),
         lambda: file.read(table, columns=("id", missing), window=window),
-        lambda: measured(file.manager.sqlite, table),
+        lambda: file.manager.table_store().live_state(table),
     ):
         with pytest.raises(ContractViolation, match=f"has no column '{missing}', which the contract") as told:
             read()
@@ -154,7 +154,7 @@ def test_a_name_in_another_case_is_another_asset(file, first, second):
     file.write(contract(first), {"id": "a", "v": 1})
     with pytest.raises(LookupError, match=f"sqlite/{second} has never been written here"):
         file.read(contract(second))
-    assert measured(file.manager.sqlite, contract(second)).rows == 0
+    assert file.manager.table_store().live_state(contract(second)).rows == 0
     with pytest.raises(ContractViolation, match=f"the file has a table '{first}', so a table '{second}'"):
         file.write(contract(second), {"id": "b", "v": 2})
     assert file.read(contract(first)) == [("a", 1)]

@@ -9,9 +9,10 @@ from typing import get_args
 import pytest
 
 from ml_assets.contracts import TABLES, Column, ColumnType, Contract
-from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
+from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis
 from ml_assets.settings import PROJECT_ROOT
 from ml_assets.stores import postgres_table
+from ml_assets.stores.sqlite import ddl as sqlite_ddl
 from ml_assets.tables.arrow_types import ARROW_TYPES
 
 PAGE = (PROJECT_ROOT / "docs" / "types.md").read_text()
@@ -55,7 +56,7 @@ def test_arrow_types():
         ("DuckLake", duckdb._TYPES),
         ("PostgreSQL", postgres_table._TYPES),
         ("ClickHouse", clickhouse._TYPES),
-        ("SQLite", sqlite._TYPES),
+        ("SQLite", sqlite_ddl.TYPES),
     ],
 )
 def test_columns_are_declared_as_the_page_says(store, types):

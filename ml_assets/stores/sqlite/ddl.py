@@ -1,6 +1,5 @@
 """SQLite's tables: types, DDL, indexes, and what becomes of a table whose contract has changed."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ml_assets.contracts import Column, Contract
@@ -65,27 +64,14 @@ class SQLiteDialect:
 
     Args:
         connection: to the file, to look at what stands in the way of a table that is made anew.
-        existing: names of the columns that the table has.
     """
 
-    def __init__(self, connection: "sqlite3.Connection", existing: Iterable[str]) -> None:
+    def __init__(self, connection: "sqlite3.Connection") -> None:
         self._connection = connection
-        self._spelled = {folded(name): name for name in existing}
 
     def required(self, contract: Contract, column: Column) -> bool:
         """Whether the store keeps nulls out of the column."""
         return is_required(contract, column)
-
-    def misspelled(self, contract: Contract, column: Column) -> str | None:
-        """In what the name of a column differs from that of one that SQLite takes for the same, and what to run."""
-        other = self._spelled.get(folded(column.name), column.name)
-        if other == column.name:
-            return None
-        return (
-            f"is {other!r} in the file, and SQLite takes them for one; run ALTER TABLE "
-            f"{quote_identifier(contract.table)} RENAME COLUMN {quote_identifier(other)} TO "
-            f"{quote_identifier(column.name)}"
-        )
 
     def difference(self, contract: Contract, column: Column, kind: str, required: bool) -> str | None:
         """In what a column that is there differs from the contract's, and what to run; None if in nothing."""
@@ -112,7 +98,16 @@ def fit_columns(
     Raises:
         ContractViolation: the table differs in another way; says what to do.
     """
-    dialect = SQLiteDialect(connection, existing)
+    dialect = SQLiteDialect(connection)
+    spelled = {folded(name): name for name in existing}
+    for column in contract.columns:
+        other = spelled.get(folded(column.name), column.name)
+        if other != column.name:
+            raise ContractViolation(
+                f"{contract.asset}: column {column.name!r} is {other!r} in the file, and SQLite takes them for one; run "
+                f"ALTER TABLE {quote_identifier(contract.table)} RENAME COLUMN {quote_identifier(other)} TO "
+                f"{quote_identifier(column.name)}, or undo the change. Nothing was written."
+            )
     for column in columns_to_add(contract, existing, dialect):
         kind = TYPES[column.type]
         connection.execute(
