@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_assets.contracts import Tables, tables
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 
@@ -27,8 +28,9 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
         settings: where the stores are, and the limits.
         resource_overrides: resources or IO managers by key that take the place of the usual ones.
     """
-    rooms = [importlib.import_module(f"ml_assets.defs.{room}").build(settings) for room in ROOMS]
-    resources = {**_resources(settings), **(resource_overrides or {})}
+    contracts = tables(settings)
+    rooms = [importlib.import_module(f"ml_assets.defs.{room}").build(settings, contracts) for room in ROOMS]
+    resources = {**_resources(settings, contracts), **(resource_overrides or {})}
     executor = dg.in_process_executor if settings.executor_kind == "in_process" else dg.multiprocess_executor
     follow = dg.AutomationConditionSensorDefinition(
         "follow_parents",
@@ -42,7 +44,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
     )
 
 
-def _resources(settings: Settings) -> dict[str, Any]:
+def _resources(settings: Settings, contracts: Tables) -> dict[str, Any]:
     from ml_assets.io_managers.chroma import ChromaIOManager
     from ml_assets.io_managers.clickhouse import ClickHouseIOManager
     from ml_assets.io_managers.duckdb import DuckLakeIOManager
@@ -54,10 +56,10 @@ def _resources(settings: Settings) -> dict[str, Any]:
     lake, postgres = stores["lake"], stores["postgres"]
     return {
         **stores,
-        "duckdb_io": DuckLakeIOManager(lake=lake),
-        "postgres_io": PostgresIOManager(postgres=postgres),
-        "clickhouse_io": ClickHouseIOManager(clickhouse=stores["clickhouse"]),
-        "chroma_io": ChromaIOManager(chroma=stores["chroma"], postgres=postgres),
-        "sqlite_io": SQLiteIOManager(sqlite=stores["sqlite"]),
-        "redis_io": RedisIOManager(redis=stores["redis"], postgres=postgres),
+        "duckdb_io": DuckLakeIOManager(lake=lake, contracts=contracts),
+        "postgres_io": PostgresIOManager(postgres=postgres, contracts=contracts),
+        "clickhouse_io": ClickHouseIOManager(clickhouse=stores["clickhouse"], contracts=contracts),
+        "chroma_io": ChromaIOManager(chroma=stores["chroma"], postgres=postgres, contracts=contracts),
+        "sqlite_io": SQLiteIOManager(sqlite=stores["sqlite"], contracts=contracts),
+        "redis_io": RedisIOManager(redis=stores["redis"], postgres=postgres, contracts=contracts),
     }

@@ -3,63 +3,63 @@
 What belongs here: turning contracts and rows into Dagster's metadata. What does not: reading stores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ml_assets.contracts import STREAMS, TABLES, Column, Contract
+from ml_assets.contracts import Column, Contract
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
 
-STORAGE_KINDS = {
-    "duckdb": "ducklake",
-    "postgres": "postgres",
-    "clickhouse": "clickhouse",
-    "chroma": "chroma",
-    "sqlite": "sqlite",
-    "serving": "postgres",
-}
-
 _PREVIEW_CHARACTERS = 60
 
-_INHERITED = {column.name: column.description for stream in STREAMS.values() for column in stream.columns}
-"""What a column means that a table carries on from a stream, unless its contract says more."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def table_schema(contract: Contract, declared: dg.TableSchema | None = None) -> dg.TableSchema:
+def table_schema(
+    contract: Contract, declared: dg.TableSchema | None = None, inherited: Mapping[str, str] = NOTHING
+) -> dg.TableSchema:
     """The contract as Dagster's table schema, with its constraints.
 
     Args:
         declared: what the asset's definition says of the table. Its descriptions, tags and other constraints
             stay; types, nulls and keys are the contract's.
+        inherited: what a column means by its name, unless the contract or the definition says more.
     """
     said = {column.name: column for column in declared.columns} if declared else {}
     ours = _table_constraints(contract)
     theirs = (declared.constraints.other if declared and declared.constraints else None) or ()
     return dg.TableSchema(
-        columns=[_table_column(contract, column, said.get(column.name)) for column in contract.columns],
+        columns=[
+            _table_column(contract, column, said.get(column.name), inherited) for column in contract.columns
+        ],
         constraints=dg.TableConstraints(other=list(dict.fromkeys([*ours, *theirs]))),
     )
 
 
-def table_metadata(contract: Contract, declared: dg.TableSchema | None = None) -> dict[str, Any]:
-    """Metadata of an asset's definition: schema, physical name, kind of storage; `declared` as in `table_schema`."""
+def table_metadata(
+    contract: Contract,
+    kind: str,
+    name: str,
+    declared: dg.TableSchema | None = None,
+    inherited: Mapping[str, str] = NOTHING,
+) -> dict[str, Any]:
+    """Metadata of an asset's definition: schema, physical name, kind of storage.
+
+    Args:
+        kind: of the storage.
+        name: the name that a query would use.
+        declared, inherited: as in `table_schema`.
+    """
     return {
-        "dagster/column_schema": table_schema(contract, declared),
-        "dagster/table_name": table_name(contract),
-        "dagster/storage_kind": STORAGE_KINDS.get(contract.store, contract.store),
+        "dagster/column_schema": table_schema(contract, declared, inherited),
+        "dagster/table_name": name,
+        "dagster/storage_kind": kind,
     }
-
-
-def table_name(contract: Contract) -> str:
-    """The name that a query would use."""
-    prefix = {"duckdb": f"lake.{contract.schema}", "chroma": "", "sqlite": ""}.get(
-        contract.store, contract.schema
-    )
-    return f"{prefix}.{contract.table}".lstrip(".")
 
 
 def preview(table: "pa.Table") -> dg.MarkdownMetadataValue:
@@ -93,16 +93,17 @@ def write_metadata(rows: int, seconds: float, written: bool) -> dict[str, Any]:
     }
 
 
-def _table_column(contract: Contract, column: Column, declared: dg.TableColumn | None) -> dg.TableColumn:
+def _table_column(
+    contract: Contract, column: Column, declared: dg.TableColumn | None, inherited: Mapping[str, str]
+) -> dg.TableColumn:
     alone = contract.key == (column.name,)
-    inherited = _INHERITED.get(column.name) if contract.asset in TABLES else None
     constraints = declared.constraints if declared else None
     others = [*_column_constraints(column), *((constraints and constraints.other) or ())]
     unique = alone and (contract.partition_column is None or contract.unique_across_days)
     return dg.TableColumn(
         name=column.name,
         type=f"vector({column.dimension})" if column.type == "vector" and column.dimension else column.type,
-        description=column.description or (declared and declared.description) or inherited,
+        description=column.description or (declared and declared.description) or inherited.get(column.name),
         constraints=dg.TableColumnConstraints(
             nullable=column.nullable and column.name not in set(contract.key) - set(contract.nullable_key),
             unique=unique,

@@ -23,6 +23,9 @@ PROJECT_ROOT = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else _PAC
 SQL_DIR = PROJECT_ROOT / "sql"
 """All SQL of the project, one statement of purpose per file."""
 
+MINILM_DIMENSION = 384
+"""Length of the vectors of all-MiniLM-L6-v2, the default embedding model."""
+
 STORES = ("postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow")
 
 
@@ -98,6 +101,10 @@ class Settings(BaseSettings):
         default="auto", description="auto: in-process on embedded ClickHouse, multiprocess on servers"
     )
     embedder: Literal["minilm", "ollama"] = "minilm"
+    ollama_model: str = Field(default="all-minilm", description="the model that Ollama embeds with")
+    ollama_dimension: int = Field(
+        default=MINILM_DIMENSION, ge=1, le=16_000, description="length of that model's vectors"
+    )
     sources: dict[str, str] = Field(
         default={}, description="glob by source (sql/duckdb/sources), in place of the one in its header"
     )
@@ -175,6 +182,11 @@ class Settings(BaseSettings):
     def artifact_folders(self) -> tuple[Path, ...]:
         """Folders of this machine that the files of runs may lie in; the artifacts of another MLflow come to them."""
         return (self.landing, self.embedded_mlflow_artifacts, self.demo_files, *self.artifact_roots)
+
+    @property
+    def embedding_dimension(self) -> int:
+        """Length of the vectors of the embedder in use."""
+        return self.ollama_dimension if self.embedder == "ollama" else MINILM_DIMENSION
 
     @cached_property
     def executor_kind(self) -> Literal["in_process", "multiprocess"]:

@@ -171,10 +171,12 @@ def status(
 def recover(as_json: Json = False) -> None:
     """Finish or undo writes that were killed, in every store. Exit status 1 if that was not possible everywhere."""
     from ml_assets.cli.report import print_recovery
+    from ml_assets.contracts import tables
     from ml_assets.maintenance.recovery import recover_all
     from ml_assets.resources import store_resources
 
-    found = recover_all(store_resources(_settings()))
+    settings = _settings()
+    found = recover_all(store_resources(settings), tables(settings))
     if as_json:
         print(json.dumps({"stores": {each.store: {**vars(each)} for each in found}}))
     else:

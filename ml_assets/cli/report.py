@@ -22,8 +22,8 @@ from rich.text import Text
 
 from ml_assets.cli.refresh import Progress as Told
 from ml_assets.cli.refresh import Report
-from ml_assets.maintenance.recovery import Recovery
 from ml_assets.settings import Settings
+from ml_assets.tables.store import Recovery
 
 _SHOWN = 10
 """Files left alone that are shown, at most."""

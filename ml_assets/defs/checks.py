@@ -10,21 +10,12 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from ml_assets.contracts import TABLES, Contract
+from ml_assets.contracts import Contract, Tables
 from ml_assets.defs.options import key
 from ml_assets.operations.agreements import AGREEMENTS, Agreement
 from ml_assets.operations.reconcile import Comparison, Fetch, compare
+from ml_assets.stores.registry import kind_of
 from ml_assets.tables.contract_sql import count_broken, doubled_keys, rules
-
-RESOURCES = {
-    "duckdb": "lake",
-    "postgres": "postgres",
-    "clickhouse": "clickhouse",
-    "sqlite": "sqlite",
-    "serving": "postgres",
-    "chroma": "chroma",
-}
-"""Resource that reads a store, by the first part of the asset key."""
 
 
 class Answers(Protocol):
@@ -35,11 +26,12 @@ class Answers(Protocol):
         ...
 
 
-def table_checks(asset: str) -> dg.AssetChecksDefinition:
+def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
     """All checks of one table, in one step: `contract`, `unique_key`, and one per agreement."""
-    contract = TABLES[asset]
+    contract = tables[asset]
     agreements = AGREEMENTS.get(asset, ())
-    stores = {contract.store, *(agreement.parent.split("/")[0] for agreement in agreements)}
+    prefixes = {contract.store, *(agreement.parent.split("/")[0] for agreement in agreements)}
+    stores = [kind_of(prefix) for prefix in sorted(prefixes)]
     specs = [
         dg.AssetCheckSpec("contract", asset=key(asset), description="Every row keeps the contract."),
         dg.AssetCheckSpec(
@@ -63,8 +55,8 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
         specs=specs,
         # Without it the UI offers no button that runs a check by itself.
         can_subset=True,
-        required_resource_keys={RESOURCES[store] for store in stores},
-        pool="clickhouse" if "clickhouse" in stores else None,
+        required_resource_keys={store.asks for store in stores if store.asks},
+        pool=next((store.pool for store in stores if store.pool), None),
     )
     def checks(context: dg.AssetCheckExecutionContext):
         days = _run_days(context) if contract.partition_column else None
@@ -76,7 +68,7 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
                 yield _unique_result(contract, fetch(contract.store, doubled_keys(contract)))
             for agreement in agreements:
                 if _agreement_name(agreement) in wanted:
-                    yield _agreement_result(agreement, compare(asset, agreement, fetch, days))
+                    yield _agreement_result(agreement, compare(tables, asset, agreement, fetch, days))
 
     return checks
 
@@ -88,7 +80,9 @@ def fetching(resources: object) -> Iterator[Fetch]:
         answering: dict[str, Callable[[str], Sequence[Sequence[Any]]]] = {}
 
         def fetch(store: str, statement: str) -> Sequence[Sequence[Any]]:
-            name = RESOURCES[store]
+            name = kind_of(store).asks
+            if name is None:
+                raise TypeError(f"{store} answers no SQL")
             if name not in answering:
                 resource: Answers = getattr(resources, name)
                 answering[name] = stack.enter_context(resource.asking())
@@ -115,7 +109,7 @@ def _agreement_result(agreement: Agreement, found: Comparison) -> dg.AssetCheckR
         asset_key=key(found.asset),
         check_name=_agreement_name(agreement),
         passed=found.agrees,
-        metadata={found.asset: found.here, found.parent: found.there},
+        metadata={found.asset: found.actual, found.parent: found.expected},
         description=found.told,
     )
 

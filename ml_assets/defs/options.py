@@ -7,20 +7,12 @@ from typing import Any
 import dagster as dg
 
 from ml_assets import automation, metadata
-from ml_assets.contracts import TABLES, Contract
+from ml_assets.contracts import INHERITED, Contract
 from ml_assets.partitions import daily_partitions
 from ml_assets.settings import Settings
+from ml_assets.stores.registry import kind_of
 
 OWNERS = ["team:ml-assets"]
-
-KINDS = {
-    "duckdb": {"duckdb", "ducklake"},
-    "postgres": {"postgres"},
-    "clickhouse": {"clickhouse"},
-    "chroma": {"chroma"},
-    "sqlite": {"sqlite"},
-    "serving": {"redis", "postgres"},
-}
 
 
 def code_version(*texts: str) -> str:
@@ -35,7 +27,7 @@ def key(asset: str) -> dg.AssetKey:
 
 def options(
     settings: Settings,
-    asset: str,
+    contract: Contract,
     *,
     group: str,
     description: str,
@@ -48,7 +40,7 @@ def options(
 
     Args:
         settings: for the first day of the partitions.
-        asset: `store/table`, the key of a contract.
+        contract: of the table.
         group: the room.
         description: what the table teaches its reader; the contract's row description follows it.
         logic: texts besides the contract that decide about the rows (SQL, a version of the Python code).
@@ -56,21 +48,23 @@ def options(
         fresh: whether it should be rebuilt every day.
         automated: whether it follows its parents by itself.
     """
-    contract: Contract = TABLES[asset]
+    store = kind_of(contract.store)
     daily = contract.partition_column is not None
     condition = automation.PARTITIONED if daily else automation.WHOLE
     return {
-        "key": key(asset),
+        "key": key(contract.asset),
         "group_name": group,
         "owners": OWNERS,
-        "kinds": KINDS[contract.store] | set(kinds),
+        "kinds": {store.name, store.kind} | set(kinds),
         "description": f"{description}\n\nOne row is {contract.description}.",
         "code_version": code_version(repr(contract), *logic),
-        "metadata": metadata.table_metadata(contract),
-        "io_manager_key": f"{contract.store}_io".replace("serving", "redis"),
+        "metadata": metadata.table_metadata(
+            contract, store.kind, store.table_name(contract), inherited=INHERITED
+        ),
+        "io_manager_key": f"{store.name}_io",
         "partitions_def": daily_partitions(settings.partitions_start) if daily else None,
         "backfill_policy": dg.BackfillPolicy.single_run(),
-        "pool": "clickhouse" if contract.store == "clickhouse" else None,
+        "pool": store.pool,
         "freshness_policy": automation.FRESH_WITHIN_A_DAY if fresh else None,
         "automation_condition": condition if automated else None,
     }
@@ -78,7 +72,7 @@ def options(
 
 def table_asset(
     settings: Settings,
-    asset: str,
+    contract: Contract,
     *,
     ins: Mapping[str, dg.AssetIn] | None = None,
     deps: Iterable[Any] = (),
@@ -87,9 +81,9 @@ def table_asset(
     """`dg.asset` for a table of the graph.
 
     Args:
-        settings, asset, more: see `options`.
+        settings, contract, more: see `options`.
         ins: inputs that the IO managers load.
         deps: keys of what the body reads by itself.
     """
-    given = options(settings, asset, **more)
+    given = options(settings, contract, **more)
     return dg.asset(ins=ins, deps=list(deps), **given)

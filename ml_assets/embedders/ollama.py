@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import EmbedderError
+from ml_assets.settings import MINILM_DIMENSION as DIMENSION
 from ml_assets.settings import redact_url
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 MODEL = "all-minilm"
-DIMENSION = 384
-"""What the tables hold; a model with another dimension is refused."""
 
 BATCH = 64
 ATTEMPTS = 3
@@ -77,8 +76,8 @@ class OllamaEmbedder:
         if vectors.shape != (len(batch), self._dimension):
             raise EmbedderError(
                 f"Ollama's model {self._model!r} gave vectors of shape {vectors.shape} where "
-                f"{(len(batch), self._dimension)} was expected: use a model of dimension {self._dimension}, "
-                f"such as {MODEL}."
+                f"{(len(batch), self._dimension)} was expected: set ML_ASSETS_OLLAMA_DIMENSION to the length of its "
+                f"vectors, or use a model of dimension {self._dimension}."
             )
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.all(np.isfinite(length) & (length > 0)):

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from ml_assets.contracts import STREAMS, TABLES, Contract, Stream
+from ml_assets.contracts import STREAMS, Contract, Stream
+from ml_assets.contracts.raw import intake_table
 from ml_assets.intake import ledger
 from ml_assets.intake.judge import Bounds, register_functions, set_bounds
 from ml_assets.intake.ledger import Content, Place
@@ -118,7 +119,7 @@ class Visit:
     def prepare(self) -> None:
         """Make tables and functions; remove what a killed visit appended."""
         _create_tables(self.connection)
-        contract = TABLES[f"duckdb/intake_{self.stream.name}"]
+        contract = intake_table(self.stream)
         self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
         register_functions(self.connection)
         set_bounds(self.connection, self.bounds)
@@ -315,8 +316,8 @@ def _create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
         "SELECT table_name, column_name FROM duckdb_columns() "
         "WHERE database_name = 'lake' AND schema_name = 'intake'"
     ).fetchall()
-    for name in STREAMS:
-        contract = TABLES[f"duckdb/intake_{name}"]
+    for stream in STREAMS.values():
+        contract = intake_table(stream)
         existing = {column for table, column in present if table == contract.table}
         table = qualified("lake", "intake", contract.table)
         if not existing:

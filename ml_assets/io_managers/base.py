@@ -19,8 +19,9 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from ml_assets import metadata
-from ml_assets.contracts import TABLES, Contract
+from ml_assets.contracts import INHERITED, Contract
 from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, explain_outages
+from ml_assets.lib.current_run import run_id
 from ml_assets.resources.base import plain
 from ml_assets.tables.store import TableStore
 from ml_assets.tables.validation import WHOLE, Limits, Window, micros
@@ -44,9 +45,14 @@ _WINDOWS = 60
 class TableIOManager(dg.ConfigurableIOManager):
     """Base of the six IO managers.
 
-    A table's contract is looked up by the asset key in `contracts.TABLES`; an asset that has none there gets
-    one from its metadata (see tables/inference.py) and from the schema of its rows.
+    A table's contract is the one that was given for its asset key; an asset that has none gets one from its metadata
+    (see tables/inference.py) and from the schema of its rows.
+
+    Args:
+        contracts: contracts by asset key, such as `contracts.tables` builds for this project's own assets.
     """
+
+    contracts: dg.ResourceDependency[Any] = None
 
     store: ClassVar[str]
     """First part of the keys of the assets that it writes."""
@@ -68,6 +74,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         from ml_assets.tables.staging import stage
 
         start = time.perf_counter()
+        run_id.set(context.run_id)
         _require_asset(context)
         asset = "/".join(context.asset_key.path)
         with self._explained(asset, GATHERED):
@@ -82,7 +89,7 @@ class TableIOManager(dg.ConfigurableIOManager):
                         self.table_store().last_contract(contract.asset), "partition_us", partition_us
                     )
             contract = replace(contract, partition_us=partition_us)
-            described = _described(context, contract)
+            described = self._described(context, contract)
             with self._explained(asset, GATHERED):
                 staged = stage(rows, contract, self.limits, window)
             with staged:
@@ -176,8 +183,8 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     def _output_contract(self, context: dg.OutputContext, rows: Any) -> Contract:
         asset = "/".join(context.asset_key.path)
-        if asset in TABLES:
-            return TABLES[asset]
+        if given := (self.contracts or {}).get(asset):
+            return given
         from ml_assets.tables.inference import inferred_contract, table_asset
 
         table = table_asset(context.asset_key.path, self.store)
@@ -190,7 +197,22 @@ class TableIOManager(dg.ConfigurableIOManager):
         from ml_assets.tables.inference import table_asset
 
         path = context.asset_key.path
-        return TABLES.get("/".join(path)) or self.table_store().last_contract(table_asset(path, self.store))
+        return (self.contracts or {}).get("/".join(path)) or self.table_store().last_contract(
+            table_asset(path, self.store)
+        )
+
+    def _described(self, context: dg.OutputContext, contract: Contract) -> dict[str, Any]:
+        """Metadata of the table, whatever its rows are."""
+        declared = (context.definition_metadata or {}).get("dagster/column_schema")
+        ours = contract.asset in (self.contracts or {})
+        store = self.table_store()
+        return metadata.table_metadata(
+            contract,
+            store.kind,
+            store.table_name(contract),
+            getattr(declared, "schema", declared),
+            INHERITED if ours else metadata.NOTHING,
+        )
 
     def _no_rows(self, context: dg.InputContext) -> "pa.RecordBatchReader":
         """No rows of a table that need not be there yet, and no columns unless they are known."""
@@ -384,12 +406,6 @@ def _utc_offsets_us(partitions: dg.TimeWindowPartitionsDefinition) -> set[int]:
     moments = (first + timedelta(weeks=week) for week in range(weeks))
     offsets = (moment.astimezone(zone).utcoffset() or timedelta() for moment in moments)
     return {offset // timedelta(microseconds=1) for offset in offsets}
-
-
-def _described(context: dg.OutputContext, contract: Contract) -> dict[str, Any]:
-    """Metadata of the table, whatever its rows are."""
-    declared = (context.definition_metadata or {}).get("dagster/column_schema")
-    return metadata.table_metadata(contract, getattr(declared, "schema", declared))
 
 
 def _report(

@@ -1,96 +1,56 @@
-"""Maintenance: what keeps the stores small without anybody noticing.
+"""Maintenance: what keeps the stores small without anybody noticing; what recovers them, and how they do.
 
-One module a store, each with `size` and `tidy`; `tidy` yields a sentence for each thing that it did. Run by
-the asset `quality/maintenance` every night, and safe at any time, from any number of processes: each step
-takes the locks that the IO managers take, and may be killed and done again.
+How a store is kept small is in stores/<store>/maintenance.py. Run by the asset `quality/maintenance` every night,
+and safe at any time, from any number of processes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ml_assets.maintenance.base import Terms, Upkeep
-
-if TYPE_CHECKING:
-    import psycopg
+from ml_assets.lib.faults import one_sentence
+from ml_assets.maintenance.leftovers import TemporaryFiles
+from ml_assets.stores.registry import stores
+from ml_assets.tables.store import Maintained, Retention
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """How one store is kept small.
+class MaintenanceReport:
+    """What was done for one store.
 
     Args:
         store: its name.
-        size: bytes that it takes; None where that cannot be asked.
-        tidy: does it, and yields what it did.
+        bytes_before, bytes_after: what it takes on disk (Redis: in memory), None where that cannot be asked.
+        done: sentences about what was done or left for the next time.
+        fault: why it was not, or not all of it, done; "" if all was.
     """
 
     store: str
-    size: Callable[[], int | None]
-    tidy: Callable[[], Iterable[str]]
+    bytes_before: int | None
+    bytes_after: int | None
+    done: tuple[str, ...] = ()
+    fault: str = ""
 
 
-def maintain(resources: Mapping[str, Any], terms: Terms) -> list[Upkeep]:
+def maintain(resources: Mapping[str, Any], retention: Retention) -> list[MaintenanceReport]:
     """Keep every store small. One that is down does not keep the others from it; its fault is told.
 
     Args:
-        resources: as `build.store_resources` gives them.
-        terms: how long things are kept.
+        resources: as `resources.store_resources` gives them.
+        retention: how long things are kept.
     """
-    return [keep(keeper) for keeper in keepers(resources, terms)]
+    # PostgreSQL last: the others free rows there, whose space is given back at once.
+    parts = [part for store in reversed(stores(resources)) for part in store.maintained()]
+    return [run(part, retention) for part in [*parts, TemporaryFiles(resources["lake"].home)]]
 
 
-def keep(keeper: Keeper) -> Upkeep:
+def run(part: Maintained, retention: Retention) -> MaintenanceReport:
     """Keep one store small; whatever goes wrong is part of the answer."""
-    from ml_assets.lib.faults import one_sentence
-
     before: int | None = None
     done: list[str] = []
     try:
-        before = keeper.size()
-        done += keeper.tidy()
-        return Upkeep(keeper.store, before, keeper.size(), tuple(done))
+        before = part.size()
+        done += part.maintain(retention)
+        return MaintenanceReport(part.name, before, part.size(), tuple(done))
     except Exception as fault:  # noqa: BLE001 - told to whoever reads the report; the other stores go on
-        return Upkeep(keeper.store, before, None, tuple(done), one_sentence(fault))
-
-
-def keepers(resources: Mapping[str, Any], terms: Terms) -> list[Keeper]:
-    """How each store is kept small, in the order in which it is done.
-
-    The lake comes before its catalog, so that what it has freed there is vacuumed at once.
-    """
-    from ml_assets.maintenance import chroma, clickhouse, duckdb, leftovers, postgres, redis, sqlite
-
-    lake, database = resources["lake"], resources["postgres"]
-    engine, vectors = resources["clickhouse"], resources["chroma"]
-    file, cache = resources["sqlite"], resources["redis"]
-
-    @contextmanager
-    def catalog() -> "Iterator[psycopg.Connection]":
-        with database.model_copy(update={"url": lake.resolved_catalog_url()}).statements() as connection:
-            yield connection
-
-    def of_database(opened: Callable[[], Any], store: str) -> Keeper:
-        def size() -> int:
-            with opened() as connection:
-                return postgres.size(connection)
-
-        def tidy() -> Iterator[str]:
-            with opened() as connection:
-                yield from postgres.tidy(connection, terms)
-
-        return Keeper(store, size, tidy)
-
-    return [
-        Keeper("duckdb", lambda: duckdb.size(lake), lambda: duckdb.tidy(lake, database, terms)),
-        of_database(catalog, "duckdb catalog"),
-        Keeper("chroma", lambda: chroma.size(vectors), lambda: chroma.tidy(vectors, database, terms)),
-        of_database(database.statements, "postgres"),
-        Keeper("clickhouse", lambda: clickhouse.size(engine), lambda: clickhouse.tidy(engine, terms)),
-        Keeper("sqlite", lambda: sqlite.size(file), lambda: sqlite.tidy(file, terms)),
-        Keeper("redis", lambda: redis.size(cache), lambda: redis.tidy(cache, database, terms)),
-        Keeper(
-            "temporary files", lambda: leftovers.size(lake.home), lambda: leftovers.tidy(lake.home, terms)
-        ),
-    ]
+        return MaintenanceReport(part.name, before, None, tuple(done), one_sentence(fault))

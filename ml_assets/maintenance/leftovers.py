@@ -10,24 +10,38 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from ml_assets.intake.files import UNPACKED_PREFIX
-from ml_assets.maintenance.base import Terms, counted, files_below, folder_bytes
+from ml_assets.lib.words import counted
+from ml_assets.stores.files import files_below, folder_bytes
+from ml_assets.tables.store import Maintained, Retention
 
 
-def size(home: str) -> int:
-    """Bytes that lie in such folders, those included that are in use."""
-    return sum(folder_bytes(folder) for folder in _folders(home))
+class TemporaryFiles(Maintained):
+    """Folders of killed processes.
 
+    Args:
+        home: folder of everything that is kept.
+    """
 
-def tidy(home: str, terms: Terms) -> Iterator[str]:
-    """Remove folders in which nothing was written for so long that their processes must be gone."""
-    oldest = time.time() - terms.grace.total_seconds()
-    abandoned = [folder for folder in _folders(home) if _touched(folder) < oldest]
-    for folder in abandoned:
-        shutil.rmtree(folder, ignore_errors=True)  # whoever it belongs to may just be removing it
-    if abandoned:
-        yield f"Removed {counted(len(abandoned), 'folder')} of killed processes."
+    name: ClassVar[str] = "temporary files"
+
+    def __init__(self, home: str) -> None:
+        self._home = home
+
+    def size(self) -> int:
+        """Bytes that lie in such folders, those included that are in use."""
+        return sum(folder_bytes(folder) for folder in _folders(self._home))
+
+    def maintain(self, retention: Retention) -> Iterator[str]:
+        """Remove folders in which nothing was written for so long that their processes must be gone."""
+        oldest = time.time() - retention.grace.total_seconds()
+        abandoned = [folder for folder in _folders(self._home) if _touched(folder) < oldest]
+        for folder in abandoned:
+            shutil.rmtree(folder, ignore_errors=True)  # whoever it belongs to may just be removing it
+        if abandoned:
+            yield f"Removed {counted(len(abandoned), 'folder')} of killed processes."
 
 
 def _folders(home: str) -> list[Path]:

@@ -16,20 +16,20 @@ class Agreement:
     Args:
         parent: asset upstream.
         text: what is compared, for the reader.
-        key_here, key_there: SQL of a row's key as text; the key of the contract, if that is one column.
-        where_here, where_there: SQL conditions on the rows.
-        rows_here, rows_there: SELECT in `sql/` that makes the rows to be compared of those that the table has.
+        actual_key, expected_key: SQL of a row's key as text; the key of the contract, if that is one column.
+        actual_where, expected_where: SQL conditions on the rows.
+        actual_rows, expected_rows: SELECT in `sql/` that makes the rows to be compared of those that the table has.
         values: columns that have at least as many values here as there; all that both tables have if None.
     """
 
     parent: str
     text: str = "Every row upstream is here with its values, and no other."
-    key_here: str = ""
-    key_there: str = ""
-    where_here: str = ""
-    where_there: str = ""
-    rows_here: str = ""
-    rows_there: str = ""
+    actual_key: str = ""
+    expected_key: str = ""
+    actual_where: str = ""
+    expected_where: str = ""
+    actual_rows: str = ""
+    expected_rows: str = ""
     values: tuple[str, ...] | None = None
 
 
@@ -51,9 +51,9 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
         Agreement(
             "sqlite/ml_experiments",
             text="Every file of a run that is here is here, on that run's day, with the size and checksum that it had.",
-            key_here="experiment_id || ' ' || coalesce(json_extract(metadata, '$.path'), '')",
-            key_there="experiment_id || ' ' || path",
-            rows_there="sqlite/agreements/files_of_runs.sql",
+            actual_key="experiment_id || ' ' || coalesce(json_extract(metadata, '$.path'), '')",
+            expected_key="experiment_id || ' ' || path",
+            expected_rows="sqlite/agreements/files_of_runs.sql",
             values=("size_bytes", "sha256"),
         ),
     ),
@@ -61,9 +61,9 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
         Agreement(
             "postgres/ml_experiments",
             text="Every dataset of a run is here, with its digest, context and number of rows.",
-            key_here=_DATASET,
-            key_there=_DATASET,
-            rows_there="postgres/agreements/datasets_of_runs.sql",
+            actual_key=_DATASET,
+            expected_key=_DATASET,
+            expected_rows="postgres/agreements/datasets_of_runs.sql",
             values=("context", "digest", "row_count"),
         ),
     ),
@@ -75,9 +75,9 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
         Agreement(
             "duckdb/raw_documents",
             text="Every document that holds more than white space has passages.",
-            key_here="document_id",
-            where_there="trim(text) <> ''",
-            rows_here="duckdb/agreements/chunked_documents.sql",
+            actual_key="document_id",
+            expected_where="trim(text) <> ''",
+            actual_rows="duckdb/agreements/chunked_documents.sql",
             values=("source",),
         ),
     ),
@@ -86,9 +86,9 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
         Agreement(
             "clickhouse/ml_model_performance",
             text="Every event is counted in its hour, and only once.",
-            key_here=f"concat({_HOUR}, ' ', model_name, ' ', toString(evaluation_count + request_count))",
-            key_there=f"concat({_HOUR}, ' ', model_name, ' ', toString(events))",
-            rows_there="clickhouse/agreements/hours_of_models.sql",
+            actual_key=f"concat({_HOUR}, ' ', model_name, ' ', toString(evaluation_count + request_count))",
+            expected_key=f"concat({_HOUR}, ' ', model_name, ' ', toString(events))",
+            expected_rows="clickhouse/agreements/hours_of_models.sql",
             values=("avg_accuracy", "avg_f1_score", "avg_inference_time_ms", "max_memory_usage_mb"),
         ),
     ),
@@ -98,8 +98,8 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
         Agreement(
             "duckdb/run_features",
             text="Every model with a completed run is served.",
-            key_there="model_name",
-            rows_there="duckdb/agreements/latest_of_models.sql",
+            expected_key="model_name",
+            expected_rows="duckdb/agreements/latest_of_models.sql",
         ),
     ),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
-from ml_assets.contracts import TABLES, Contract
+from ml_assets.contracts import Contract, Tables
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.operations.agreements import AGREEMENTS, Agreement
 from ml_assets.sql_files import read_sql
@@ -29,25 +29,26 @@ class Comparison:
     """The rows of two tables.
 
     Args:
-        here, there: number of rows.
+        actual: number of rows in the table.
+        expected: number of rows in the table upstream.
         differences: sentences on keys and values that the two do not have in common.
     """
 
     asset: str
     parent: str
-    here: int
-    there: int
+    actual: int
+    expected: int
     differences: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
         """Whether both tables have the same rows."""
-        return self.here == self.there and not self.differences
+        return self.actual == self.expected and not self.differences
 
     @property
     def told(self) -> str:
         """The comparison as text."""
-        numbers = f"{self.here:,} here, {self.there:,} in {self.parent}."
+        numbers = f"{self.actual:,} here, {self.expected:,} in {self.parent}."
         return " ".join([numbers, *self.differences])
 
 
@@ -113,36 +114,47 @@ class Listed:
 
 
 def compare(
-    asset: str, agreement: Agreement, fetch: Fetch, days: tuple[date, date] | None = None
+    tables: Tables,
+    asset: str,
+    agreement: Agreement,
+    fetch: Fetch,
+    days: tuple[date, date] | None = None,
 ) -> Comparison:
     """Ask both stores; `days` narrows it to some days where both tables are daily.
 
     Of the table downstream those rows count that were made from the one upstream, and upstream every row
     counts, whoever wrote it: whatever is read is carried on.
     """
-    child, parent = TABLES[asset], TABLES[agreement.parent]
+    child, parent = tables[asset], tables[agreement.parent]
     if not (child.partition_column and parent.partition_column):
         days = None
-    here = rows_of(child, agreement.where_here, days, owned=True)
-    there = rows_of(parent, agreement.where_there, days)
+    actual = rows_of(child, agreement.actual_where, days, owned=True)
+    expected = rows_of(parent, agreement.expected_where, days)
     return compare_sides(
         asset,
         agreement.parent,
-        Stored(fetch, child.store, _made(agreement.rows_here, here), agreement.key_here or _key(child)),
-        Stored(fetch, parent.store, _made(agreement.rows_there, there), agreement.key_there or _key(parent)),
+        Stored(fetch, child.store, _made(agreement.actual_rows, actual), agreement.actual_key or _key(child)),
+        Stored(
+            fetch,
+            parent.store,
+            _made(agreement.expected_rows, expected),
+            agreement.expected_key or _key(parent),
+        ),
         _carried(child, parent, agreement),
     )
 
 
-def compare_sides(asset: str, parent: str, here: Side, there: Side, values: Sequence[str] = ()) -> Comparison:
+def compare_sides(
+    asset: str, parent: str, actual: Side, expected: Side, values: Sequence[str] = ()
+) -> Comparison:
     """Compare keys, and how many rows have a value in some columns."""
-    mine, theirs = here.parts(values), there.parts(values)
+    mine, theirs = actual.parts(values), expected.parts(values)
     differences = []
     parts = sorted(
         part for part in mine.keys() | theirs.keys() if mine.get(part, ())[:2] != theirs.get(part, ())[:2]
     )
     if parts:
-        ours, others = Counter(here.keys(parts[0])), Counter(there.keys(parts[0]))
+        ours, others = Counter(actual.keys(parts[0])), Counter(expected.keys(parts[0]))
         for told, keys in (("Not here", others - ours), ("Here alone", ours - others)):
             if keys:
                 shown = ", ".join(repr(key) for key in sorted(keys)[:_SHOWN])
@@ -161,21 +173,22 @@ def compare_sides(asset: str, parent: str, here: Side, there: Side, values: Sequ
     return Comparison(asset, parent, rows[0], rows[1], tuple(differences))
 
 
-def compare_all(fetch: Fetch, agreements: Mapping[str, Sequence[Agreement]] = AGREEMENTS) -> list[Comparison]:
+def compare_all(
+    tables: Tables, fetch: Fetch, agreements: Mapping[str, Sequence[Agreement]] = AGREEMENTS
+) -> list[Comparison]:
     """Every agreement between tables that are there, over whole tables."""
     pairs = [(asset, one) for asset, several in agreements.items() for one in several]
-    stores = {TABLES[name].store for asset, one in pairs for name in (asset, one.parent)}
+    stores = {tables[name].store for asset, one in pairs for name in (asset, one.parent)}
     present = {(store, row[0]) for store in stores for row in fetch(store, present_tables(store))}
     return [
-        compare(asset, one, fetch)
+        compare(tables, asset, one, fetch)
         for asset, one in pairs
-        if all((TABLES[name].store, TABLES[name].table) in present for name in (asset, one.parent))
+        if all((tables[name].store, tables[name].table) in present for name in (asset, one.parent))
     ]
 
 
-def stored_keys(fetch: Fetch, asset: str) -> Stored:
+def stored_keys(fetch: Fetch, contract: Contract) -> Stored:
     """The keys of a whole table."""
-    contract = TABLES[asset]
     return Stored(fetch, contract.store, rows_of(contract), _key(contract))
 
 

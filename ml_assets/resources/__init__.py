@@ -52,6 +52,10 @@ def store_resources(settings: Settings) -> dict[str, Any]:
             home=home, url=settings.secret("mlflow_url"), query_timeout_s=settings.query_timeout_s
         ),
         "embedder": EmbedderResource(
-            home=home, kind=settings.embedder, ollama_url=settings.secret("ollama_url")
+            home=home,
+            kind=settings.embedder,
+            ollama_url=settings.secret("ollama_url"),
+            ollama_model=settings.ollama_model,
+            ollama_dimension=settings.ollama_dimension,
         ),
     }

@@ -24,6 +24,7 @@ from tenacity import (
 )
 
 from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.lib.current_run import run_id
 from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords
 from ml_assets.tables.store import StoreHealth
@@ -38,6 +39,18 @@ HOME = "data"
 
 BUSY_TIMEOUT_S = 5.0
 """How long `health` waits for a store that another process holds."""
+
+
+class StoreResource(dg.ConfigurableResource):
+    """A resource of a store: what it does for a run can be told from the store's log by the run's id."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Dagster calls it when a run begins to use the resource."""
+        run_id.set(context.run_id)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Dagster calls it when the run is done with it."""
+        run_id.set(None)
 
 
 def check_health(probe: Callable[[], StoreHealth]) -> StoreHealth:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import INDEXED
 from ml_assets.errors import StoreUnavailable
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
@@ -221,7 +221,7 @@ class ChromaResource(dg.ConfigurableResource):
 
 
 def _refuse_the_graph_s(name: str) -> None:
-    if f"chroma/{name}" in TABLES:
+    if f"chroma/{name}" in INDEXED:
         raise ValueError(
             f"collection {name!r} is the graph's, which would sweep other entries away; take a name of your own"
         )

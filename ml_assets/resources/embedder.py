@@ -14,11 +14,15 @@ class EmbedderResource(dg.ConfigurableResource):
     home: str
     kind: str = "minilm"
     ollama_url: str = ""
+    ollama_model: str = ""
+    ollama_dimension: int = 0
 
     _embedder: Embedder | None = PrivateAttr(default=None)
 
     def get(self) -> Embedder:
         """The embedder; `EmbedderError` if there is none of that kind."""
         if self._embedder is None:
-            self._embedder = create(self.kind, Path(self.home), self.ollama_url)
+            self._embedder = create(
+                self.kind, Path(self.home), self.ollama_url, self.ollama_model, self.ollama_dimension
+            )
         return self._embedder

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts.experiments import RUNS
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 DATABASE = "ml_dev"
-_EXPERIMENTS = TABLES["postgres/ml_experiments"]
 _SCHEMES = ("postgresql", "postgres")
 
 _POOL_SIZE = 16
@@ -194,7 +193,7 @@ class PostgresResource(dg.ConfigurableResource):
         touched_days.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:
-                ensure_table(connection, _EXPERIMENTS)
+                ensure_table(connection, RUNS)
                 connection.execute(read_sql("postgres/experiments/create.sql"), row)
                 touched_days.touch(connection, {("runs", day)})
         except psycopg.errors.UniqueViolation as fault:
@@ -217,7 +216,7 @@ class PostgresResource(dg.ConfigurableResource):
             self._known_day(row["created_at"])
         touched_days.ensure_schema(self)
         with self.connect(write=True) as connection:
-            ensure_table(connection, _EXPERIMENTS)
+            ensure_table(connection, RUNS)
             changed = connection.execute(read_sql("postgres/experiments/update.sql"), row).fetchall()
             if changed:
                 touched_days.touch(connection, {("runs", day) for days in changed for day in days})
@@ -268,7 +267,7 @@ class PostgresResource(dg.ConfigurableResource):
             with self.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(read_sql(statement), parameters).fetchall()
         except UndefinedTable as fault:
-            raise missing_table(_EXPERIMENTS.asset) from fault
+            raise missing_table(RUNS.asset) from fault
 
     def _known_day(self, created_at: datetime) -> date:
         """The UTC day of an experiment, which the graph's tables must have."""
@@ -371,11 +370,11 @@ def _experiment_row(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of the statements: every column of the contract, None where nothing is given."""
     from ml_assets.lib.canonical_json import canonical
 
-    row: dict[str, Any] = dict.fromkeys(name for name in _EXPERIMENTS.names if name != "origin")
+    row: dict[str, Any] = dict.fromkeys(name for name in RUNS.names if name != "origin")
     for name, value in columns.items():
         if name not in row:
             raise ValueError(f"experiments have no column {name!r}; there are {', '.join(row)}")
-        column = _EXPERIMENTS.by_name[name]
+        column = RUNS.by_name[name]
         if value is not None and column.choices and value not in column.choices:
             raise ValueError(f"{name} cannot be {value!r}; it is one of {', '.join(column.choices)}")
         if isinstance(value, str) and len(value.encode()) > (column.max_bytes or math.inf):

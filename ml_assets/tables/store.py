@@ -126,6 +126,21 @@ class TableStore(Maintained):
     kind: ClassVar[str]
     """Dagster's name for the kind of storage."""
 
+    resources: ClassVar[tuple[str, ...]]
+    """Keys of the resources that it is made of, in the order of its arguments."""
+
+    also_holds: ClassVar[tuple[str, ...]] = ()
+    """First parts of the keys of other stores' assets whose tables lie here."""
+
+    books: ClassVar[str | None] = None
+    """Name of the store that keeps its ledger, from which its tables can be brought back; None if it does itself."""
+
+    asks: ClassVar[str | None] = None
+    """Key of the resource that answers SQL about its tables (`asking`); None if none does."""
+
+    pool: ClassVar[str | None] = None
+    """Pool of the steps that open it, where it cannot be opened twice at once."""
+
     limits: ClassVar[Limits]
     """What the store can hold."""
 
@@ -178,6 +193,10 @@ class TableStore(Maintained):
     @abstractmethod
     def live_state(self, contract: Contract) -> "TableState | None":
         """Rows and content hash of what the store holds now; None if it holds no copy just now."""
+
+    def keys(self, contract: Contract) -> "set[str] | None":
+        """The keys that it answers with, where that cannot be asked in SQL; None if it can, or if it has no copy."""
+        return None
 
     def damage(self, contract: Contract) -> str:
         """In what a table does not agree with itself; "" if it does."""

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from ml_assets.contracts import TABLES, Column, ColumnType, Contract
-from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis
+from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.settings import PROJECT_ROOT
 from ml_assets.stores import postgres_table
 from ml_assets.stores.sqlite import ddl as sqlite_ddl

@@ -6,7 +6,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.embedders import make_embedder
@@ -19,29 +19,31 @@ from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
+from ml_assets.stores.chroma import ChromaStore
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, tables: Tables) -> dg.Definitions:
     """Chunks, and for cards and chunks each a table of vectors and an index."""
     return dg.Definitions(
         assets=[
-            _chunks(settings),
-            _vectors(settings, "experiment_embeddings", "experiment_cards", {"run_id": "run_id"}),
+            _chunks(settings, tables),
+            _vectors(settings, tables, "experiment_embeddings", "experiment_cards", {"run_id": "run_id"}),
             _vectors(
                 settings,
+                tables,
                 "document_embeddings",
                 "document_chunks",
                 {"id": "chunk_id", "document_id": "document_id", "created_at": "updated_at"},
             ),
-            _index(settings, "experiment_index", "experiment_embeddings", "run_id"),
-            _index(settings, "document_index", "document_embeddings", "id"),
+            _index(settings, tables, "experiment_index", "experiment_embeddings", "run_id"),
+            _index(settings, tables, "document_index", "document_embeddings", "id"),
         ],
         asset_checks=[
-            table_checks("duckdb/document_chunks"),
-            table_checks("postgres/experiment_embeddings"),
-            table_checks("postgres/document_embeddings"),
-            _index_check("experiment_index", "experiment_embeddings"),
-            _index_check("document_index", "document_embeddings"),
+            table_checks(tables, "duckdb/document_chunks"),
+            table_checks(tables, "postgres/experiment_embeddings"),
+            table_checks(tables, "postgres/document_embeddings"),
+            _index_check(tables, "experiment_index", "experiment_embeddings"),
+            _index_check(tables, "document_index", "document_embeddings"),
         ],
     )
 
@@ -52,10 +54,10 @@ def _embedder(settings: Settings) -> str:
     return f"{embedder.name} {embedder.dimension}"
 
 
-def _chunks(settings: Settings) -> dg.AssetsDefinition:
+def _chunks(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
     @table_asset(
         settings,
-        "duckdb/document_chunks",
+        tables["duckdb/document_chunks"],
         group="embeddings",
         description=(
             "Cuts documents into passages of at most 200 tokens, at paragraphs and sentences where it "
@@ -71,7 +73,9 @@ def _chunks(settings: Settings) -> dg.AssetsDefinition:
     return document_chunks
 
 
-def _vectors(settings: Settings, table: str, source: str, renamed: dict[str, str]) -> dg.AssetsDefinition:
+def _vectors(
+    settings: Settings, tables: Tables, table: str, source: str, renamed: dict[str, str]
+) -> dg.AssetsDefinition:
     """pgvector table of `source`'s texts; `renamed` maps a column to its name in the source."""
     columns = {"title": "title", "text": "text", "metadata": "metadata", "content_hash": "content_hash"}
     columns = {**columns, "created_at": "created_at", **renamed}
@@ -79,7 +83,7 @@ def _vectors(settings: Settings, table: str, source: str, renamed: dict[str, str
 
     @table_asset(
         settings,
-        f"postgres/{table}",
+        tables[f"postgres/{table}"],
         group="embeddings",
         description=(
             "Vectors next to the rows they describe, so that one SQL statement can filter by metadata "
@@ -108,10 +112,12 @@ def _vectors(settings: Settings, table: str, source: str, renamed: dict[str, str
     return vectors
 
 
-def _index(settings: Settings, table: str, source: str, key_column: str) -> dg.AssetsDefinition:
+def _index(
+    settings: Settings, tables: Tables, table: str, source: str, key_column: str
+) -> dg.AssetsDefinition:
     @table_asset(
         settings,
-        f"chroma/{table}",
+        tables[f"chroma/{table}"],
         group="embeddings",
         description=(
             f"The vectors of postgres/{source}, carried over as they are, for applications that search "
@@ -131,9 +137,9 @@ def _index(settings: Settings, table: str, source: str, key_column: str) -> dg.A
     return index
 
 
-def _index_check(table: str, source: str) -> dg.AssetChecksDefinition:
+def _index_check(tables: Tables, table: str, source: str) -> dg.AssetChecksDefinition:
     """Chroma cannot be asked in SQL: its entries are read and hashed, and their keys compared."""
-    contract, upstream = TABLES[f"chroma/{table}"], TABLES[f"postgres/{source}"]
+    contract, upstream = tables[f"chroma/{table}"], tables[f"postgres/{source}"]
 
     @dg.asset_check(
         asset=key(contract.asset),
@@ -142,19 +148,18 @@ def _index_check(table: str, source: str) -> dg.AssetChecksDefinition:
         description="Every vector upstream is here, no other, and each as it was written.",
     )
     def agrees(chroma: ChromaResource, postgres: PostgresResource) -> dg.AssetCheckResult:
-        from ml_assets.io_managers.chroma import held_keys, measured, recorded
-
-        here, written = measured(chroma, postgres, contract), recorded(chroma, postgres, contract)
-        keys = held_keys(chroma, postgres, contract) or set()
+        store = ChromaStore(chroma, postgres)
+        live, written = store.live_state(contract), store.ledger_state(contract)
+        keys = store.keys(contract) or set()
         with postgres.asking() as ask:
-            there = stored_keys(lambda _, statement: ask(statement), upstream.asset)
+            there = stored_keys(lambda _, statement: ask(statement), upstream)
             found = compare_sides(contract.asset, upstream.asset, Listed(keys), there)
         changed = (
-            "" if here.content_hash == written.content_hash else " Entries differ from what was written."
+            "" if live.content_hash == written.content_hash else " Entries differ from what was written."
         )
         return dg.AssetCheckResult(
             passed=found.agrees and not changed,
-            metadata={contract.asset: found.here, upstream.asset: found.there},
+            metadata={contract.asset: found.actual, upstream.asset: found.expected},
             description=f"{found.told}{changed}",
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from ml_assets.contracts import EXPERIMENT_TABLES, TABLES
+from ml_assets.contracts import Tables, experiments
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
@@ -20,20 +20,24 @@ POSTGRES = "postgres/ml_experiments"
 SQLITE = "sqlite/ml_experiments"
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, tables: Tables) -> dg.Definitions:
     """Runs in both stores, artifacts, training data."""
     return dg.Definitions(
-        assets=[_postgres_runs(settings), _sqlite_runs(settings), *_run_files(settings)],
-        asset_checks=[table_checks(contract.asset) for contract in EXPERIMENT_TABLES],
+        assets=[
+            _postgres_runs(settings, tables),
+            _sqlite_runs(settings, tables),
+            *_run_files(settings, tables),
+        ],
+        asset_checks=[table_checks(tables, contract.asset) for contract in experiments.tables()],
     )
 
 
-def _postgres_runs(settings: Settings) -> dg.AssetsDefinition:
+def _postgres_runs(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
     runs_sql = read_sql("duckdb/experiments/ml_experiments.sql")
 
     @table_asset(
         settings,
-        POSTGRES,
+        tables[POSTGRES],
         group="experiments",
         description=(
             "The register of training runs. Parameters, metrics and tags are JSONB, so "
@@ -52,16 +56,16 @@ def _postgres_runs(settings: Settings) -> dg.AssetsDefinition:
     return ml_experiments
 
 
-def _sqlite_runs(settings: Settings) -> dg.AssetsDefinition:
+def _sqlite_runs(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
     @table_asset(
         settings,
-        SQLITE,
+        tables[SQLITE],
         group="experiments",
         description=(
             "The same runs in one SQLite file: to carry around, to open in a notebook on a train, to "
             "hand to somebody who has no server."
         ),
-        ins={"runs": _runs_input(*TABLES[SQLITE].names)},
+        ins={"runs": _runs_input(*tables[SQLITE].names)},
     )
     def sqlite_experiments(runs: pa.RecordBatchReader) -> pa.RecordBatchReader:
         return runs
@@ -69,12 +73,12 @@ def _sqlite_runs(settings: Settings) -> dg.AssetsDefinition:
     return sqlite_experiments
 
 
-def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
+def _run_files(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]:
     rules = FileRules(settings.artifact_folders)
 
     @table_asset(
         settings,
-        "sqlite/ml_model_artifacts",
+        tables["sqlite/ml_model_artifacts"],
         group="experiments",
         description=(
             "Every file that a run left behind: models, plots, tables. The files stay where they are; "
@@ -93,7 +97,7 @@ def _run_files(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @table_asset(
         settings,
-        "sqlite/ml_training_data",
+        tables["sqlite/ml_training_data"],
         group="experiments",
         description=(
             "Which data a run was trained and judged on: name, source, fingerprint, rows and features, "

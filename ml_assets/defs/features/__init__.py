@@ -4,13 +4,12 @@ Adding a table is adding its SQL file and its contract. What it depends on, and 
 which, is read from the SQL.
 """
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 
 from ml_assets import metadata
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.raw import outdated_events, touch
@@ -22,7 +21,7 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import SQL_DIR, Settings
 from ml_assets.sql_files import read_sql
 
-LESSONS = {
+DESCRIPTIONS = {
     "run_features": (
         "Turns a run and its learning curve into numbers that can be compared: duration, best and last loss, "
         "slope of the loss, and how the same model stood before. The `previous_` columns are a point-in-time "
@@ -46,24 +45,25 @@ CURVES = 8
 """Runs in the picture of learning curves: as many as one can tell apart."""
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, tables: Tables) -> dg.Definitions:
     """One asset per SELECT file."""
     files = sorted((SQL_DIR / "duckdb" / "features").glob("*.sql"))
     features = [parse_feature(file.stem, file.read_text(encoding="utf-8")) for file in files]
     return dg.Definitions(
-        assets=[_feature_asset(settings, feature) for feature in features],
-        asset_checks=[table_checks(f"duckdb/{feature.name}") for feature in features],
+        assets=[_feature_asset(settings, tables, feature) for feature in features],
+        asset_checks=[table_checks(tables, f"duckdb/{feature.name}") for feature in features],
     )
 
 
-def _feature_asset(settings: Settings, feature: FeatureSQL) -> dg.AssetsDefinition:
-    asset = f"duckdb/{feature.name}"
+def _feature_asset(settings: Settings, tables: Tables, feature: FeatureSQL) -> dg.AssetsDefinition:
+    contract = tables[f"duckdb/{feature.name}"]
+    columns = {parent: tables[parent].names for parent in feature.parents}
 
     @table_asset(
         settings,
-        asset,
+        contract,
         group="features",
-        description=LESSONS.get(feature.name, feature.description),
+        description=DESCRIPTIONS.get(feature.name, feature.description),
         logic=[feature.text],
         kinds=["sql"],
         deps=[key(parent) for parent in feature.parents],
@@ -71,12 +71,12 @@ def _feature_asset(settings: Settings, feature: FeatureSQL) -> dg.AssetsDefiniti
     def feature_table(
         context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
     ) -> Query:
-        context.add_output_metadata({"dagster/column_lineage": _lineage(feature)})
-        days = run_days(context) if TABLES[asset].partition_column else None
+        context.add_output_metadata({"dagster/column_lineage": _lineage(feature, columns)})
+        days = run_days(context) if contract.partition_column else None
         window = {"start": days.start, "end": days.end} if days else {}
 
         def committed() -> None:
-            for then in AFTERWARDS.get(feature.name, ()):
+            for then in POST_COMMIT_HOOKS.get(feature.name, ()):
                 then(context, lake, postgres)
 
         return Query(feature.text, {name: window[name] for name in feature.parameters}, committed=committed)
@@ -114,7 +114,7 @@ def _learning_curves(
         context.add_asset_metadata({"learning_curves": picture}, partition_key=days.last.isoformat())
 
 
-AFTERWARDS: dict[
+POST_COMMIT_HOOKS: dict[
     str, tuple[Callable[[dg.AssetExecutionContext, DuckLakeResource, PostgresResource], None], ...]
 ] = {
     "run_features": (_touch_other_events, _learning_curves),
@@ -124,12 +124,11 @@ AFTERWARDS: dict[
 makes the days of its events due; pictures."""
 
 
-@cache
-def _lineage(feature: FeatureSQL) -> dg.TableColumnLineage:
-    columns = {parent: dict.fromkeys(TABLES[parent].names, "VARCHAR") for parent in feature.parents}
+def _lineage(feature: FeatureSQL, columns: Mapping[str, Sequence[str]]) -> dg.TableColumnLineage:
+    typed = {parent: dict.fromkeys(names, "VARCHAR") for parent, names in columns.items()}
     return dg.TableColumnLineage(
         {
             column: [dg.TableColumnDep(asset_key=key(parent), column_name=name) for parent, name in deps]
-            for column, deps in column_lineage(feature, columns).items()
+            for column, deps in column_lineage(feature, typed).items()
         }
     )

@@ -6,7 +6,7 @@ import dagster as dg
 import pyarrow as pa
 
 from ml_assets import metadata
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.io_managers.clickhouse import ensure_table
@@ -26,13 +26,13 @@ TREND_DATASETS = 8
 """Lines in it."""
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, tables: Tables) -> dg.Definitions:
     """Events, rollups, and the hourly schedule that keeps today's rollup fresh."""
     rollup_sql = read_sql("clickhouse/performance_hourly.sql")
 
     @table_asset(
         settings,
-        EVENTS,
+        tables[EVENTS],
         group="performance",
         description=(
             "Every evaluation and inference, in the store that is fastest at slicing millions of them by "
@@ -47,7 +47,7 @@ def build(settings: Settings) -> dg.Definitions:
 
     @table_asset(
         settings,
-        HOURLY,
+        tables[HOURLY],
         group="performance",
         description=(
             "Quality, latency and memory of each model by the hour. Quantiles are exact, not sampled: "
@@ -62,7 +62,7 @@ def build(settings: Settings) -> dg.Definitions:
     def performance_hourly(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> pa.Table:
         days = run_days(context)
         with clickhouse.client(write=True) as client:
-            ensure_table(client, TABLES[EVENTS])  # the schedule may come before the first event
+            ensure_table(client, tables[EVENTS])  # the schedule may come before the first event
             _describe_days(context, clickhouse, days)
             return client.query_arrow(rollup_sql, parameters=_window(days), use_strings=True)
 
@@ -85,7 +85,7 @@ def build(settings: Settings) -> dg.Definitions:
 
     return dg.Definitions(
         assets=[ml_model_performance, performance_hourly],
-        asset_checks=[table_checks(EVENTS), table_checks(HOURLY)],
+        asset_checks=[table_checks(tables, EVENTS), table_checks(tables, HOURLY)],
         jobs=[rollups],
         schedules=[hourly_rollup_schedule],
     )

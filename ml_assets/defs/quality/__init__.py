@@ -6,20 +6,21 @@ from typing import Any
 import dagster as dg
 
 from ml_assets.automation import HOURLY
-from ml_assets.contracts import INDEXED, TABLES
+from ml_assets.contracts import INDEXED, Tables
 from ml_assets.defs.checks import fetching
 from ml_assets.defs.options import OWNERS, code_version, key
-from ml_assets.defs.quality import maintenance as upkeep
+from ml_assets.defs.quality import maintenance
 from ml_assets.operations.agreements import AGREEMENTS
 from ml_assets.operations.reconcile import Comparison, Fetch, Listed, compare_all, compare_sides, stored_keys
 from ml_assets.settings import Settings
+from ml_assets.stores.registry import needed_resources, stores
 
 RECONCILIATION = "quality/reconciliation"
 
 ONLINE = "serving/online_features"
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, tables: Tables) -> dg.Definitions:
     """The reconciliation across the stores, and their maintenance."""
 
     @dg.asset(
@@ -35,7 +36,7 @@ def build(settings: Settings) -> dg.Definitions:
         ),
         code_version=code_version(repr((AGREEMENTS, INDEXED, ONLINE))),
         deps=[key(asset) for asset in [*AGREEMENTS, *INDEXED]],
-        required_resource_keys={"lake", "postgres", "clickhouse", "sqlite", "chroma", "redis"},
+        required_resource_keys=needed_resources(),
         check_specs=[
             dg.AssetCheckSpec("stores_agree", asset=key(RECONCILIATION), description="No comparison differs.")
         ],
@@ -45,15 +46,15 @@ def build(settings: Settings) -> dg.Definitions:
     )
     def reconciliation(context: dg.AssetExecutionContext):
         with fetching(context.resources) as fetch:
-            found = [*compare_all(fetch), *_beside_sql(context.resources, fetch)]
+            found = [*compare_all(tables, fetch), *_beside_sql(tables, context.resources, fetch)]
         differing = [comparison for comparison in found if not comparison.agrees]
         records = [
             dg.TableRecord(
                 {
                     "table": comparison.asset,
-                    "rows": comparison.here,
+                    "rows": comparison.actual,
                     "upstream": comparison.parent,
-                    "rows_upstream": comparison.there,
+                    "rows_upstream": comparison.expected,
                     "agrees": comparison.agrees,
                     "differences": " ".join(comparison.differences),
                 }
@@ -75,18 +76,15 @@ def build(settings: Settings) -> dg.Definitions:
             }
         )
 
-    return dg.Definitions.merge(dg.Definitions(assets=[reconciliation]), upkeep.build(settings))
+    return dg.Definitions.merge(dg.Definitions(assets=[reconciliation]), maintenance.build(settings))
 
 
-def _beside_sql(resources: Any, fetch: Fetch) -> Iterator[Comparison]:
-    """What cannot be asked in SQL: Chroma's entries, and what Redis answers with."""
-    from ml_assets.io_managers import chroma, redis
-
-    held = {
-        (asset, parent): chroma.held_keys(resources.chroma, resources.postgres, TABLES[asset])
-        for asset, parent in INDEXED.items()
-    }
-    held["redis/online_features", ONLINE] = redis.held_keys(resources.redis, TABLES[ONLINE])
-    for (asset, parent), keys in held.items():
-        if keys is not None:
-            yield compare_sides(asset, parent, Listed(keys), stored_keys(fetch, parent))
+def _beside_sql(tables: Tables, resources: Any, fetch: Fetch) -> Iterator[Comparison]:
+    """What cannot be asked in SQL: the entries of an index, and what a cache answers with."""
+    copies = {**INDEXED, ONLINE: ONLINE}
+    for store in stores({name: getattr(resources, name) for name in needed_resources()}):
+        for asset, parent in copies.items():
+            contract = tables[asset]
+            if contract.store == store.prefix and (keys := store.keys(contract)) is not None:
+                name = f"{store.name}/{contract.table}"
+                yield compare_sides(name, parent, Listed(keys), stored_keys(fetch, tables[parent]))

@@ -5,17 +5,17 @@ from datetime import timedelta
 import dagster as dg
 
 from ml_assets.defs.options import OWNERS, code_version, key
-from ml_assets.maintenance.base import Terms, Upkeep
+from ml_assets.maintenance import MaintenanceReport, maintain
 from ml_assets.settings import Settings
+from ml_assets.stores.registry import needed_resources
+from ml_assets.tables.store import Retention
 
 MAINTENANCE = "quality/maintenance"
-STORES = {"lake", "postgres", "clickhouse", "chroma", "sqlite", "redis"}
-"""Resources that it needs."""
 
 
 def build(settings: Settings) -> dg.Definitions:
     """The asset and its schedule."""
-    terms = Terms(retention=timedelta(days=settings.retention_days))
+    retention = Retention(versions=timedelta(days=settings.retention_days))
 
     @dg.asset(
         key=key(MAINTENANCE),
@@ -29,16 +29,14 @@ def build(settings: Settings) -> dg.Definitions:
             "\n\nIt writes no table, and runs beside writers and readers without disturbing them."
         ),
         code_version=code_version("maintenance 1"),
-        required_resource_keys=STORES,
+        required_resource_keys=needed_resources(),
         pool="clickhouse",
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def maintenance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from ml_assets.maintenance import maintain
-
-        stores = {name: getattr(context.resources, name) for name in STORES}
-        found = maintain(stores, terms)
-        faults = [f"{upkeep.store}: {upkeep.fault}" for upkeep in found if upkeep.fault]
+        stores = {name: getattr(context.resources, name) for name in needed_resources()}
+        found = maintain(stores, retention)
+        faults = [f"{each.store}: {each.fault}" for each in found if each.fault]
         if faults:
             raise dg.Failure(" ".join(faults), metadata=report(found), allow_retries=False)
         return dg.MaterializeResult(metadata=report(found))
@@ -53,22 +51,22 @@ def build(settings: Settings) -> dg.Definitions:
     return dg.Definitions(assets=[maintenance], schedules=[schedule])
 
 
-def report(found: list[Upkeep]) -> dict[str, dg.MetadataValue]:
+def report(found: list[MaintenanceReport]) -> dict[str, dg.MetadataValue]:
     """Bytes before and after by store and in all, and what was done, as metadata."""
     records = [
         dg.TableRecord(
             {
-                "store": upkeep.store,
-                "bytes_before": upkeep.bytes_before if upkeep.bytes_before is not None else "",
-                "bytes_after": upkeep.bytes_after if upkeep.bytes_after is not None else "",
-                "done": " ".join([*upkeep.done, upkeep.fault]).strip(),
+                "store": each.store,
+                "bytes_before": each.bytes_before if each.bytes_before is not None else "",
+                "bytes_after": each.bytes_after if each.bytes_after is not None else "",
+                "done": " ".join([*each.done, each.fault]).strip(),
             }
         )
-        for upkeep in found
+        for each in found
     ]
-    measured = [u for u in found if u.bytes_before is not None and u.bytes_after is not None]
-    before = sum(upkeep.bytes_before or 0 for upkeep in measured)
-    after = sum(upkeep.bytes_after or 0 for upkeep in measured)
+    measured = [each for each in found if each.bytes_before is not None and each.bytes_after is not None]
+    before = sum(each.bytes_before or 0 for each in measured)
+    after = sum(each.bytes_after or 0 for each in measured)
     return {
         "stores": dg.MetadataValue.table(records),
         "bytes_before": dg.MetadataValue.int(before),

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from ml_assets import metadata
-from ml_assets.contracts import STREAMS, TABLES, Stream
+from ml_assets.contracts import STREAMS, Stream, Tables
 from ml_assets.defs.options import OWNERS, key, table_asset
 from ml_assets.intake import ledger
 from ml_assets.intake.artifacts import FileRules
@@ -26,16 +26,13 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings, redact_url
 from ml_assets.stores import touched_days
 
-LESSONS = {
+DESCRIPTIONS = {
     "runs": "A run exists once, whatever the number of files that speak of it: the one that ended last wins.",
     "metrics": "Every point of every learning curve; NaN and infinities are kept: a diverging run has them.",
     "performance": "Evaluations and served inferences, each on the day on which it happened.",
     "predictions": "Single answers of models, with the truth where it is known.",
     "documents": "Texts to be asked about. They have no event time, so the table is one piece.",
 }
-
-LAKE_TABLES = [c for c in TABLES.values() if c.store == "duckdb" and c.schema != "intake"]
-"""A team without metrics or predictions has these tables too, empty: queries join them."""
 
 _SHOWN = 100
 _PREVIEW_ROWS = 5
@@ -73,13 +70,15 @@ def external_assets(settings: Settings) -> list[dg.AssetSpec]:
     return [*folders, tracking]
 
 
-def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
+def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.AssetsDefinition:
     """`duckdb/intake_<stream>`: append what is new."""
+    # A team without metrics or predictions has these tables too, empty: queries join them.
+    joined = [each for each in tables.values() if each.store == "duckdb" and each.schema != "intake"]
     landing = dg.AssetKey(["landing", stream.name])
 
     @table_asset(
         settings,
-        f"duckdb/intake_{stream.name}",
+        tables[f"duckdb/intake_{stream.name}"],
         group="raw",
         description=(
             "Every row as it arrived, appended once and never changed, with file, line and hash of the file. "
@@ -94,7 +93,7 @@ def intake_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
     def intake(
         lake: DuckLakeResource, postgres: PostgresResource, mlflow: MLflowResource
     ) -> dg.MaterializeResult:
-        make_tables(lake, LAKE_TABLES)
+        make_tables(lake, joined)
         rules = FileRules(settings.artifact_folders).with_root(
             mlflow.artifact_root() if stream.from_mlflow else None
         )
@@ -143,15 +142,15 @@ def _held(lake: DuckLakeResource, stream: Stream, reports: list[IntakeReport]) -
     return {"dagster/row_count": counted[0], "preview": metadata.preview(rows)}
 
 
-def raw_asset(settings: Settings, stream: Stream) -> dg.AssetsDefinition:
+def raw_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.AssetsDefinition:
     """`duckdb/raw_<stream>`: rebuild days, or the whole table, from intake."""
 
     @table_asset(
         settings,
-        f"duckdb/raw_{stream.name}",
+        tables[f"duckdb/raw_{stream.name}"],
         group="raw",
         description=(
-            f"{LESSONS[stream.name]} It is rebuilt from intake alone, so a late, doubled, changed or "
+            f"{DESCRIPTIONS[stream.name]} It is rebuilt from intake alone, so a late, doubled, changed or "
             "withdrawn file ends in the same table, whatever the order in which files came. Of the rows "
             "of a key the latest update wins; of equally late ones the fuller, then the greater content hash."
         ),

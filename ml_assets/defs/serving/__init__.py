@@ -3,6 +3,7 @@
 import dagster as dg
 import pyarrow as pa
 
+from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -10,13 +11,13 @@ from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
 
 
-def build(settings: Settings) -> dg.Definitions:
+def build(settings: Settings, tables: Tables) -> dg.Definitions:
     """The feature view of models by name."""
     latest_sql = read_sql("duckdb/serving/online_features.sql")
 
     @table_asset(
         settings,
-        "serving/online_features",
+        tables["serving/online_features"],
         group="serving",
         description=(
             "The newest features of each model, for lookup by its name in well under a millisecond. "
@@ -31,4 +32,6 @@ def build(settings: Settings) -> dg.Definitions:
     def online_features(lake: DuckLakeResource) -> pa.RecordBatchReader:
         return lake.reader(latest_sql)
 
-    return dg.Definitions(assets=[online_features], asset_checks=[table_checks("serving/online_features")])
+    return dg.Definitions(
+        assets=[online_features], asset_checks=[table_checks(tables, "serving/online_features")]
+    )

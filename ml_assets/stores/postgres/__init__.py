@@ -44,6 +44,9 @@ class PostgresStore(TableStore):
     name: ClassVar[str] = "postgres"
     prefix: ClassVar[str] = "postgres"
     kind: ClassVar[str] = "postgres"
+    also_holds: ClassVar[tuple[str, ...]] = ("serving",)
+    resources: ClassVar[tuple[str, ...]] = ("postgres",)
+    asks: ClassVar[str | None] = "postgres"
     limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600, row_bytes=1_000_000_000)
 
     def __init__(self, resource: PostgresServer) -> None:

@@ -58,6 +58,8 @@ class SQLiteStore(TableStore):
     name: ClassVar[str] = "sqlite"
     prefix: ClassVar[str] = "sqlite"
     kind: ClassVar[str] = "sqlite"
+    resources: ClassVar[tuple[str, ...]] = ("sqlite",)
+    asks: ClassVar[str | None] = "sqlite"
     limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False, columns=2_000, row_bytes=1_000_000_000)
 
     def __init__(self, resource: "SQLiteFile") -> None:

@@ -1,0 +1,89 @@
+"""Experiments: one row a run in PostgreSQL and SQLite, its artifacts and data."""
+
+from ml_assets.contracts.columns import INDEXED_BYTES, count, json_column, need, text, time, without
+from ml_assets.contracts.model import Column, Contract, ForeignKey
+from ml_assets.contracts.streams import RUN_COLUMNS
+
+EXPERIMENT_COLUMNS = (
+    need("id", "the run's run_id", max_bytes=INDEXED_BYTES),
+    *without(RUN_COLUMNS, "run_id"),
+)
+
+
+RUNS = Contract(
+    "postgres/ml_experiments",
+    "one training run with its parameters and metrics",
+    (
+        *EXPERIMENT_COLUMNS,
+        need(
+            "origin",
+            "graph: written from raw; api: created through the resource's operations",
+            choices=("graph", "api"),
+        ),
+    ),
+    key=("id",),
+    partition_column="created_at",
+    mode="upsert_delete",
+    scope=(("origin", "graph"),),
+    unique_across_days=True,
+    indexes=("experiment", "status", "model_type", "parameters", "metrics", "tags"),
+)
+"""The runs, which the resource's operations write, too."""
+
+
+def tables() -> tuple[Contract, ...]:
+    """The tables of the room."""
+    return (
+        RUNS,
+        Contract(
+            "sqlite/ml_experiments",
+            "the same runs in a single file to carry around",
+            EXPERIMENT_COLUMNS,
+            key=("id",),
+            partition_column="created_at",
+            mode="upsert_delete",
+            unique_across_days=True,
+            indexes=("status", "model_type"),
+        ),
+        Contract(
+            "sqlite/ml_model_artifacts",
+            "one file that a run left behind",
+            (
+                need("id", "hash of run and path"),
+                need("experiment_id", "run that wrote it"),
+                need("artifact_type", "model, plot, table, text or other"),
+                need("file_path", "where the file lies; the folder if it was not looked at"),
+                Column("size_bytes", "int64", minimum=0, description="null if it is not known"),
+                text("sha256", "checksum; null if the file cannot be read from here"),
+                json_column(
+                    "metadata", "path within the run, logged model, and the reason if it could not be read"
+                ),
+                Column("day", "date", nullable=False, description="UTC day of the run, the partition"),
+                time("created_at", "start of the run, UTC"),
+            ),
+            key=("id",),
+            partition_column="day",
+            foreign_keys=(ForeignKey("experiment_id", "ml_experiments", "id"),),
+            unique_across_days=True,
+        ),
+        Contract(
+            "sqlite/ml_training_data",
+            "one dataset that a run was trained or evaluated on",
+            (
+                need("id", "hash of run, dataset and context"),
+                need("experiment_id", "run that used it"),
+                need("dataset_name"),
+                need("file_path", "where the data lies, or the scheme that made it"),
+                text("context", "training, validation or testing"),
+                text("digest", "fingerprint of the data"),
+                count("row_count", nullable=True),
+                count("feature_count", nullable=True),
+                Column("day", "date", nullable=False, description="UTC day of the run, the partition"),
+                time("created_at", "start of the run, UTC"),
+            ),
+            key=("id",),
+            partition_column="day",
+            foreign_keys=(ForeignKey("experiment_id", "ml_experiments", "id"),),
+            unique_across_days=True,
+        ),
+    )
