@@ -45,7 +45,7 @@ from rich.table import Table
 
 from benchmarks.limits import finish, within
 from ml_assets import services
-from ml_assets.contracts import PERFORMANCE_COLUMNS, TABLES, Column, Contract
+from ml_assets.contracts import PERFORMANCE_COLUMNS, Column, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.resources.chroma import ChromaResource
@@ -492,9 +492,8 @@ def _against_dagster_duckdb(home: str, report: Table) -> None:
     contract = Contract(
         "duckdb/peer", "", PERFORMANCE_COLUMNS, ("event_id",), "timestamp", ("model_name", "timestamp")
     )
-    TABLES[contract.asset] = contract
     managers = {
-        "ours": duckdb.DuckLakeIOManager(lake=lake),
+        "ours": duckdb.DuckLakeIOManager(lake=lake, contracts={contract.asset: contract}),
         "peer": _Native(database=str(Path(home) / "peer.duckdb")),
     }
     speeds: dict[tuple[str, str], list[float]] = {}

@@ -18,7 +18,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import InMemoryEventLogStorage
 
 from ml_assets.cli.refresh import QUIET
-from ml_assets.contracts import TABLES, Column, Contract
+from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.io_managers.chroma import ChromaIOManager
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager
@@ -56,11 +56,13 @@ class Case:
         name: the store.
         manager: its IO manager.
         contract: daily table of `COLUMNS`.
+        contracts: what the IO manager was given, by asset.
     """
 
     name: str
     manager: TableIOManager
     contract: Contract
+    contracts: dict[str, Contract]
     instance: dg.DagsterInstance
     partitions: dg.TimeWindowPartitionsDefinition = DAILY
 
@@ -78,7 +80,7 @@ class Case:
     def change(self, **changes: Any) -> None:
         """Give the table another contract."""
         self.contract = replace(self.contract, **changes)
-        TABLES[self.contract.asset] = self.contract
+        self.contracts[self.contract.asset] = self.contract
 
     @property
     def ready(self) -> dg.IOManagerDefinition:
@@ -221,7 +223,7 @@ def instance(_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest, instance: dg.DagsterInstance) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, instance: dg.DagsterInstance) -> Case:
     store, _, place = request.param.partition("-")
     contract = Contract(
         f"{store}/events",
@@ -231,11 +233,7 @@ def case(request: pytest.FixtureRequest, instance: dg.DagsterInstance) -> Iterat
         partition_column="happened_at",
         unique_across_days=store == "serving",  # which refuses anything else
     )
-    before = dict(TABLES)
-    TABLES[contract.asset] = contract
-    yield _case(store, place, request, contract, instance)
-    TABLES.clear()
-    TABLES.update(before)  # whatever names `change` has given to the table
+    return _case(store, place, request, contract, instance)
 
 
 def _case(
@@ -245,20 +243,20 @@ def _case(
     contract: Contract,
     instance: dg.DagsterInstance,
 ) -> Case:
-    get = request.getfixturevalue
+    get, contracts = request.getfixturevalue, {contract.asset: contract}
     match store:
         case "duckdb":
-            manager = DuckLakeIOManager(lake=get("shared_lake"))
+            manager = DuckLakeIOManager(lake=get("shared_lake"), contracts=contracts)
         case "postgres":
-            manager = PostgresIOManager(postgres=get("postgres"))
+            manager = PostgresIOManager(postgres=get("postgres"), contracts=contracts)
         case "clickhouse":
             manager = ClickHouseIOManager(
-                clickhouse=get("shared_clickhouse_server" if place else "clickhouse")
+                clickhouse=get("shared_clickhouse_server" if place else "clickhouse"), contracts=contracts
             )
         case "chroma":
-            manager = ChromaIOManager(chroma=get("chroma"), postgres=get("postgres"))
+            manager = ChromaIOManager(chroma=get("chroma"), postgres=get("postgres"), contracts=contracts)
         case "sqlite":
-            manager = SQLiteIOManager(sqlite=get("sqlite"))
+            manager = SQLiteIOManager(sqlite=get("sqlite"), contracts=contracts)
         case _:
-            manager = RedisIOManager(redis=get("redis"), postgres=get("postgres"))
-    return Case(store, manager, contract, instance)
+            manager = RedisIOManager(redis=get("redis"), postgres=get("postgres"), contracts=contracts)
+    return Case(store, manager, contract, contracts, instance)

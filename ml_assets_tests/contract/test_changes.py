@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import TABLES, Column, ColumnType, ForeignKey
+from ml_assets.contracts import Column, ColumnType, ForeignKey
 from ml_assets.errors import ContractViolation
 from ml_assets.io_managers import redis as redis_io
 
@@ -153,7 +153,7 @@ def test_two_assets_never_share_a_table(case, row, monkeypatch):
     case.change(unique_across_days=True)
     data, first = case.table(row("one")), case.contract.asset
     second = {"postgres/events": "serving/events", "serving/events": "postgres/events"}[first]
-    monkeypatch.setitem(TABLES, second, case.contract)
+    case.contracts[second] = case.contract
     case.write(data)
     case.change(asset=second)
     with pytest.raises(
@@ -432,7 +432,7 @@ def test_a_foreign_key_that_a_contract_gains_holds_for_old_rows_and_new_ones(cas
     case.write(case.table({"id": 1}, {"id": 2}), first=None)
     case.contract = replace(case.contract, asset=f"{case.name}/children", columns=(identity, parent))
     case.write = partial(case.write, first=None)
-    monkeypatch.setitem(TABLES, case.contract.asset, case.contract)
+    case.contracts[case.contract.asset] = case.contract
     case.write(case.table({"id": 1, "parent": 99}, {"id": 2, "parent": 1}))
     case.change(foreign_keys=(ForeignKey("parent", "events", "id"),))
     for rows in ([{"id": 1, "parent": 99}, {"id": 2, "parent": 1}], [{"id": 3, "parent": 98}]):
@@ -461,7 +461,7 @@ def test_a_vector_that_is_added_later_has_its_index_too(case, row):
 def test_tables_that_differ_in_upper_and_lower_case_only(case, row, monkeypatch):
     case.write(case.table(row("one")))
     other = replace(case.contract, asset="duckdb/Events")
-    monkeypatch.setitem(TABLES, other.asset, other)
+    case.contracts[other.asset] = other
     case.contract = other
     with pytest.raises(ContractViolation, match="duckdb/Events: the lake has a table 'events'") as refused:
         case.write(case.table(row("two")))

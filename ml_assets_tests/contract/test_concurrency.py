@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import TABLES, Column
+from ml_assets.contracts import Column
 from ml_assets.errors import WriteBusy
 from ml_assets.io_managers import duckdb as duckdb_io
 from ml_assets.tables.arrow_types import arrow_schema
@@ -106,7 +106,7 @@ def test_a_reader_sees_the_old_rows_or_the_new_ones(case, row, partitioned):
 def test_writers_of_different_tables_do_not_meet(case, row, monkeypatch):
     contracts = [replace(case.contract, asset=f"{case.contract.asset}_{n}") for n in range(3)]
     for contract in contracts:
-        monkeypatch.setitem(TABLES, contract.asset, contract)
+        case.contracts[contract.asset] = contract
     at_once(*(lambda c=c: write(case, [row("one"), row("two")], contract=c) for c in contracts))
     assert [case.store.live_state(contract).rows for contract in contracts] == [2, 2, 2]
     assert [case.store.ledger_state(c) for c in contracts] == [case.store.live_state(c) for c in contracts]

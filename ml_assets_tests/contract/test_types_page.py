@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from ml_assets.contracts import TABLES, Column, ColumnType, Contract
+from ml_assets.contracts import Column, ColumnType, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.settings import PROJECT_ROOT
 from ml_assets.stores import postgres_table
@@ -198,7 +198,7 @@ def test_names_that_the_page_refuses(asset, columns, said):
     indirect=["case"],
 )
 def test_names_that_the_page_allows(case, row, table, column, monkeypatch):
-    monkeypatch.setitem(TABLES, f"{case.name}/{table}", case.contract)
+    case.contracts[f"{case.name}/{table}"] = case.contract
     case.change(
         asset=f"{case.name}/{table}",
         columns=(*case.contract.columns, Column(column, "float64")),

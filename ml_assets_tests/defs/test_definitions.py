@@ -13,8 +13,10 @@ import dagster as dg
 import pytest
 
 from ml_assets.build import build_defs
-from ml_assets.contracts import STREAMS, TABLES
+from ml_assets.contracts import STREAMS, tables
 from ml_assets.settings import PROJECT_ROOT, Settings
+
+TABLES = tables(Settings())
 
 PACKAGE = PROJECT_ROOT / "ml_assets"
 

@@ -14,7 +14,6 @@ engine lets in one process only: there it is a thread of the writer.
 import itertools
 import multiprocessing
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +36,8 @@ from ml_assets.io_managers.sqlite import SQLiteIOManager
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.stores.clickhouse.redo import interrupted, recover
 from ml_assets.stores.postgres import PostgresStore
-from ml_assets.tables.store import TableStore
 from ml_assets.tables.staging import TableState, stage
+from ml_assets.tables.store import TableStore
 from ml_assets.tables.validation import WHOLE, Window
 from ml_assets_tests.scale import KILLS
 

@@ -20,7 +20,7 @@ import pytest
 
 from ml_assets import services
 from ml_assets.cli.faults import sentence
-from ml_assets.contracts import TABLES, Column, Contract
+from ml_assets.contracts import Column, Contract
 from ml_assets.errors import ContractViolation, TableUnavailable
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.io_managers.chroma import ChromaIOManager
@@ -108,14 +108,14 @@ def rows(version: int) -> pa.Table:
 
 
 @pytest.fixture
-def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[[TableIOManager], Stored]:
+def stored() -> Callable[[TableIOManager], Stored]:
     """Makes the table of an IO manager known."""
 
     def make(manager: TableIOManager) -> Stored:
         looked_up = manager.store == "serving"  # by the key alone
         contract = replace(CONTRACT, asset=f"{manager.store}/attacked", unique_across_days=looked_up)
-        monkeypatch.setitem(TABLES, contract.asset, contract)
-        return Stored(manager, contract)
+        given = manager.model_copy(update={"contracts": {contract.asset: contract}})
+        return Stored(given, contract)
 
     return make
 

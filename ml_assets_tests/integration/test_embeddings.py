@@ -5,11 +5,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import EMBEDDING_DIMENSION, TABLES
+from ml_assets.contracts import EMBEDDING_DIMENSION, tables
 from ml_assets.defs import embeddings
 from ml_assets.io_managers.chroma import ChromaIOManager, held_keys
 from ml_assets.io_managers.postgres import PostgresIOManager
+from ml_assets.settings import Settings
 from ml_assets.tables.arrow_types import arrow_schema
+
+TABLES = tables(Settings())
 
 
 class Direction:

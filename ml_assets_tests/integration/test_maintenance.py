@@ -128,7 +128,11 @@ def test_writers_and_readers_do_not_notice(store: str, home: Path):
     def read() -> None:
         try:
             while not stop.is_set():
-                read_all = place.manager.table_store().read(place.contract, ["happened_at", "version"], WHOLE).read_all()
+                read_all = (
+                    place.manager.table_store()
+                    .read(place.contract, ["happened_at", "version"], WHOLE)
+                    .read_all()
+                )
                 days = [(moment - FIRST).days for moment in read_all["happened_at"].to_pylist()]
                 of_day = {day: [] for day in set(days)}
                 for day, version in zip(days, read_all["version"].to_pylist(), strict=True):

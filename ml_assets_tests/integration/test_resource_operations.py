@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import tables
 from ml_assets.errors import StoreUnavailable
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.judge import Bounds
@@ -21,9 +21,12 @@ from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
 from ml_assets.stores.postgres_table import ensure_table
 from ml_assets.tables.land import land
+
+TABLES = tables(Settings())
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

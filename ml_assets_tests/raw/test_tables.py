@@ -1,7 +1,10 @@
 """The tables of intake follow the streams' contracts."""
 
-from ml_assets.contracts import STREAMS, TABLES
+from ml_assets.contracts import STREAMS, tables
 from ml_assets.intake.ingest import ensure_tables
+from ml_assets.settings import Settings
+
+TABLES = tables(Settings())
 
 
 def columns(lake, table: str) -> set[str]:

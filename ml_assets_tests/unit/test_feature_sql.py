@@ -5,10 +5,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import tables
 from ml_assets.lib.feature_sql import column_lineage, parse_feature
-from ml_assets.settings import SQL_DIR
+from ml_assets.settings import SQL_DIR, Settings
 from ml_assets.tables.arrow_types import arrow_schema
+
+TABLES = tables(Settings())
 
 FEATURES = sorted((SQL_DIR / "duckdb" / "features").glob("*.sql"))
 

@@ -6,10 +6,13 @@ from datetime import UTC, date, datetime
 import duckdb
 import pytest
 
-from ml_assets.contracts import TABLES
+from ml_assets.contracts import tables
 from ml_assets.operations.agreements import AGREEMENTS, Agreement
 from ml_assets.operations.reconcile import Listed, compare, compare_sides, stored_keys
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets.settings import Settings
+
+TABLES = tables(Settings())
 
 AT = datetime(2026, 3, 1, 8, tzinfo=UTC)
 RUNS = [
@@ -55,7 +58,7 @@ def stores(tmp_path):
 
 
 def carried(fetch, days=None):
-    return compare("sqlite/ml_experiments", Agreement("duckdb/raw_runs"), fetch, days)
+    return compare(TABLES, "sqlite/ml_experiments", Agreement("duckdb/raw_runs"), fetch, days)
 
 
 def test_the_same_rows_agree_in_both_stores(stores):
@@ -65,7 +68,7 @@ def test_the_same_rows_agree_in_both_stores(stores):
     assert carried(fetch, (date(2026, 3, 1), date(2026, 3, 1))).here == 1000
     assert carried(fetch, (date(2026, 3, 2), date(2026, 3, 2))).told == "0 here, 0 in duckdb/raw_runs."
     assert compare_sides(
-        "a", "b", Listed([run["id"] for run in RUNS]), stored_keys(fetch, "duckdb/raw_runs")
+        "a", "b", Listed([run["id"] for run in RUNS]), stored_keys(fetch, TABLES["duckdb/raw_runs"])
     ).agrees
 
 
@@ -95,7 +98,7 @@ def test_files_that_are_gone_are_no_agreement(stores):
     execute("sqlite", f"UPDATE ml_experiments SET tags = '{tags}' WHERE id = 'r1'")
 
     def told():
-        return compare("sqlite/ml_model_artifacts", agreement, fetch).told
+        return compare(TABLES, "sqlite/ml_model_artifacts", agreement, fetch).told
 
     assert "Not here: 'r1 " in told()
     for path, size, digest in (("a", "1", "'x'"), ("b", "NULL", "NULL")):
