@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ml_assets.contracts import STREAMS
 from ml_assets.demo.manifest import Manifest, only_one
 from ml_assets.intake import ledger
-from ml_assets.intake.ingest import IntakeReport, Lake, visiting
+from ml_assets.intake.ingest import IntakeReport, Lake, ingesting
 from ml_assets.intake.judge import Bounds
 from ml_assets.intake.quarantine import LANDING_ROOT
 from ml_assets.settings import Settings
@@ -35,7 +35,7 @@ def retire_former(settings: Settings, lake: Lake, postgres: Postgres) -> None:
                 known = ledger.known_places(connection, stream, LANDING_ROOT)
             units = [unit for of, unit in gone if of == stream and unit in known]
             if units:
-                with visiting(STREAMS[stream], lake, postgres, bounds, IntakeReport()) as visit:
-                    visit.withdraw(LANDING_ROOT, units)
+                with ingesting(STREAMS[stream], lake, postgres, bounds, IntakeReport()) as ingest:
+                    ingest.withdraw(LANDING_ROOT, units)
         manifest.former = []
         manifest.write(settings.home)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ml_assets.contracts import STREAMS, Stream
 from ml_assets.errors import ExtensionMissing
 from ml_assets.intake import landing, ledger, readers, splitter
-from ml_assets.intake.ingest import STAGE, IntakeReport, Lake, Visit, visiting
+from ml_assets.intake.ingest import STAGE, Ingest, IntakeReport, Lake, ingesting
 from ml_assets.intake.judge import Bounds, judge_rows
 from ml_assets.intake.landing import LandingFile
 from ml_assets.intake.ledger import Known, Place
@@ -115,8 +115,8 @@ def take_in_files(
     landing.wait_until_quiet(fresh)
     there = {file.unit for file in listing.files} | listing.skipped.keys()
     gone = {unit: place.unit_hash for unit, place in known.items() if unit not in there and not place.retired}
-    with visiting(STREAMS[stream_name], lake, postgres, bounds, report) as visit:
-        intake = _Files(visit, root, source, gone)
+    with ingesting(STREAMS[stream_name], lake, postgres, bounds, report) as ingest:
+        intake = _Files(ingest, root, source, gone)
         for batch in _batches(fresh):
             intake.take(batch)
     return report
@@ -146,17 +146,17 @@ class _DamagedFile(Exception):
 
 
 class _Files:
-    """Takes in files of one root on one visit.
+    """Takes in files of one root on one ingest.
 
     Args:
         gone: content by unit of files that were taken in and are no longer there.
     """
 
-    def __init__(self, visit: Visit, root: str, source: Source | None, gone: Mapping[str, str]) -> None:
-        self._visit = visit
-        self._stream: Stream = visit.stream
-        self._columns = ", ".join(quote_identifier(column.name) for column in visit.stream.columns)
-        self._report = visit.report
+    def __init__(self, ingest: Ingest, root: str, source: Source | None, gone: Mapping[str, str]) -> None:
+        self._ingest = ingest
+        self._stream: Stream = ingest.stream
+        self._columns = ", ".join(quote_identifier(column.name) for column in ingest.stream.columns)
+        self._report = ingest.report
         self._root = root
         self._source = source
         self._gone = gone
@@ -176,12 +176,12 @@ class _Files:
         else:
             bulk, hashes = False, self._hashed(files)
         self._withdraw_misread()
-        fresh = self._visit.claim({self._place(f): h for f, h in hashes.items()}, "landing")
+        fresh = self._ingest.claim({self._place(f): h for f, h in hashes.items()}, "landing")
         # Of several files with the same content the first is read.
         chosen = {unit_hash: file for file, unit_hash in reversed(hashes.items()) if unit_hash in fresh}
         # Rows that take the place of others come by way of the stage.
         large = large and bool(chosen) and not any(content.again for content in fresh.values())
-        target = self._visit.table if large else STAGE
+        target = self._ingest.table if large else STAGE
         counts = self._read_large(*hashes.popitem(), bulk) if large else self._read_small(chosen)
         if large:
             hashes = {file: unit_hash for unit_hash, file in chosen.items()}
@@ -197,12 +197,12 @@ class _Files:
         fresh = {h: content for h, content in fresh.items() if h not in moved}
         if large:
             arrived = f"(SELECT * FROM {target} WHERE unit_hash = {quote_literal(next(iter(chosen)))})"
-            self._visit.commit(places, fresh, counts, arrived)
+            self._ingest.commit(places, fresh, counts, arrived)
         else:
-            self._visit.commit_stage(places, fresh, counts)
+            self._ingest.commit_stage(places, fresh, counts)
         if bulk:
-            self._visit.connection.unregister(_BULK)
-            self._visit.connection.execute(f"DROP TABLE IF EXISTS temp.{_BULK}")
+            self._ingest.connection.unregister(_BULK)
+            self._ingest.connection.execute(f"DROP TABLE IF EXISTS temp.{_BULK}")
 
     def _place(self, file: LandingFile) -> Place:
         return Place(self._root, file.unit, file.fingerprint)
@@ -237,7 +237,7 @@ class _Files:
         units = [unit for unit, unit_hash in self._gone.items() if unit_hash in self._misread]
         self._misread.clear()
         if units:
-            self._visit.withdraw(self._root, units)
+            self._ingest.withdraw(self._root, units)
 
     def _is_complete(self, file: LandingFile) -> bool:
         try:
@@ -256,10 +256,10 @@ class _Files:
             self._report.skipped[file.unit] = landing.unreadable(fault)
 
     def _drop(self, target: str, hashes: list[str]) -> None:
-        self._visit.connection.execute(
+        self._ingest.connection.execute(
             f"DELETE FROM {target} WHERE unit_hash IN (SELECT unnest($hashes::VARCHAR[]))", {"hashes": hashes}
         )
-        self._visit.forget(hashes)
+        self._ingest.forget(hashes)
 
     # --- small files: with care, many in one commit ---
 
@@ -293,7 +293,7 @@ class _Files:
 
         source, types = text_source(self._stream, wanted)
         select = judge_rows(self._stream, source, types, extras=True)
-        self._visit.insert(target, select, (SPLIT_SCHEMA, batches()))
+        self._ingest.insert(target, select, (SPLIT_SCHEMA, batches()))
         return counts
 
     def _read_table(self, target: str, file: LandingFile, unit_hash: str) -> int:
@@ -339,8 +339,8 @@ class _Files:
     def _begin_again(self, target: str) -> None:
         """Begin the transaction anew in which a large file is read; it does not outlive an error."""
         if target != STAGE:
-            self._visit.connection.execute("ROLLBACK")
-            self._visit.connection.execute("BEGIN")
+            self._ingest.connection.execute("ROLLBACK")
+            self._ingest.connection.execute("BEGIN")
 
     def _run_query(self, source: Source, name: str, target: str) -> None:
         """Keep what a source's query gives of a file in `_FOREIGN`: it is run once, since readers that look for types
@@ -358,24 +358,24 @@ class _Files:
         tried: set[str] = set()
         while True:
             try:
-                self._visit.connection.execute(statement, values)
+                self._ingest.connection.execute(statement, values)
                 return
             except duckdb.Error as fault:
                 self._begin_again(target)
-                extension = load_missing(self._visit.connection, fault)
+                extension = load_missing(self._ingest.connection, fault)
                 if extension is None or extension in tried:
                     raise
                 tried.add(extension)
 
     def _insert_table(self, target: str, file: LandingFile, unit_hash: str, relation: str) -> int:
-        execute = self._visit.connection.execute
+        execute = self._ingest.connection.execute
         given = {name: kind for name, kind, *_ in execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
         number = "file_row_number + 1"
         if self._source or any(name.lower() == "file_row_number" for name in given):
             number = "row_number() OVER ()"  # slower, and told apart from a column of the file's
         row = _Arranged(self._stream, given, by_query=self._source is not None)
         rows = row.relation(relation, file.unit, unit_hash, number)
-        self._visit.insert(target, row.judged(rows, row.raw_text))
+        self._ingest.insert(target, row.judged(rows, row.raw_text))
         counted = execute(f"SELECT count(*) FROM {relation}").fetchone()
         if self._source:
             execute(f"DROP TABLE {_FOREIGN}")
@@ -386,7 +386,7 @@ class _Files:
         row = {"unit": file.unit, "unit_hash": unit_hash, "line": 1, "broken": why}
         batch = pa.RecordBatch.from_pylist([row], schema=SPLIT_SCHEMA)
         select = judge_rows(self._stream, "arriving", {})
-        self._visit.insert(target, select, (SPLIT_SCHEMA, [batch]))
+        self._ingest.insert(target, select, (SPLIT_SCHEMA, [batch]))
         return 1
 
     # --- large files: in bulk ---
@@ -397,16 +397,16 @@ class _Files:
         Args:
             bulk: its judged rows stand in `_BULK`.
         """
-        self._visit.connection.execute("BEGIN")
+        self._ingest.connection.execute("BEGIN")
         if self._source is not None or file.format == "parquet":
-            return {unit_hash: self._read_table(self._visit.table, file, unit_hash)}
+            return {unit_hash: self._read_table(self._ingest.table, file, unit_hash)}
         # A header line stands before the rows of a CSV.
         header = int(file.format == "csv")
         rows = self._content[file].lines - header
         if not bulk or not self._is_clean(file, rows):
-            return self._read_text(self._visit.table, file.format, {unit_hash: file})
-        self._visit.insert(
-            self._visit.table,
+            return self._read_text(self._ingest.table, file.format, {unit_hash: file})
+        self._ingest.insert(
+            self._ingest.table,
             f"SELECT {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
             f"rowid + {header + 1} AS line, day, {self._columns} FROM {_BULK}",
         )
@@ -432,7 +432,7 @@ class _Files:
             # reader would read with one thread.
             judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
             rows = f"SELECT day, {self._columns}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
-            connection = self._visit.connection
+            connection = self._ingest.connection
             try:
                 if file.size <= _IN_MEMORY_BYTES:
                     # By `sql`: what `execute` gives is fetched by one thread.
@@ -454,7 +454,7 @@ class _Files:
         optional = [quote_identifier(column.name) for column in self._stream.columns if column.nullable]
         required = len(self._stream.columns) - len(optional)
         values = " + ".join([f"{required} * count(*)", *(f"count({name})" for name in optional)])
-        found = self._visit.connection.execute(
+        found = self._ingest.connection.execute(
             f"SELECT count(*), count_if(bad), bool_or({suspects}), {values} FROM {_BULK}"
         ).fetchone()
         if found is None or found[:2] != (lines, 0):
@@ -473,7 +473,7 @@ class _Files:
         with _safe_name(file.path) as name:
             objects = f"read_json_objects({quote_literal(glob_free(name))}, {readers.options(readers.JSON_OBJECTS)})"
             unknown = _unknown_keys([column.name for column in self._stream.columns], "json")
-            found = self._visit.connection.execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone()
+            found = self._ingest.connection.execute(f"SELECT bool_or({unknown}) FROM {objects}").fetchone()
         return found == (True,)
 
     def _bulk_json(self, path: str) -> tuple[str, dict[str, str]]:

@@ -1,11 +1,11 @@
-"""One visit of one stream: the protocol that makes lake (rows) and PostgreSQL (ledger) agree.
+"""One ingest of one stream: the protocol that makes lake (rows) and PostgreSQL (ledger) agree.
 
     1. claim the contents in the ledger, state `loading`
     2. append their rows to the lake, one commit
     3. make them live in the ledger, with their counts and the days that they touch, one commit
 
 Raw tables read live contents only, so a process may be killed anywhere: what was claimed and never went live
-is removed by the next visit, which holds the stream alone, and is taken in again. A content that is to be read
+is removed by the next ingest, which holds the stream alone, and is taken in again. A content that is to be read
 once more stays live meanwhile: step 2 puts its new rows in the place of the old ones.
 
 What belongs here: claiming, appending, counting. Where rows come from is files.py's and tracking.py's
@@ -58,7 +58,7 @@ class Lake(Protocol):
 
 @dataclass
 class IntakeReport:
-    """What one visit of a stream did.
+    """What one ingest of a stream did.
 
     Args:
         ingest_id: as in the ledger; "" if there was nothing to do.
@@ -81,24 +81,24 @@ class IntakeReport:
 
 
 @contextmanager
-def visiting(
+def ingesting(
     stream: Stream, lake: Lake, postgres: Postgres, bounds: Bounds, report: IntakeReport
-) -> "Iterator[Visit]":
-    """Hold a stream, clear away what a killed visit left, and visit it.
+) -> "Iterator[Ingest]":
+    """Hold a stream, clear away what a killed ingest left, and take its rows in.
 
     Raises:
         ledger.IntakeBusy: another process takes in the same stream.
     """
     start = time.perf_counter()
     with ledger.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
-        visit = Visit(stream, connection, postgres, bounds, report)
-        visit.prepare()
-        yield visit
-        visit.close()
+        ingest = Ingest(stream, connection, postgres, bounds, report)
+        ingest.prepare()
+        yield ingest
+        ingest.close()
     report.seconds += time.perf_counter() - start
 
 
-class Visit:
+class Ingest:
     """Holds the lake's connection and counts what is done with it."""
 
     def __init__(
@@ -117,7 +117,7 @@ class Visit:
         self.bounds = bounds
 
     def prepare(self) -> None:
-        """Make tables and functions; remove what a killed visit appended."""
+        """Make tables and functions; remove what a killed ingest appended."""
         _create_tables(self.connection)
         contract = intake_table(self.stream)
         self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
@@ -238,7 +238,7 @@ class Visit:
     def _remove(self, hashes: Sequence[str]) -> set[date]:
         """Remove the rows of contents from the lake; returns their days.
 
-        The ledger may have others: a visit may have been killed between the two.
+        The ledger may have others: a ingest may have been killed between the two.
         """
         these = "unit_hash IN (SELECT unnest($hashes::VARCHAR[]))"
         rows = self.connection.execute(

@@ -440,7 +440,7 @@ def marked(connection: "psycopg.Connection", stream: str, hashes: Iterable[str])
 
 
 def abandon_retired(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> int:
-    """Have the next visit remove the rows of retired contents, which count for nothing; returns how many.
+    """Have the next ingest remove the rows of retired contents, which count for nothing; returns how many.
 
     Should one of them come back, it is read like a new one.
     """

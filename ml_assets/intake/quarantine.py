@@ -15,7 +15,7 @@ import pyarrow as pa
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import NotTakenIn
 from ml_assets.intake import ledger
-from ml_assets.intake.ingest import IntakeReport, Lake, ensure_tables, visiting
+from ml_assets.intake.ingest import IntakeReport, Lake, ensure_tables, ingesting
 from ml_assets.intake.judge import Bounds
 from ml_assets.intake.landing import unit_name
 from ml_assets.intake.raw import unbalanced_contents
@@ -154,8 +154,8 @@ def retire_file(known: Known, lake: Lake, postgres: Postgres, bounds: Bounds) ->
         Whether it counted until now, and other places where the same content lies, so that its rows stay.
     """
     report = IntakeReport()
-    with visiting(STREAMS[known.stream], lake, postgres, bounds, report) as visit:
-        visit.withdraw(known.root, [known.unit])
+    with ingesting(STREAMS[known.stream], lake, postgres, bounds, report) as ingest:
+        ingest.withdraw(known.root, [known.unit])
     with postgres.connect() as connection:
         return report.retired > 0, ledger.lies_elsewhere(connection, known.stream, known.root, known.unit)
 

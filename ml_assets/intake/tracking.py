@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ml_assets.contracts import STREAMS
 from ml_assets.intake import ledger, mlflow_reader
-from ml_assets.intake.ingest import STAGE, IntakeReport, Lake, Visit, visiting
+from ml_assets.intake.ingest import STAGE, Ingest, IntakeReport, Lake, ingesting
 from ml_assets.intake.judge import Bounds, judge_rows
 from ml_assets.intake.ledger import Known, Place
 from ml_assets.intake.mlflow_files import FileLister
@@ -58,13 +58,13 @@ def take_in_mlflow(
     gone = [run_id for run_id, place in known.items() if run_id not in marks and not place.retired]
     if not fresh and not gone:
         return report
-    with visiting(stream, lake, postgres, bounds, report) as visit:
+    with ingesting(stream, lake, postgres, bounds, report) as ingest:
         if stream_name == "runs":
-            _take_runs(visit, client, root, fresh)
+            _take_runs(ingest, client, root, fresh)
         else:
-            _take_histories(visit, client, root, fresh)
+            _take_histories(ingest, client, root, fresh)
         if gone:
-            visit.withdraw(root, gone)
+            ingest.withdraw(root, gone)
     return report
 
 
@@ -96,24 +96,24 @@ def _is_fresh(place: Known | None, mark: str) -> bool:
     return place is None or place.retired or place.fingerprint != mark
 
 
-def _take_runs(visit: Visit, client: "MlflowClient", root: str, marks: Mapping[str, str]) -> None:
-    lister = FileLister(client, visit.bounds.files)
+def _take_runs(ingest: Ingest, client: "MlflowClient", root: str, marks: Mapping[str, str]) -> None:
+    lister = FileLister(client, ingest.bounds.files)
     read = mlflow_reader.read_runs(client, marks)
     runs = (mlflow_reader.with_files(run, lister.files_of(run)) for run in read)
     while some := list(islice(runs, BATCH_RUNS)):
         places = {Place(root, run.run_id, marks[run.run_id]): run.unit_hash for run in some}
         batch = mlflow_reader.run_batch(some)
-        _take(visit, places, [batch], dict.fromkeys(places.values(), 1))
+        _take(ingest, places, [batch], dict.fromkeys(places.values(), 1))
 
 
-def _take_histories(visit: Visit, client: "MlflowClient", root: str, marks: Mapping[str, str]) -> None:
+def _take_histories(ingest: Ingest, client: "MlflowClient", root: str, marks: Mapping[str, str]) -> None:
     pending: list[History] = []
     points = 0
 
     def flush() -> None:
         places = {Place(root, h.run_id, marks[h.run_id]): h.unit_hash for h in pending}
         batches = [mlflow_reader.history_batch(history) for history in pending]
-        _take(visit, places, batches, {h.unit_hash: len(h.keys) for h in pending})
+        _take(ingest, places, batches, {h.unit_hash: len(h.keys) for h in pending})
         pending.clear()
 
     for history in mlflow_reader.read_histories(client, list(marks)):
@@ -127,12 +127,12 @@ def _take_histories(visit: Visit, client: "MlflowClient", root: str, marks: Mapp
 
 
 def _take(
-    visit: Visit, places: Mapping[Place, str], batches: list[pa.RecordBatch], counts: Mapping[str, int]
+    ingest: Ingest, places: Mapping[Place, str], batches: list[pa.RecordBatch], counts: Mapping[str, int]
 ) -> None:
     """Take in rows in one commit."""
-    fresh = visit.claim(places, "mlflow")
+    fresh = ingest.claim(places, "mlflow")
     schema = batches[0].schema
-    known = {column.name for column in visit.stream.columns}
+    known = {column.name for column in ingest.stream.columns}
     types = {field.name: _duckdb_type(field) for field in schema if field.name in known}
     times = [name for name in types if name in mlflow_reader.TIMES]
     moments = ", ".join(
@@ -151,10 +151,10 @@ def _take(
         for name in types
     )
     select = judge_rows(
-        visit.stream, source, types, raw_text=f"to_json(struct_pack({packed}))::VARCHAR", list_files=False
+        ingest.stream, source, types, raw_text=f"to_json(struct_pack({packed}))::VARCHAR", list_files=False
     )
-    visit.insert(STAGE, select, (schema, batches), fresh=list(fresh))
-    visit.commit_stage(places, fresh, counts)
+    ingest.insert(STAGE, select, (schema, batches), fresh=list(fresh))
+    ingest.commit_stage(places, fresh, counts)
 
 
 def _is_time(name: str) -> str:

@@ -338,3 +338,23 @@ def test_a_committed_step_does_not_fail_for_what_is_told_of_it(materialize, monk
     assert read(materialize, made).to_pylist() == [{"id": 1}]
     (event,) = result.asset_materializations_for_node("made")
     assert event.metadata["dagster/table_name"].value == "made", "what could be told is"
+
+
+def test_a_key_of_this_project_has_its_own_columns_in_another_project(materialize):
+    """`duckdb/run_features` is a table of ours; who has nothing else of ours gets what is returned."""
+
+    @dg.asset(key=["duckdb", "run_features"], metadata={"key": "runner"})
+    def run_features() -> pa.Table:
+        return pa.table({"runner": ["Ada", "Grace"], "speed_km_h": [9.5, 11.0]})
+
+    seen: list[list[dict[str, Any]]] = []
+
+    @dg.asset(ins={"rows": dg.AssetIn(["duckdb", "run_features"])}, io_manager_key="none")
+    def podium(rows: pa.Table) -> None:
+        seen.append(rows.sort_by("runner").to_pylist())
+
+    result = materialize(run_features, podium, store="duckdb")
+    assert seen == [[{"runner": "Ada", "speed_km_h": 9.5}, {"runner": "Grace", "speed_km_h": 11.0}]]
+    (event,) = result.asset_materializations_for_node("duckdb__run_features")
+    schema = event.metadata["dagster/column_schema"].value
+    assert [column.name for column in schema.columns] == ["runner", "speed_km_h"]  # pyright: ignore

@@ -72,3 +72,33 @@ def test_equal_content_has_an_equal_hash_in_every_store(case, row):
         first=date(2026, 1, 1),
     )
     assert case.store.ledger_state(case.contract).content_hash == "084f102b7bdaa7b7"
+
+
+NOTED_RUNS = {
+    "duckdb": "SELECT DISTINCT run_id FROM lake.ledger.writes",
+    "clickhouse": "SELECT DISTINCT run_id FROM write_ledger FINAL",
+    "sqlite": "SELECT DISTINCT run_id FROM ml_assets_writes",
+}
+
+
+def noted_runs(case) -> list[tuple[str]]:
+    """The runs that the ledger names."""
+    manager = case.manager
+    match case.name:
+        case "duckdb":
+            with manager.lake.get_connection() as connection:
+                return connection.execute(NOTED_RUNS["duckdb"]).fetchall()
+        case "clickhouse":
+            with manager.clickhouse.client() as client:
+                return [tuple(row) for row in client.query(NOTED_RUNS["clickhouse"]).result_rows]
+        case "sqlite":
+            with manager.sqlite.connect() as connection:
+                return connection.execute(NOTED_RUNS["sqlite"]).fetchall()
+        case _:
+            with manager.postgres.asking() as ask:
+                return list(ask("SELECT DISTINCT run_id FROM ledger.writes"))
+
+
+def test_the_ledger_names_the_run(case, row):
+    result = case.write(case.table(row("one"), row("two")))
+    assert noted_runs(case) == [(result.run_id,)]

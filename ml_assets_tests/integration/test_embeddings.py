@@ -1,15 +1,28 @@
 """Vectors of texts in PostgreSQL and Chroma, when another model takes the place of the former one."""
 
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.contracts import EMBEDDING_DIMENSION, tables
+from ml_assets import services
+from ml_assets.contracts import tables
 from ml_assets.defs import embeddings
-from ml_assets.io_managers.chroma import ChromaIOManager, held_keys
+from ml_assets.io_managers.chroma import ChromaIOManager
 from ml_assets.io_managers.postgres import PostgresIOManager
-from ml_assets.settings import Settings
+from ml_assets.resources import store_resources
+from ml_assets.settings import MINILM_DIMENSION, Settings
+from ml_assets.stores.chroma import ChromaStore
 from ml_assets.tables.arrow_types import arrow_schema
 
 TABLES = tables(Settings())
@@ -18,7 +31,7 @@ TABLES = tables(Settings())
 class Direction:
     """A model that turns every text into the same unit vector; remembers what it was asked."""
 
-    dimension = EMBEDDING_DIMENSION
+    dimension = MINILM_DIMENSION
 
     def __init__(self, axis: int) -> None:
         self.name = f"direction@{axis}"
@@ -49,7 +62,7 @@ CARDS = [
 @pytest.fixture
 def build(settings, postgres, chroma):
     """Materializes vectors and index of the cards with a model; returns the texts that it was asked for."""
-    defs = embeddings.build(settings)
+    defs = embeddings.build(settings, TABLES)
     table, index = (
         dg.AssetKey(["postgres", "experiment_embeddings"]),
         dg.AssetKey(["chroma", "experiment_index"]),
@@ -77,8 +90,8 @@ def build(settings, postgres, chroma):
         given = {
             "embedder": Resource(),
             "postgres": postgres,
-            "postgres_io": PostgresIOManager(postgres=postgres),
-            "chroma_io": ChromaIOManager(chroma=chroma, postgres=postgres),
+            "postgres_io": PostgresIOManager(postgres=postgres, contracts=TABLES),
+            "chroma_io": ChromaIOManager(chroma=chroma, postgres=postgres, contracts=TABLES),
             "duckdb_io": cards,
         }
         model.asked.clear()
@@ -95,7 +108,7 @@ def test_another_model_embeds_everything_anew_and_its_vectors_replace_the_former
     for model in (first, second):
         assert len(build(model)) == len(CARDS)
         assert build(model) == []
-        axis = np.eye(EMBEDDING_DIMENSION, dtype=np.float32)[model._axis]
+        axis = np.eye(MINILM_DIMENSION, dtype=np.float32)[model._axis]
         with postgres.asking() as ask:
             held = ask("SELECT model_name, count(*) FROM experiment_embeddings GROUP BY 1")
         assert held == [(model.name, len(CARDS))]
@@ -103,11 +116,89 @@ def test_another_model_embeds_everything_anew_and_its_vectors_replace_the_former
         assert sorted(found.id.split(":")[0] for found in near) == ["r0", "r1", "r2"]
         assert max(found.distance for found in near) < 1e-6
         index = TABLES["chroma/experiment_index"]
-        assert held_keys(chroma, postgres, index) == {card["run_id"] for card in CARDS}
+        assert ChromaStore(chroma, postgres).keys(index) == {card["run_id"] for card in CARDS}
     with chroma.client(write=True) as client:
         client.delete_collection(index.table)
-    assert held_keys(chroma, postgres, index) == set()
+    assert ChromaStore(chroma, postgres).keys(index) == set()
 
 
 def test_an_index_that_was_never_written_is_not_counted(chroma, postgres):
-    assert held_keys(chroma, postgres, TABLES["chroma/experiment_index"]) is None
+    assert ChromaStore(chroma, postgres).keys(TABLES["chroma/experiment_index"]) is None
+
+
+WIDE = 1_536
+
+
+class OllamaStandIn(BaseHTTPRequestHandler):
+    """Stands in for Ollama's HTTP interface, with a model whose vectors are pseudo-random by the text's hash."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert (self.path, body["model"]) == ("/api/embed", "wide")
+        seeds = (int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in body["input"])
+        vectors = [np.random.default_rng(seed).normal(size=WIDE).tolist() for seed in seeds]
+        answer = json.dumps({"embeddings": vectors}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def ollama():
+    """URL of the stand-in."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OllamaStandIn)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def empty_home() -> Iterator[Path]:
+    """A home of its own, with servers of its own."""
+    home = Path(tempfile.mkdtemp(prefix=f"mla-test-{os.getpid()}-"))
+    yield home
+    services.stop_all(home)
+    shutil.rmtree(home)
+
+
+def test_a_model_of_1536_dimensions_goes_through_the_whole_graph(cli, empty_home, ollama):
+    model = {
+        "ML_ASSETS_EMBEDDER": "ollama",
+        "ML_ASSETS_OLLAMA_URL": ollama,
+        "ML_ASSETS_OLLAMA_MODEL": "wide",
+        "ML_ASSETS_OLLAMA_DIMENSION": str(WIDE),
+    }
+    document = {
+        "document_id": "d",
+        "text": "What a wide model makes of it.",
+        "updated_at": "2026-01-01T00:00:00Z",
+    }
+    folder = empty_home / "landing" / "documents"
+    folder.mkdir(parents=True)
+    (folder / "d.jsonl").write_text(json.dumps(document))
+    done = cli(empty_home, "refresh", "--json", **model)
+    assert done.returncode == 0, done.stderr
+    told = cli(empty_home, "status", "--json", "--verify", **model)
+    assert told.returncode == 0, told.stderr
+    stores = json.loads(told.stdout)["stores"]
+    assert stores["postgres"]["tables"]["document_embeddings"]["rows"] == 1
+    assert stores["chroma"]["tables"]["document_index"]["rows"] == 1
+    resources = store_resources(Settings(home=empty_home))
+    with resources["postgres"].asking() as ask:
+        assert ask("SELECT vector_dims(embedding), model_name FROM document_embeddings") == [
+            (WIDE, "ollama/wide")
+        ]
+        ((vector,),) = ask("SELECT embedding::text FROM document_embeddings")
+    (found,) = resources["chroma"].query_similar("document_index", json.loads(vector))
+    assert found.distance < 1e-5
+    # With the default model the same home says what is in the way, and what to do.
+    refused = cli(empty_home, "refresh")
+    assert refused.returncode == 1
+    assert "dimension of 'embedding' was 1536" in refused.stderr

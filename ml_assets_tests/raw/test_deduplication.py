@@ -86,7 +86,7 @@ FILES = {"a.jsonl": text, "b.csv": as_csv, "c.parquet": as_parquet, "sub/d.jsonl
 
 @st.composite
 def arrivals(draw, of):
-    """A few visits, each of some files that are new or changed, or of one that is retired."""
+    """A few ingests, each of some files that are new or changed, or of one that is retired."""
     rows = draw(st.lists(of, min_size=4, max_size=14))
     some = st.lists(st.sampled_from(rows), min_size=1, max_size=8)
     delivery = st.dictionaries(st.sampled_from(sorted(FILES)), some, min_size=1, max_size=3)
