@@ -40,9 +40,9 @@ def test_postgres_is_asked_for_a_column_of_a_day(written, monkeypatch):
     """The server's own record of what it is doing, taken while the rows are on their way."""
     import psycopg
 
-    from ml_assets.stores import postgres_table
+    from ml_assets.stores.postgres_table import rows
 
-    seen, original = [], postgres_table._parsed
+    seen, original = [], rows._parsed
 
     def look(*given: Any) -> Any:
         with psycopg.connect(written.manager.postgres.connection_url()) as other:
@@ -52,7 +52,7 @@ def test_postgres_is_asked_for_a_column_of_a_day(written, monkeypatch):
             seen.extend(other.execute(asked).fetchall())
         return original(*given)
 
-    monkeypatch.setattr(postgres_table, "_parsed", look)
+    monkeypatch.setattr(rows, "_parsed", look)
     read_one_day(written)
     ((query,),) = set(seen)
     assert query.startswith('COPY (SELECT "id" FROM')

@@ -11,8 +11,8 @@ import pytest
 from ml_assets.contracts import Column, ColumnType, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.settings import PROJECT_ROOT
-from ml_assets.stores import postgres_table
 from ml_assets.stores.sqlite import ddl as sqlite_ddl
+from ml_assets.stores.postgres_table import ddl as postgres_ddl
 from ml_assets.tables.arrow_types import ARROW_TYPES
 
 PAGE = (PROJECT_ROOT / "docs" / "types.md").read_text()
@@ -54,7 +54,7 @@ def test_arrow_types():
     ("store", "types"),
     [
         ("DuckLake", duckdb._TYPES),
-        ("PostgreSQL", postgres_table._TYPES),
+        ("PostgreSQL", postgres_ddl.TYPES),
         ("ClickHouse", clickhouse._TYPES),
         ("SQLite", sqlite_ddl.TYPES),
     ],

@@ -1,37 +1,20 @@
 """PostgreSQL: one transaction a write, COPY in both directions. The mechanics are in stores/postgres_table."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from ml_assets.contracts import Contract
 from ml_assets.tables.store import Retention, StoreHealth, TableStore, Written
 from ml_assets.tables.validation import Limits, Window
 
 if TYPE_CHECKING:
-    import psycopg
     import pyarrow as pa
 
+    from ml_assets.stores.postgres_table.server import PostgresServer
     from ml_assets.tables.found import Found, Place
     from ml_assets.tables.staging import Staged, TableState
 
-__all__ = ["PostgresServer", "PostgresStore"]
-
-
-class PostgresServer(Protocol):
-    """What the store needs of the resource that opens connections."""
-
-    def connect(self, write: bool = False) -> "AbstractContextManager[psycopg.Connection]":
-        """One transaction."""
-        ...
-
-    def statements(self) -> "AbstractContextManager[psycopg.Connection]":
-        """A connection on which each statement stands alone."""
-        ...
-
-    def health(self) -> StoreHealth:
-        """How the server does."""
-        ...
+__all__ = ["PostgresStore"]
 
 
 class PostgresStore(TableStore):
@@ -49,7 +32,7 @@ class PostgresStore(TableStore):
     asks: ClassVar[str | None] = "postgres"
     limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600, row_bytes=1_000_000_000)
 
-    def __init__(self, resource: PostgresServer) -> None:
+    def __init__(self, resource: "PostgresServer") -> None:
         self._server = resource
 
     @staticmethod
@@ -67,17 +50,9 @@ class PostgresStore(TableStore):
         return retried(contract.asset, postgres_table.is_conflict, attempt)
 
     def read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
-        import pyarrow as pa
+        from ml_assets.stores.postgres_table.server import stream
 
-        from ml_assets.stores import postgres_table
-        from ml_assets.tables.arrow_types import arrow_schema
-
-        def batches() -> "Iterator[pa.RecordBatch]":
-            # The longer time-out: a bulk load in the other direction.
-            with self._server.connect(write=True) as connection:
-                yield from postgres_table.read(connection, contract, columns, window)
-
-        return pa.RecordBatchReader.from_batches(arrow_schema(contract, columns), batches())
+        return stream(self._server, contract, columns, window)
 
     def found(self, place: "Place") -> "Found | None":
         from ml_assets.stores.postgres_table import found_in_postgres
@@ -85,47 +60,36 @@ class PostgresStore(TableStore):
         return found_in_postgres(self._server.connect, place)
 
     def contracts(self) -> list[Contract]:
-        from ml_assets.stores import postgres_table
+        from ml_assets.stores.postgres_table.server import contracts
 
-        with self._server.connect() as connection:
-            return [
-                each
-                for store in ("postgres", "serving")
-                for each in postgres_table.known_contracts(connection, store)
-                if postgres_table.table_exists(connection, each.schema, each.table)
-            ]
+        return contracts(self._server, "postgres", "serving")
 
     def last_contract(self, asset: str) -> Contract | None:
-        from ml_assets.stores import postgres_table
+        from ml_assets.stores.postgres_table.server import last_contract
 
-        with self._server.connect() as connection:
-            return postgres_table.remembered(connection, asset)
+        return last_contract(self._server, asset)
 
     def ledger_state(self, contract: Contract, any_version: bool = False) -> "TableState":
-        from ml_assets.stores import postgres_table
-        from ml_assets.tables.staging import table_state
+        from ml_assets.stores.postgres_table.server import ledger_state
 
-        with self._server.connect() as connection:
-            return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
+        return ledger_state(self._server, contract, any_version)
 
     def live_state(self, contract: Contract) -> "TableState":
-        from ml_assets.stores import postgres_table
-        from ml_assets.tables.staging import table_state
+        from ml_assets.stores.postgres_table.server import live_state
 
-        with self._server.connect(write=True) as connection:
-            return table_state(postgres_table.measured_buckets(connection, contract))
+        return live_state(self._server, contract)
 
     def health(self) -> StoreHealth:
         return self._server.health()
 
     def size(self) -> int:
-        from ml_assets.stores.postgres_table import size
+        from ml_assets.stores.postgres_table.maintenance import size
 
         with self._server.statements() as connection:
             return size(connection)
 
     def maintain(self, retention: Retention) -> Iterator[str]:
-        from ml_assets.stores.postgres_table import maintain
+        from ml_assets.stores.postgres_table.maintenance import maintain
 
         with self._server.statements() as connection:
-            yield from maintain(connection, retention)
+            yield from maintain(connection)

@@ -1,5 +1,7 @@
 """Keeping a PostgreSQL database small: VACUUM and ANALYZE, and a rewrite of tables that are mostly air.
 
+The database is that of the tables, or the lake's catalog.
+
 VACUUM disturbs nobody, but it only makes the space of dead rows usable again. A table that was overwritten
 many times between two of them stays as long as it ever was; VACUUM FULL writes it anew, and whoever wants the
 table waits meanwhile. So that is done where more than a third is air, only if the table is free at once, and
@@ -11,8 +13,8 @@ from collections.abc import Iterator
 import psycopg
 
 from ml_assets.lib.sql import qualified
-from ml_assets.maintenance.base import Terms
-from ml_assets.stores.postgres_table import run
+from ml_assets.sql_files import read_sql
+from ml_assets.stores.postgres_table.statements import run
 
 _LOOSE = 1.5
 """Size of a table, relative to its rows, from which rewriting pays."""
@@ -23,14 +25,6 @@ _REWRITE_MAX_BYTES = 256 * 2**20
 
 _LOCK_WAIT = "1s"
 
-_TABLES = """
-SELECT nspname, relname, pg_table_size(c.oid), pg_total_relation_size(c.oid)
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-WHERE relkind IN ('r', 'm') AND relpersistence = 'p' AND nspname <> 'information_schema'
-AND pg_has_role(relowner, 'USAGE')
-ORDER BY pg_total_relation_size(c.oid) DESC, nspname, relname
-"""
-
 
 def size(connection: "psycopg.Connection") -> int:
     """Bytes of the database that is connected to."""
@@ -38,14 +32,15 @@ def size(connection: "psycopg.Connection") -> int:
     return int(row[0]) if row else 0
 
 
-def tidy(connection: "psycopg.Connection", terms: Terms) -> Iterator[str]:
+def maintain(connection: "psycopg.Connection") -> Iterator[str]:
     """Vacuum the tables of one database that its user may vacuum.
 
     Args:
         connection: in autocommit mode; VACUUM runs in no transaction.
     """
     run(connection, f"SET lock_timeout = '{_LOCK_WAIT}'")
-    for schema, table, table_bytes, all_bytes in connection.execute(_TABLES).fetchall():
+    tables = connection.execute(read_sql("postgres/maintenance/tables.sql")).fetchall()
+    for schema, table, table_bytes, all_bytes in tables:
         name = qualified(schema, table)
         run(connection, f"VACUUM (ANALYZE, SKIP_LOCKED) {name}")
         if schema == "pg_catalog" or not _WORTH_BYTES < all_bytes < _REWRITE_MAX_BYTES:
