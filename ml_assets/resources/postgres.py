@@ -3,8 +3,8 @@
 The first transaction of a process has a connection of its own, so that a server that does not answer is
 told at once and with its reason, and a command that asks one question starts no threads. From the second
 on they come out of a pool, one a server and database, and each is tried before it is lent. Nothing is left
-over between two transactions on one connection: time-outs, time zone and forms of values hold for the transaction
-only, and a connection whose transaction failed is closed.
+over between two transactions on one connection: time-outs, time zone, forms of values and the run that the server's
+log shows hold for the transaction only, and a connection whose transaction failed is closed.
 """
 
 import atexit
@@ -22,6 +22,8 @@ import dagster as dg
 from pydantic import Field
 
 from ml_assets.contracts.experiments import RUNS
+from ml_assets.lib.current_run import label
+from ml_assets.lib.sql import quote_literal
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
@@ -64,7 +66,11 @@ _FORMS = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
 
 # Not by set_config, which as a query would already fix the transaction's snapshot.
 _SET_LOCAL = "; ".join(
-    ["SET LOCAL statement_timeout = %d", *(f"SET LOCAL {name} = '{value}'" for name, value in _FORMS.items())]
+    [
+        "SET LOCAL statement_timeout = %d",
+        "SET LOCAL application_name = %b",
+        *(f"SET LOCAL {name} = '{value}'" for name, value in _FORMS.items()),
+    ]
 ).encode()
 
 _pools: "dict[tuple[int, str], ConnectionPool]" = {}
@@ -121,7 +127,7 @@ class PostgresResource(dg.ConfigurableResource):
                 connection.autocommit = False
                 connection.read_only = not write
                 # Not as start-up options: connection poolers between here and the server refuse those.
-                connection.execute(_SET_LOCAL % int(timeout_s * 1000))
+                connection.execute(_SET_LOCAL % (int(timeout_s * 1000), quote_literal(label()).encode()))
                 yield connection
         except BaseException:
             connection.close()
@@ -142,8 +148,9 @@ class PostgresResource(dg.ConfigurableResource):
         """
         with _direct(self.connection_url(database)) as connection:
             connection.execute(
-                "SELECT set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false)",
-                (str(int(self.write_timeout_s * 1000)),),
+                "SELECT set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false), "
+                "set_config('application_name', %s, false)",
+                (str(int(self.write_timeout_s * 1000)), label()),
             )
             yield connection
 

@@ -6,7 +6,11 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from ml_assets.contracts import Column, Contract
+from ml_assets.lib.current_run import run_id
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores import postgres_table
+from ml_assets.tables.staging import PartitionState
 
 
 def test_a_block_that_ends_well_is_committed(postgres: PostgresResource) -> None:
@@ -45,6 +49,33 @@ def test_nothing_is_left_over_from_one_transaction_to_the_next(postgres: Postgre
         assert connection.info.backend_pid == session
         assert connection.execute("SHOW statement_timeout").fetchone() == ("30s",)
         assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
+
+
+def test_the_server_is_told_the_run(postgres: PostgresResource) -> None:
+    """While a transaction of the run is open; the connection goes back without its name."""
+
+    def shown() -> set[str]:
+        with postgres.connect() as one, postgres.statements() as other:
+            asked = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+            return {name for each in (one, other) for (name,) in each.execute(asked).fetchall()}
+
+    for run, label in [(None, "ml-assets"), ("it's 1", "ml-assets run it's 1"), (None, "ml-assets")]:
+        token = run_id.set(run)
+        assert shown() == {label}
+        run_id.reset(token)
+
+
+def test_a_ledger_of_before_gains_what_it_lacks(postgres: PostgresResource) -> None:
+    contract = Contract("postgres/t", "", (Column("id", "int64"),), ("id",))
+    with postgres.connect(write=True) as connection:
+        postgres_table.record(connection, contract, {0: PartitionState(1, 2, "3")}, None)
+        connection.execute("ALTER TABLE ledger.writes DROP COLUMN run_id")
+        assert postgres_table.recorded_buckets(connection, contract) == {0: PartitionState(1, 2, "3")}
+    token = run_id.set("this one")
+    with postgres.connect(write=True) as connection:
+        postgres_table.record(connection, contract, {0: PartitionState(4, 5, "6")}, {0})
+        assert connection.execute("SELECT rows, run_id FROM ledger.writes").fetchall() == [(4, "this one")]
+    run_id.reset(token)
 
 
 def test_a_pooled_connection_that_the_server_has_ended_is_replaced(postgres: PostgresResource) -> None:
