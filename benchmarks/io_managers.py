@@ -55,6 +55,7 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.stores import postgres_table
+from ml_assets.stores.redis import copies
 from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
 from ml_assets.tables.staging import DAY_US, PartitionState, Staged, stage
 from ml_assets.tables.validation import WHOLE
@@ -424,7 +425,7 @@ def _chroma(store: ChromaResource, server: PostgresResource) -> Bench:
 def _serving(store: RedisResource, server: PostgresResource) -> Bench:
     def fill(connection: Any, contract: Contract) -> None:
         if (cache := store.client()) is not None:
-            redis._copy(cache, redis._pointer(contract), connection, contract)
+            copies.copy_rows(cache, copies.pointer_of(contract), connection, contract)
 
     def raw(rows: pa.Table, contract: Contract) -> None:
         with server.connect(write=True) as connection:

@@ -13,6 +13,7 @@ import pytest
 from ml_assets.contracts import Column, ColumnType, ForeignKey
 from ml_assets.errors import ContractViolation
 from ml_assets.io_managers import redis as redis_io
+from ml_assets.stores.redis.lookup import lookup
 
 FIRST = date(2026, 1, 1)
 SECOND = date(2026, 1, 2)
@@ -61,7 +62,7 @@ def test_a_column_that_the_table_does_not_have_yet_is_looked_up_as_null(case, ro
     case.change(columns=(*case.contract.columns, NEW))
     with case.manager.redis.client() as cache:
         for place in (cache, None):
-            found = redis_io.lookup(place, case.manager.postgres, case.contract, "one")
+            found = lookup(place, case.manager.postgres, case.contract, "one")
             assert found is not None
             assert (found["amount"], found["added"]) == (1.5, None)
 

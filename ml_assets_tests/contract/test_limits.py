@@ -9,7 +9,7 @@ import pytest
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.errors import ContractViolation
-from ml_assets.io_managers import redis
+from ml_assets.stores.redis import copies
 from ml_assets.tables.arrow_types import BATCH_BYTES
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import Limits
@@ -67,7 +67,7 @@ def test_keys_and_indexes_of_several_columns(case, row):
 def test_a_row_that_redis_cannot_hold_leaves_the_old_ones(case, row, monkeypatch):
     """Packed as JSON it may be six times as long as it is in PostgreSQL."""
     case.write(case.table(row("old")))
-    monkeypatch.setattr(redis, "_LONGEST", 5_000)
+    monkeypatch.setattr(copies, "_LONGEST", 5_000)
     with pytest.raises(
         ContractViolation, match=r"the row with id 'new' has 6,\d\d\d bytes as JSON, and Redis holds 5,000"
     ):

@@ -6,8 +6,8 @@ import pytest
 
 from ml_assets.contracts import Column
 from ml_assets.errors import ContractViolation
-from ml_assets.io_managers import redis as redis_io
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.redis.lookup import lookup
 
 pytestmark = pytest.mark.parametrize("case", ["serving"], indirect=True)
 
@@ -42,7 +42,7 @@ def found(case, entity, postgres=None, cached=True):
     nowhere = PostgresResource(url="postgresql://127.0.0.1:9/none")
     with case.manager.redis.client() as cache:
         place = (cache, nowhere) if cached else (None, case.manager.postgres)
-        row = redis_io.lookup(*place, case.contract, entity)
+        row = lookup(*place, case.contract, entity)
     return row and row["number"]
 
 

@@ -261,14 +261,14 @@ def test_the_client_of_redis_is_closed_when_a_write_fails(case, row, monkeypatch
 
 def found_in_redis(case, entity):
     """What `lookup` gives, which must be the same without PostgreSQL wherever Redis has the row."""
-    from ml_assets.io_managers import redis as redis_io
     from ml_assets.resources.postgres import PostgresResource
+    from ml_assets.stores.redis.lookup import lookup
 
     found = case.manager.lookup(case.contract.asset, entity)
     if found is not None:
         nowhere = PostgresResource(url="postgresql://127.0.0.1:9/none")
         with case.manager.redis.client() as cache:
-            assert redis_io.lookup(cache, nowhere, case.contract, entity) == found
+            assert lookup(cache, nowhere, case.contract, entity) == found
     return found
 
 

@@ -13,12 +13,13 @@ import pytest
 
 from ml_assets import services
 from ml_assets.contracts import Column, Contract
-from ml_assets.io_managers.redis import RedisIOManager, lookup, refresh
-from ml_assets.maintenance.recovery import _redis
+from ml_assets.io_managers.redis import RedisIOManager
 from ml_assets.resources import store_resources
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.settings import Settings
+from ml_assets.stores.redis.copies import refresh
+from ml_assets.stores.redis.lookup import lookup
 from ml_assets.tables.staging import stage
 
 WRITER = """
@@ -153,13 +154,13 @@ def test_a_copy_in_redis_that_somebody_changed_is_made_again_by_recover(
     manager = RedisIOManager(redis=redis, postgres=postgres)
     with stage(pa.table({"id": ["a", "b"], "version": [1, 2]}), contract, manager.limits) as staged:
         assert manager.table_store().write(contract, staged)
-    assert _redis(redis, postgres) == []
+    assert manager.table_store().recover({}).dealt_with == ()
     for spoilt in ('{"id": "a", "version": 9}', "not a row"):
         cache = redis.client()
         assert cache is not None
         with cache:
             (name,) = cache.scan_iter("ml-assets:serving/foreign_limits:*")
             cache.hset(name, "a", spoilt)
-        assert _redis(redis, postgres) == ["serving/foreign_limits"]
+        assert manager.table_store().recover({}).dealt_with == ("serving/foreign_limits",)
         assert manager.lookup("serving/foreign_limits", "a") == {"id": "a", "version": 1}
-        assert _redis(redis, postgres) == []
+        assert manager.table_store().recover({}).dealt_with == ()

@@ -6,15 +6,18 @@ been compared with PostgreSQL's, which is done here, too.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ml_assets.io_managers.redis import expire_replaced, refresh
-from ml_assets.maintenance.base import Terms, counted
-from ml_assets.resources.postgres import PostgresResource
-from ml_assets.resources.redis import RedisResource
+from ml_assets.lib.words import counted
 from ml_assets.stores.postgres_table import known_contracts
+from ml_assets.stores.redis.copies import expire_replaced, refresh
+
+if TYPE_CHECKING:
+    from ml_assets.stores.postgres_table.server import PostgresServer
+    from ml_assets.stores.redis import RedisServer
 
 
-def size(redis: RedisResource) -> int | None:
+def size(redis: "RedisServer") -> int | None:
     """Bytes that the server holds in memory; None where no Redis is to be had."""
     client = redis.client()
     if client is None:
@@ -23,7 +26,7 @@ def size(redis: RedisResource) -> int | None:
         return int(client.info("memory")["used_memory"])
 
 
-def tidy(redis: RedisResource, postgres: PostgresResource, terms: Terms) -> Iterator[str]:
+def maintain(redis: "RedisServer", postgres: "PostgresServer") -> Iterator[str]:
     """Let versions expire that no pointer names, and let Redis serve again what it does not since its restart.
 
     Raises:
