@@ -47,12 +47,16 @@ def type_differs(kind: str, wanted: str, where: str, remedy: str) -> str:
 
 
 def columns_to_add(
-    contract: Contract, existing: Mapping[str, tuple[str, bool]], dialect: Dialect
+    contract: Contract,
+    existing: Mapping[str, tuple[str, bool]],
+    dialect: Dialect,
+    replaces: bool | None = None,
 ) -> list[Column]:
     """The columns that the contract has gained.
 
     Args:
         existing: type and whether it may not be null, of each column that the table has.
+        replaces: whether rows are deleted and inserted anew; if None, as the mode `overwrite` alone does.
 
     Raises:
         ContractViolation: the table differs in another way; says which statement would mend it.
@@ -68,8 +72,9 @@ def columns_to_add(
             raise ContractViolation(f"{valueless(contract, column, dialect)} Nothing was written.")
         else:
             added.append(column)
-    # Columns of somebody else's are left alone by an upsert, but an overwritten row would lose them.
-    for name in existing.keys() - set(contract.names) if contract.mode == "overwrite" else ():
+    # Columns of somebody else's are left alone by a merge, but a row that is inserted anew would lose them.
+    replaces = contract.mode == "overwrite" if replaces is None else replaces
+    for name in existing.keys() - set(contract.names) if replaces else ():
         raise ContractViolation(
             f"{contract.asset}: the table has a column {name!r} that the contract does not have; run "
             f"{dialect.dropping(contract, name)}, or add it to the contract. Nothing was written."
