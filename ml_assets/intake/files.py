@@ -104,7 +104,7 @@ def take_in_files(
         source: the query that reads these files; None for landing files.
 
     Raises:
-        ledger.IntakeBusy: another process takes in the same stream.
+        IntakeBusy: another process takes in the same stream.
     """
     report = IntakeReport(skipped=dict(listing.skipped))
     root = source.root if source else ""

@@ -87,7 +87,7 @@ def ingesting(
     """Hold a stream, clear away what a killed ingest left, and take its rows in.
 
     Raises:
-        ledger.IntakeBusy: another process takes in the same stream.
+        IntakeBusy: another process takes in the same stream.
     """
     start = time.perf_counter()
     with ledger.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
@@ -95,6 +95,11 @@ def ingesting(
         ingest.prepare()
         yield ingest
         ingest.close()
+    with touched_days.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
+        visit = Visit(stream, connection, postgres, bounds, report)
+        visit.prepare()
+        yield visit
+        visit.close()
     report.seconds += time.perf_counter() - start
 
 

@@ -5,25 +5,12 @@ transaction to its caller.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from ml_assets.errors import IntakeBusy
-from ml_assets.stores.touched_days import LOCK_SPACE, Postgres
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
-
-
-LOCK_WAIT_S = 300
-
-
-# A late metric touches its run's day: runs and metrics may not be taken in side by side.
-_LOCK_GROUPS = {"runs": 1, "metrics": 1, "performance": 2, "predictions": 3, "documents": 4}
 
 
 @dataclass(frozen=True)
@@ -71,26 +58,6 @@ class Content:
     rows_read: int = 0
     rows_quarantined: int = 0
     days: dict[date, int] = field(default_factory=dict)
-
-
-@contextmanager
-def only_one(postgres: Postgres, stream: str) -> "Iterator[None]":
-    """Hold the stream: whatever stands as 'loading' in the ledger then belongs to a process that died.
-
-    Raises:
-        IntakeBusy: another process did not let go of it within `LOCK_WAIT_S`.
-    """
-    import psycopg
-
-    with postgres.connect(write=True) as connection:
-        connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT_S}s",))
-        try:
-            connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_SPACE, _LOCK_GROUPS[stream]))
-        except psycopg.errors.LockNotAvailable:
-            raise IntakeBusy(
-                f"another process has been taking in {stream} for {LOCK_WAIT_S} s; try again when it is done."
-            ) from None
-        yield
 
 
 # --- places and contents ----------------------------------------------------------------------------

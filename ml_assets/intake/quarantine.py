@@ -71,7 +71,7 @@ def reopen(
     touched_days.ensure_schema(postgres)
     listings = stream_listings(stream, landing_folder, globs)
     there = {(root, file.unit, file.fingerprint) for root, each in listings.items() for file in each.files}
-    with ledger.only_one(postgres, stream):
+    with touched_days.only_one(postgres, stream):
         unbalanced = unbalanced_contents(postgres, lake, stream)
         with postgres.connect(write=True) as connection:
             wanted = ledger.quarantining_hashes(connection, stream) | unbalanced.keys()

@@ -48,7 +48,7 @@ def take_in_mlflow(
         root: the store's address without password; runs of other stores are left alone.
 
     Raises:
-        ledger.IntakeBusy: another process takes in the same stream.
+        IntakeBusy: another process takes in the same stream.
     """
     stream = STREAMS[stream_name]
     report = IntakeReport()

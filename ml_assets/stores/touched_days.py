@@ -1,14 +1,16 @@
 """Which days of which stream have changed since their raw rows were last rebuilt; in PostgreSQL, beside the tables.
 
 Intake touches days, and so does whoever adds rows by hand; the raw tables settle them. A function takes an open
-connection and leaves the transaction to its caller.
+connection and leaves the transaction to its caller. Whoever takes in a stream, or rewrites what was taken in, holds it
+alone meanwhile (`only_one`).
 """
 
-from collections.abc import Mapping, Set
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Set
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Protocol
 
+from ml_assets.errors import IntakeBusy
 from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ WHOLE = date(1970, 1, 1)
 """Stands for the whole table in a stream without days."""
 
 LOCK_SPACE = 0x6D6C  # keeps our advisory locks apart from those of others in the same database
+
+LOCK_GROUPS = {"runs": 1, "metrics": 1, "performance": 2, "predictions": 3, "documents": 4}
+"""Lock of each stream. A late metric touches its run's day: runs and metrics may not be taken in side by side."""
+
+LOCK_WAIT_S = 300
 
 
 class Postgres(Protocol):
@@ -38,6 +45,26 @@ def ensure_schema(postgres: Postgres) -> None:
         # IF NOT EXISTS is not safe against a second process that creates the same.
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_SPACE,))
         connection.execute(read_sql("postgres/ledger/schema.sql"))
+
+
+@contextmanager
+def only_one(postgres: Postgres, stream: str) -> Iterator[None]:
+    """Hold the stream: whatever stands as 'loading' in intake's ledger then belongs to a process that died.
+
+    Raises:
+        IntakeBusy: another process did not let go of it within `LOCK_WAIT_S`.
+    """
+    import psycopg
+
+    with postgres.connect(write=True) as connection:
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{LOCK_WAIT_S}s",))
+        try:
+            connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_SPACE, LOCK_GROUPS[stream]))
+        except psycopg.errors.LockNotAvailable:
+            raise IntakeBusy(
+                f"another process has been taking in {stream} for {LOCK_WAIT_S} s; try again when it is done."
+            ) from None
+        yield
 
 
 def touch(connection: "psycopg.Connection", days: Set[tuple[str, date]]) -> None:
