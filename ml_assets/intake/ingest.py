@@ -30,6 +30,7 @@ from ml_assets.intake.ledger import Content, Place
 from ml_assets.lib.sql import qualified, quote_identifier
 from ml_assets.stores import touched_days
 from ml_assets.stores.touched_days import Postgres
+from ml_assets.tables.duckdb_types import UNPARSED_TYPES
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,15 +38,6 @@ if TYPE_CHECKING:
 
 STAGE = "stage"
 """Temporary table in which the rows of many small contents are collected, so that they share a commit."""
-
-_TYPES = {
-    "string": "VARCHAR",
-    "json": "VARCHAR",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "timestamp": "TIMESTAMPTZ",
-    "date": "DATE",
-}
 
 
 class Lake(Protocol):
@@ -330,10 +322,10 @@ def _create_tables(connection: "duckdb.DuckDBPyConnection") -> None:
             continue
         for column in contract.columns:
             if column.name not in existing:
-                given = f"{quote_identifier(column.name)} {_TYPES[column.type]}"
+                given = f"{quote_identifier(column.name)} {UNPARSED_TYPES[column.type]}"
                 connection.execute(f"ALTER TABLE {table} ADD COLUMN {given}")
 
 
 def _create(kind: str, name: str, contract: Contract) -> str:
-    columns = ", ".join(f"{quote_identifier(c.name)} {_TYPES[c.type]}" for c in contract.columns)
+    columns = ", ".join(f"{quote_identifier(c.name)} {UNPARSED_TYPES[c.type]}" for c in contract.columns)
     return f"CREATE {kind} IF NOT EXISTS {name} ({columns})"

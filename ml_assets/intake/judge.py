@@ -26,6 +26,7 @@ from ml_assets.intake.artifacts import FILES_TAG, FileRules, folder_files, kept_
 from ml_assets.lib.artifact_uris import local_folder
 from ml_assets.lib.canonical_json import JSONError, canonical
 from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.tables.duckdb_types import UNPARSED_TYPES
 
 if TYPE_CHECKING:
     import duckdb
@@ -191,7 +192,7 @@ def _sentence(name: str, given: str, sentence: str) -> str:
 
 def _read(stream: Stream, column: Column, given_type: str | None, extras: bool, by_query: bool) -> _Reading:
     if given_type is None:
-        reading = _Reading("''", f"NULL::{_sql_type(column)}", "false")
+        reading = _Reading("''", f"NULL::{UNPARSED_TYPES[column.type]}", "false")
     else:
         reading = _READERS[column.type](column, *_plain(column, given_type.upper()))
     faults = list(reading.faults)
@@ -357,16 +358,6 @@ _READERS: dict[str, Callable[[Column, str, str], _Reading]] = {
     "timestamp": _read_timestamp,
     "json": _read_json,
 }
-
-
-def _sql_type(column: Column) -> str:
-    return {
-        "string": "VARCHAR",
-        "float64": "DOUBLE",
-        "int64": "BIGINT",
-        "timestamp": "TIMESTAMPTZ",
-        "json": "VARCHAR",
-    }[column.type]
 
 
 # --- JSON -------------------------------------------------------------------------------------------
