@@ -56,6 +56,8 @@ from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.stores import postgres_table
 from ml_assets.stores.redis import copies
+from ml_assets.stores.duckdb.ddl import create_statements, table_sql
+from ml_assets.stores.duckdb.rows import insert
 from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
 from ml_assets.tables.staging import DAY_US, PartitionState, Staged, stage
 from ml_assets.tables.validation import WHOLE
@@ -221,32 +223,32 @@ def _ducklake(lake: DuckLakeResource) -> Bench:
     def raw(rows: pa.Table, contract: Contract) -> None:
         with lake.get_connection(write=True) as connection:
             connection.execute("BEGIN")
-            for statement in duckdb.create_statements(contract):
+            for statement in create_statements(contract):
                 connection.execute(statement)
-            connection.execute(f"INSERT INTO {duckdb._name(contract)} BY NAME SELECT * FROM rows")
+            connection.execute(f"INSERT INTO {table_sql(contract)} BY NAME SELECT * FROM rows")
             connection.execute("COMMIT")
 
     def transport(rows: pa.Table, contract: Contract) -> None:
         with lake.get_connection(write=True) as connection:
             connection.execute("BEGIN")
-            for statement in duckdb.create_statements(contract):
+            for statement in create_statements(contract):
                 connection.execute(statement)
-            duckdb._insert(connection, contract, _unchecked(rows, contract), {0})
+            insert(connection, contract, _unchecked(rows, contract), {0})
             connection.execute("COMMIT")
 
     def by_row(rows: list[dict[str, Any]], contract: Contract) -> None:
         marks = ", ".join("?" * len(contract.columns))
         with lake.get_connection(write=True) as connection:
-            for statement in duckdb.create_statements(contract):
+            for statement in create_statements(contract):
                 connection.execute(statement)
             for row in rows:
                 connection.execute(
-                    f"INSERT INTO {duckdb._name(contract)} VALUES ({marks})", list(row.values())
+                    f"INSERT INTO {table_sql(contract)} VALUES ({marks})", list(row.values())
                 )
 
     def read(contract: Contract) -> int:
         with lake.get_connection() as connection:
-            return connection.execute(f"FROM {duckdb._name(contract)}").to_arrow_table().num_rows
+            return connection.execute(f"FROM {table_sql(contract)}").to_arrow_table().num_rows
 
     return Bench(duckdb.DuckLakeIOManager(lake=lake), ROWS, {"raw client": raw}, transport, by_row, read)
 

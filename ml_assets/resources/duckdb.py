@@ -41,8 +41,10 @@ from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     import duckdb
+    import psycopg
     import pyarrow as pa
 
+    from ml_assets.resources.catalog import PostgresResource
     from ml_assets.tables.land import Rows
 
 CATALOG_DATABASE = "lake"
@@ -136,7 +138,7 @@ class DuckLakeResource(DuckDBResource):
         """
         statement = self._attach_statement(self.resolved_catalog_url(), *([] if write else ["READ_ONLY"]))
         key = (statement, self.home, self.memory_limit, self.threads)
-        connection = connections.connection(key, lambda: self._fresh(write), _landmark)
+        connection = connections.connection(key, lambda: self._fresh(write))
         try:
             connection.execute("SET TimeZone = 'UTC'")
             # On by default, and printed to standard output even when that is a pipe that expects JSON.
@@ -174,6 +176,34 @@ class DuckLakeResource(DuckDBResource):
             yield connection
         finally:
             connections.close(connection)
+
+    @contextmanager
+    def catalog(self, write: bool = False) -> "Iterator[psycopg.Connection]":
+        """One transaction in the catalog's PostgreSQL.
+
+        Args:
+            write: allow changes, with the longer time-out.
+
+        Raises:
+            StoreUnavailable: the server does not answer after three tries.
+        """
+        with self._catalog_database().connect(write) as connection:
+            yield connection
+
+    @contextmanager
+    def catalog_statements(self) -> "Iterator[psycopg.Connection]":
+        """A connection to the catalog's PostgreSQL on which each statement stands alone.
+
+        Raises:
+            StoreUnavailable: the server does not answer after three tries.
+        """
+        with self._catalog_database().statements() as connection:
+            yield connection
+
+    def _catalog_database(self) -> "PostgresResource":
+        from ml_assets.resources.catalog import database
+
+        return database(self.resolved_catalog_url(), self.query_timeout_s, self.write_timeout_s)
 
     @contextmanager
     def limit(
@@ -466,24 +496,3 @@ class DuckLakeResource(DuckDBResource):
         if "does not exist" in fault:
             return f"create the database on that server (CREATE DATABASE {CATALOG_DATABASE})"
         return "check that the server runs, that ML_ASSETS_LAKE_URL is right and the data folder writable"
-
-
-def _landmark(
-    connection: "duckdb.DuckDBPyConnection", before: tuple[object, ...] | None
-) -> tuple[object, ...] | None:
-    """Identity of the lake and its newest version, with its time; None if it has not the version from before.
-
-    A catalog that was restored has versions of the same numbers, written at other times.
-    """
-    version = before[1] if before else 0
-    question = (
-        "SELECT (SELECT schema_uuid::text FROM public.ducklake_schema WHERE schema_name = 'main' LIMIT 1) AS lake, "
-        "snapshot_id AS newest, snapshot_time::text AS at, "
-        f"(SELECT snapshot_time::text FROM public.ducklake_snapshot WHERE snapshot_id = {version}) AS before "
-        "FROM public.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
-    )
-    found = connection.execute("FROM postgres_query(?, ?)", [METADATA, question]).fetchall()
-    if not found:
-        return None
-    lake, newest, at, then = found[0]
-    return (lake, newest, at) if before is None or (lake, then) == (before[0], before[2]) else None

@@ -16,7 +16,8 @@ import pytest
 
 from ml_assets.contracts import Column
 from ml_assets.errors import WriteBusy
-from ml_assets.io_managers import duckdb as duckdb_io
+from ml_assets.io_managers.duckdb import DuckLakeIOManager
+from ml_assets.stores.duckdb import write as lake_write
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.conflicts import TRIES, retried
 from ml_assets.tables.staging import Staged, stage
@@ -227,9 +228,9 @@ def test_a_conflict_about_the_ledger_is_not_about_the_rows(case, row, disturbed)
         stage(case.table(row("new")), case.contract, case.manager.limits, window(0)) as staged,
     ):
         with pytest.raises(duckdb.TransactionException) as caught:
-            duckdb_io._write_once(connection, case.contract, staged)
-        assert duckdb_io._is_conflict(caught.value)
-        assert not duckdb_io._is_about(caught.value, connection, case.contract)
+            lake_write.write_once(connection, case.contract, staged)
+        assert lake_write.is_conflict(caught.value)
+        assert not lake_write.is_about(caught.value, connection, case.contract)
     assert write(case, [row("new")])
     assert attempts == [1, 2]
 
@@ -262,16 +263,16 @@ def test_a_commit_that_ducklake_gives_up_is_a_conflict(case):
         one.execute("COMMIT")
         with pytest.raises(duckdb.TransactionException, match="Exceeded the maximum retry count") as caught:
             two.execute("COMMIT")
-    assert duckdb_io._is_conflict(caught.value)
+    assert lake_write.is_conflict(caught.value)
     with lake.get_connection() as connection:
-        assert not duckdb_io._is_about(caught.value, connection, case.contract)
+        assert not lake_write.is_about(caught.value, connection, case.contract)
 
 
 @pytest.mark.parametrize("case", ["duckdb"], indirect=True)
 def test_a_write_that_takes_too_long_ends_and_leaves_the_old_rows(case):
     case.change(columns=(Column("amount", "float64"),), key=(), partition_column=None)
     case.write(pa.table({"amount": [-1.0]}), first=None)
-    hasty = duckdb_io.DuckLakeIOManager(lake=case.manager.lake.model_copy(update={"write_timeout_s": 0.1}))
+    hasty = DuckLakeIOManager(lake=case.manager.lake.model_copy(update={"write_timeout_s": 0.1}))
     amounts = pa.array(np.random.default_rng(0).random(12_000_000))
     with (
         stage(pa.table({"amount": amounts}), case.contract, hasty.limits) as staged,

@@ -14,6 +14,7 @@ from ml_assets.settings import PROJECT_ROOT
 from ml_assets.stores.sqlite import ddl as sqlite_ddl
 from ml_assets.stores.postgres_table import ddl as postgres_ddl
 from ml_assets.tables.arrow_types import ARROW_TYPES
+from ml_assets.tables.duckdb_types import DUCKDB_TYPES
 
 PAGE = (PROJECT_ROOT / "docs" / "types.md").read_text()
 MANAGERS = {
@@ -55,6 +56,8 @@ def test_arrow_types():
     [
         ("DuckLake", duckdb._TYPES),
         ("PostgreSQL", postgres_ddl.TYPES),
+        ("DuckLake", DUCKDB_TYPES),
+        ("PostgreSQL", postgres_table._TYPES),
         ("ClickHouse", clickhouse._TYPES),
         ("SQLite", sqlite_ddl.TYPES),
     ],

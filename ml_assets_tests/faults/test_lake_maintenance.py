@@ -15,20 +15,20 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.io_managers.duckdb import DuckLakeIOManager, damage, measured, recorded
-from ml_assets.maintenance import duckdb as lake_maintenance
-from ml_assets.maintenance.base import Terms
+from ml_assets.io_managers.duckdb import DuckLakeIOManager
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.duckdb import DuckLakeStore
 from ml_assets.stores.duckdb.inlining import inlined
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import stage
+from ml_assets.tables.store import Retention
 from ml_assets.tables.validation import Window
 from ml_assets_tests.scale import ROUNDS
 
 OTHERS = 3
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
-TERMS = Terms(timedelta(days=7), timedelta(days=1))
+TERMS = Retention(timedelta(days=7), timedelta(days=1))
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -60,6 +60,7 @@ def hammer(fields: dict[str, Any], table: str) -> None:
 @pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_rows_stay_as_they_were_written(lake: DuckLakeResource, postgres: PostgresResource):
     fields: dict[str, Any] = {"home": lake.home, "catalog_url": lake.catalog_url, "data_path": lake.data_path}
+    store = DuckLakeStore(lake, postgres)
     overwrite(lake, "watched", 0, 3, 0)
     written = {0: (3, 0)}
 
@@ -79,7 +80,7 @@ def test_rows_stay_as_they_were_written(lake: DuckLakeResource, postgres: Postgr
                 others[n].kill()
                 others[n].join()
                 others[n] = start(n)
-            list(lake_maintenance.tidy(lake, postgres, TERMS))
+            list(store.maintain(TERMS))
             wanted = sorted((day, n, v) for day, (rows, v) in written.items() for n in range(rows))
             with lake.get_connection() as connection:
                 found = connection.execute(
@@ -87,13 +88,13 @@ def test_rows_stay_as_they_were_written(lake: DuckLakeResource, postgres: Postgr
                 ).fetchall()
                 held = inlined(connection)
             assert found == wanted, f"in round {turn}"
-            assert damage(lake, contract("watched")) == ""
+            assert store.damage(contract("watched")) == ""
             assert held == {}
     finally:
         for process in others:
             process.kill()
             process.join()
-    list(lake_maintenance.tidy(lake, postgres, TERMS))
+    list(store.maintain(TERMS))
     for table in ("watched", *(f"other_{n}" for n in range(OTHERS))):
-        assert damage(lake, contract(table)) == ""
-        assert recorded(lake, contract(table)) == measured(lake, contract(table))
+        assert store.damage(contract(table)) == ""
+        assert store.ledger_state(contract(table)) == store.live_state(contract(table))

@@ -14,7 +14,6 @@ from psycopg import sql
 
 from ml_assets import services
 from ml_assets.errors import StoreUnavailable
-from ml_assets.io_managers.duckdb import damage_of
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.stores.duckdb import connections, inlining
@@ -185,7 +184,7 @@ def test_connections_share_what_is_attached_and_nothing_else(lake: DuckLakeResou
         for name in ("mine", "raw.t"):
             with pytest.raises(duckdb.CatalogException):
                 other.execute(f"FROM {name}")
-    assert sum(lake.data in str(key) for key in connections._kept) == 1
+    assert sum(lake.data in str(key) for key in connections._cache) == 1
 
 
 def test_a_catalog_whose_server_was_started_anew_is_used_on(tmp_path: Path) -> None:
@@ -265,7 +264,7 @@ def test_a_process_keeps_few_instances_however_many_lakes_it_uses(lake: DuckLake
     for limit in range(100, 110):
         with lake.model_copy(update={"memory_limit": f"{limit}MB"}).get_connection() as connection:
             connection.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
-    assert len(connections._kept) <= connections._KEPT
+    assert len(connections._cache) <= connections._MOST_INSTANCES
 
 
 def test_an_instance_is_made_anew_after_a_while_and_who_uses_the_old_one_goes_on(
@@ -343,7 +342,7 @@ def test_what_a_lake_of_before_keeps_in_its_catalog_moves_into_files(lake: DuckL
         connection.execute("DELETE FROM features.small WHERE x = 1")
         connection.execute("INSERT INTO features.small VALUES (100), (101)")
         assert inlining.inlined(connection) == {("features", "small"): 3}
-        assert "3 rows or deletions stand in the catalog" in damage_of(connection, "features", "small")
+        assert "3 rows or deletions stand in the catalog" in inlining.damage(connection, "features", "small")
     another = lake.model_copy(update={"threads": 1})  # a process of its own, which attaches it anew
     with another.get_connection(write=True) as connection:
         assert inlining.is_off(connection)

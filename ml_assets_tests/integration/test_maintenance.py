@@ -22,13 +22,13 @@ from benchmarks.maintenance import FIRST, LIMIT, TERMS, Site, nights_later, over
 from ml_assets import services
 from ml_assets.build import build_defs
 from ml_assets.contracts import Column, Contract
-from ml_assets.errors import WriteBusy
-from ml_assets.intake import ledger
-from ml_assets.io_managers.duckdb import writing
-from ml_assets.maintenance import duckdb as lake_upkeep
+from ml_assets.errors import IntakeBusy, WriteBusy
 from ml_assets.maintenance import keep, keepers, maintain
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
+from ml_assets.stores import touched_days
+from ml_assets.stores.duckdb import maintenance as lake_maintenance
+from ml_assets.stores.duckdb.write import writing
 from ml_assets.tables.validation import WHOLE
 
 STORES = ("duckdb", "postgres", "clickhouse", "chroma", "sqlite")
@@ -100,7 +100,7 @@ def test_a_pinned_version_stays_readable(home: Path):
     place = site("duckdb", home)
     lake = place.resources["lake"]
     place.write([0], 0)
-    version = lake_upkeep.pin(lake, "paper")
+    version = lake_maintenance.pin(lake, "paper")
     place.write([0], 1)
     place.write([0], 2)
     nights_later(place)
@@ -112,11 +112,11 @@ def test_a_pinned_version_stays_readable(home: Path):
 
     assert versions_at(f"AT (VERSION => {version})") == [0]
     assert versions_at("") == [2]
-    lake_upkeep.unpin(lake, "paper")
+    lake_maintenance.unpin(lake, "paper")
     nights_later(place)
     assert versions_at("") == [2]
     with pytest.raises(LookupError, match=f"the lake has no version {version}"):
-        lake_upkeep.pin(lake, "again", version)
+        lake_maintenance.pin(lake, "again", version)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -237,14 +237,14 @@ def test_writers_of_a_table_with_a_name_of_ours_are_kept_out(home: Path, monkeyp
     ]
     for contract in theirs:
         names = lake, postgres, contract, contract.schema, contract.table
-        with writing(lake, contract), pytest.raises(WriteBusy), lake_upkeep._writer_lock(*names):
+        with writing(lake, contract), pytest.raises(WriteBusy), lake_maintenance._writer_lock(*names):
             pass
-        held = lake_upkeep.only_one(lake), lake_upkeep._writer_lock(*names)
+        held = lake_maintenance.only_one(lake), lake_maintenance._writer_lock(*names)
         with held[0], held[1], pytest.raises(WriteBusy), writing(lake, contract):
             pass
-    monkeypatch.setattr(ledger, "LOCK_WAIT_S", 0.2)
-    held = lake_upkeep._writer_lock(lake, postgres, theirs[0], "intake", "intake_runs")
-    with held, pytest.raises(ledger.IntakeBusy), ledger.only_one(postgres, "runs"):
+    monkeypatch.setattr(touched_days, "LOCK_WAIT_S", 0.2)
+    held = lake_maintenance._writer_lock(lake, postgres, theirs[0], "intake", "intake_runs")
+    with held, pytest.raises(IntakeBusy), touched_days.only_one(postgres, "runs"):
         pass
 
 
@@ -266,7 +266,7 @@ def test_files_that_vanish_while_the_folder_is_listed(lake):
         churn = subprocess.Popen([sys.executable, "-c", CHURN, lake.data])
         try:
             for _ in range(30):
-                assert list(lake_upkeep._delete_orphans(lake, connection, "'2020-01-01'")) == []
+                assert list(lake_maintenance._delete_orphans(lake, connection, "'2020-01-01'")) == []
         finally:
             churn.kill()
             churn.wait()

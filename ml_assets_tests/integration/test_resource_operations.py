@@ -160,7 +160,7 @@ def test_an_experiment_of_a_day_that_the_graph_does_not_have_is_refused(
 
 
 def test_the_analysis_of_an_experiment_by_model_and_hour(lake: DuckLakeResource) -> None:
-    from ml_assets.io_managers.duckdb import create_statements
+    from ml_assets.stores.duckdb.ddl import create_statements
 
     contract = TABLES["duckdb/model_performance_events"]
     with lake.get_connection(write=True) as connection:

@@ -11,7 +11,9 @@ what a lake of before holds is moved by a connection that never repeats a commit
 
 from typing import TYPE_CHECKING
 
+from ml_assets.lib.faults import one_sentence
 from ml_assets.lib.sql import qualified
+from ml_assets.stores.duckdb.ddl import columns_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,6 +84,31 @@ def counts(connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> 
         f"(SELECT coalesce(sum(n), 0)::BIGINT FROM (SELECT count(*) AS n FROM {name} GROUP BY rowid % 2))"
     ).fetchall()
     return rows[0]
+
+
+def damage(connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> str:
+    """In what any table of the lake does not agree with itself; "" if it does.
+
+    Args:
+        connection: to the lake. While the table is written, rows that a former version of this project keeps in the
+            catalog are told of, which are in order.
+        schema, table: the table; one that is not there agrees with itself.
+    """
+    import duckdb
+
+    [existing] = columns_of(connection, (schema, table))
+    if not existing:
+        return ""
+    name = f"{schema}.{table}"
+    try:
+        stated, scanned = counts(connection, schema, table)
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.InternalException) as fault:
+        return f"{name} cannot be read ({one_sentence(fault)})"
+    if stated != scanned:
+        return f"{name}: count(*) says {stated:,} rows and a scan finds {scanned:,}"
+    if left := inlined(connection).get((schema, table)):
+        return f"{name}: {left:,} rows or deletions stand in the catalog instead of in files"
+    return ""
 
 
 def _table_id(name: str) -> int:

@@ -29,19 +29,23 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
-from ml_assets.contracts import STREAMS, Contract
-from ml_assets.errors import LakeDamaged
-from ml_assets.intake import ledger
-from ml_assets.io_managers.duckdb import damage_of, forget_replaced_entries, known_contracts, writing
+from ml_assets.contracts import Contract
+from ml_assets.errors import IntakeBusy, LakeDamaged
 from ml_assets.lib.sql import quote_literal
-from ml_assets.maintenance.base import Terms, counted, folder_bytes
-from ml_assets.resources.duckdb import DuckLakeResource
-from ml_assets.resources.postgres import PostgresResource
-from ml_assets.stores.duckdb import inlining
+from ml_assets.lib.words import counted
+from ml_assets.stores import touched_days
+from ml_assets.stores.duckdb import inlining, ledger
+from ml_assets.stores.duckdb.ddl import tables_of
 from ml_assets.stores.duckdb.inlining import METADATA
+from ml_assets.stores.duckdb.write import writing
+from ml_assets.stores.files import folder_bytes
+from ml_assets.stores.touched_days import Postgres
+from ml_assets.tables.store import Retention
 
 if TYPE_CHECKING:
     import duckdb
+
+    from ml_assets.stores.duckdb import Lake
 
 _PINS = 'lake."ledger"."pins"'
 _DELETED_SHARE = 0.3
@@ -59,7 +63,7 @@ DAMAGE_REMEDY = (
 )
 
 
-def size(lake: DuckLakeResource) -> int:
+def size(lake: "Lake") -> int:
     """Bytes of the data folder, whether or not a version needs them.
 
     Raises:
@@ -72,7 +76,7 @@ def size(lake: DuckLakeResource) -> int:
         return int(_listed(lake, connection, listing)[0][0])
 
 
-def pin(lake: DuckLakeResource, name: str, version: int | None = None) -> int:
+def pin(lake: "Lake", name: str, version: int | None = None) -> int:
     """Keep a version of the whole lake readable (`AT (VERSION => n)`) for as long as it has this name.
 
     Args:
@@ -103,7 +107,7 @@ def pin(lake: DuckLakeResource, name: str, version: int | None = None) -> int:
     return wanted
 
 
-def unpin(lake: DuckLakeResource, name: str) -> None:
+def unpin(lake: "Lake", name: str) -> None:
     """Let a version go the way of all others.
 
     Raises:
@@ -118,31 +122,34 @@ def unpin(lake: DuckLakeResource, name: str) -> None:
         connection.execute(f"DELETE FROM {_PINS} WHERE name = $1", [name])
 
 
-def pinned(lake: DuckLakeResource) -> dict[str, int]:
+def pinned(lake: "Lake") -> dict[str, int]:
     """Pinned versions by name."""
     with lake.get_connection() as connection:
         return _pinned(connection)
 
 
 @contextmanager
-def only_one(lake: DuckLakeResource) -> Iterator[None]:
+def only_one(lake: "Lake") -> Iterator[None]:
     """One maintenance or change of pins at a time."""
     # No asset's name: with an empty part before the last one.
     with writing(lake, Contract("duckdb//maintenance", "", (), key=())):
         yield
 
 
-def tidy(lake: DuckLakeResource, postgres: PostgresResource, terms: Terms) -> Iterator[str]:
+def maintain(lake: "Lake", postgres: Postgres, retention: Retention) -> Iterator[str]:
     """One round of maintenance; may be killed at any point and done again.
+
+    Args:
+        postgres: the project's PostgreSQL, in which intake holds the streams that it takes in.
 
     Raises:
         StoreUnavailable: catalog, data folder or PostgreSQL does not answer.
     """
     with only_one(lake), lake.get_connection(write=True) as connection:
         yield from _forget(connection)
-        yield from _expire(lake, connection, terms)
+        yield from _expire(lake, connection, retention)
         yield from _compact(lake, postgres, connection)
-        oldest = quote_literal((datetime.now(UTC) - terms.grace).isoformat())
+        oldest = quote_literal((datetime.now(UTC) - retention.grace).isoformat())
         call = f"ducklake_cleanup_old_files('lake', older_than => {oldest}::TIMESTAMPTZ)"
         if deleted := _asked(lake, connection, f"CALL {call}"):
             yield f"Deleted {counted(len(deleted), 'file')} that no version needs."
@@ -153,7 +160,7 @@ def _forget(connection: "duckdb.DuckDBPyConnection") -> Iterator[str]:
     import duckdb
 
     try:
-        forgotten = forget_replaced_entries(connection)
+        forgotten = ledger.opened(connection).forget_replaced()
     except duckdb.TransactionException as busy:
         # A delete meets every insert into the same table; the next night is early enough.
         yield f"Left the ledger as it is, because it is being written ({busy})."
@@ -162,16 +169,12 @@ def _forget(connection: "duckdb.DuckDBPyConnection") -> Iterator[str]:
         yield f"Forgot {counted(forgotten, 'line')} of the ledger that later ones have replaced."
 
 
-def _asked(
-    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", statement: str
-) -> list[tuple[Any, ...]]:
+def _asked(lake: "Lake", connection: "duckdb.DuckDBPyConnection", statement: str) -> list[tuple[Any, ...]]:
     with lake.limit(connection, write=True):
         return connection.execute(statement).fetchall()
 
 
-def _listed(
-    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", statement: str
-) -> list[tuple[Any, ...]]:
+def _listed(lake: "Lake", connection: "duckdb.DuckDBPyConnection", statement: str) -> list[tuple[Any, ...]]:
     """The same for a statement that lists a folder; again if a file vanished meanwhile, as a writer's may that failed."""
     import duckdb
 
@@ -193,32 +196,26 @@ def _versions(connection: "duckdb.DuckDBPyConnection") -> dict[int, datetime]:
 
 
 def _pinned(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
-    present = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() "
-        "WHERE database_name = 'lake' AND schema_name = 'ledger' AND table_name = 'pins'"
-    ).fetchall()
-    if not present[0][0]:
+    if ("ledger", "pins") not in tables_of(connection):
         return {}
     return dict(connection.execute(f"SELECT name, version FROM {_PINS}").fetchall())
 
 
-def _expire(lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", terms: Terms) -> Iterator[str]:
+def _expire(lake: "Lake", connection: "duckdb.DuckDBPyConnection", retention: Retention) -> Iterator[str]:
     versions = _versions(connection)
     kept = {max(versions), *_pinned(connection).values()}
-    oldest = datetime.now(UTC) - terms.retention
+    oldest = datetime.now(UTC) - retention.versions
     expired = sorted(version for version, at in versions.items() if at < oldest and version not in kept)
     if expired:
         _asked(lake, connection, f"CALL ducklake_expire_snapshots('lake', versions => {expired})")
         yield f"Expired {counted(len(expired), 'version')}; {len(versions) - len(expired):,} can be read."
 
 
-def _compact(
-    lake: DuckLakeResource, postgres: PostgresResource, connection: "duckdb.DuckDBPyConnection"
-) -> Iterator[str]:
+def _compact(lake: "Lake", postgres: Postgres, connection: "duckdb.DuckDBPyConnection") -> Iterator[str]:
     """Rewrite and merge the files of the tables that have many small or half deleted ones."""
     import duckdb
 
-    contracts = {(each.schema, each.table): each for each in known_contracts(connection)}
+    contracts = {(each.schema, each.table): each for each in ledger.opened(connection).contracts()}
     before, held = _live_files(connection), inlining.inlined(connection)
     damaged: list[str] = []
     for schema, table in sorted({*_scattered(connection), *held}):
@@ -227,9 +224,9 @@ def _compact(
                 if (schema, table) in held:
                     _flush(lake, schema, table)
                 _compact_one(lake, connection, schema, table)
-                if damage := damage_of(connection, schema, table):
+                if damage := inlining.damage(connection, schema, table):
                     damaged.append(damage)
-        except (duckdb.TransactionException, ledger.IntakeBusy) as busy:
+        except (duckdb.TransactionException, IntakeBusy) as busy:
             yield f"Left {schema}.{table} as it is, because it is being written ({busy})."
     if (after := _live_files(connection)) < before:
         yield f"Merged {before:,} files in use into {after:,}."
@@ -237,15 +234,13 @@ def _compact(
         raise LakeDamaged(f"{'; '.join(damaged)}. {DAMAGE_REMEDY}")
 
 
-def _flush(lake: DuckLakeResource, schema: str, table: str) -> None:
+def _flush(lake: "Lake", schema: str, table: str) -> None:
     """Move inlined rows into files, in an instance of its own, which does not repeat a commit."""
     with lake.separate() as connection, lake.limit(connection, write=True):
         inlining.flush(connection, schema, table)
 
 
-def _compact_one(
-    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", schema: str, table: str
-) -> None:
+def _compact_one(lake: "Lake", connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> None:
     name, place = quote_literal(table), f"schema => {quote_literal(schema)}"
     for call in (
         f"ducklake_rewrite_data_files('lake', {name}, {place}, delete_threshold => {_DELETED_SHARE})",
@@ -256,16 +251,17 @@ def _compact_one(
 
 @contextmanager
 def _writer_lock(
-    lake: DuckLakeResource,
-    postgres: PostgresResource,
+    lake: "Lake",
+    postgres: Postgres,
     contract: Contract | None,
     schema: str,
     table: str,
 ) -> Iterator[None]:
     """What keeps writers of the table away; nothing for tables that are only ever appended to."""
-    stream = STREAMS.get(table.removeprefix("intake_")) if schema == "intake" else None
+    stream = table.removeprefix("intake_")
+    of_intake = schema == "intake" and stream in touched_days.LOCK_GROUPS
     with (
-        nullcontext() if stream is None else ledger.only_one(postgres, stream.name),
+        touched_days.only_one(postgres, stream) if of_intake else nullcontext(),
         # Both: a table that has the name of one of intake's may be another project's asset.
         nullcontext() if contract is None else writing(lake, contract),
     ):
@@ -300,9 +296,7 @@ def _scattered(connection: "duckdb.DuckDBPyConnection") -> list[tuple[str, str]]
     ).fetchall()
 
 
-def _delete_orphans(
-    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", oldest: str
-) -> Iterator[str]:
+def _delete_orphans(lake: "Lake", connection: "duckdb.DuckDBPyConnection", oldest: str) -> Iterator[str]:
     call = f"ducklake_delete_orphaned_files('lake', older_than => {oldest}::TIMESTAMPTZ"
     found = [row[0] for row in _listed(lake, connection, f"CALL {call}, dry_run => true)")]
     if not found:
@@ -314,9 +308,7 @@ def _delete_orphans(
     yield f"Deleted {counted(len(found), 'file')} of killed writers."
 
 
-def _why_not_orphans(
-    lake: DuckLakeResource, connection: "duckdb.DuckDBPyConnection", found: list[str]
-) -> str:
+def _why_not_orphans(lake: "Lake", connection: "duckdb.DuckDBPyConnection", found: list[str]) -> str:
     """Why files that no version knows may be somebody's all the same; "" if they are nobody's."""
     own = lake.mark(lake.identity(connection))
     marks = {row[0] for row in connection.execute(f"FROM glob({quote_literal(lake.mark('*'))})").fetchall()}
