@@ -9,8 +9,6 @@ Facts about chDB that shape this module (measured, chdb 4.4):
   long as somebody in the process uses it, and each use has a client of its own: time-outs and open streams
   of one do not touch another's.
 - A forked child inherits an engine that hangs: start processes by spawn.
-- clickhouse-connect's stream of Arrow batches is none here: it has the whole result in memory before the first
-  batch (1.2 GB for 10M rows). The engine's own is one, so that is what `arrow_stream` reads.
 
 And about clickhouse-connect (1.12, on a server): where the server hangs up before it has answered,
 `client.insert` sends its rows a second time, which doubles them if the first ones had arrived.
@@ -21,7 +19,6 @@ second time, on a new connection, which cannot be turned off: one of our three t
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -36,7 +33,7 @@ import dagster as dg
 from pydantic import Field
 
 from ml_assets.errors import StoreBusy, StoreUnavailable
-from ml_assets.lib.faults import StatementTimeout
+from ml_assets.lib.current_run import label, run_id
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
@@ -275,7 +272,9 @@ class ClickHouseResource(dg.ConfigurableResource):
         return self.write_timeout_s if write else self.query_timeout_s
 
     def _settings(self, write: bool) -> dict[str, str | int | float]:
-        return {"max_execution_time": self._timeout_s(write), "session_timezone": "UTC"}
+        settings = {"max_execution_time": self._timeout_s(write), "session_timezone": "UTC"}
+        # Without a run there is nothing to tell, and a server may keep its users from changing settings.
+        return settings | ({"log_comment": label()} if run_id.get() else {})
 
     def health(self) -> StoreHealth:
         """Whether the engine or server answers, with its version. Never raises, makes no folder.
@@ -294,64 +293,6 @@ class ClickHouseResource(dg.ConfigurableResource):
             version = client.command("SELECT version()")
             names = failed(client)
         return StoreHealth("healthy", str(version), failed_sentence(names) if names else "")
-
-
-@contextmanager
-def arrow_stream(client: "Client", statement: str) -> "Iterator[Iterator[pa.RecordBatch]]":
-    """Rows of a query, a block at a time; memory stays flat, and all of them are of the moment at which it began.
-
-    Args:
-        client: of `ClickHouseResource.client`; it may be used for other statements meanwhile.
-        statement: a SELECT without FORMAT and without parameters.
-
-    Raises:
-        DatabaseError: the engine or the server refuses the statement; embedded, when the first batch is asked for.
-        StatementTimeout: the embedded engine has worked on it for longer than the client's time-out. The time that
-            the caller takes does not count.
-    """
-    import pyarrow as pa
-
-    path = getattr(client, "path", None)  # only a client of the embedded engine has one
-    if path is None:
-        with client.query_arrow_stream(statement, use_strings=True) as blocks:
-            tables = (
-                block if isinstance(block, pa.Table) else pa.Table.from_batches([block]) for block in blocks
-            )
-            yield (batch for table in tables for batch in table.to_batches())
-        return
-    import chdb
-
-    # A connection of its own, as while one streams nothing else may be asked on it.
-    connection = chdb.connect(os.path.realpath(path))
-    try:
-        connection.query(f"USE {quote_identifier(client.database or DATABASE)}")
-        connection.query("SET session_timezone = 'UTC'")
-        with connection.send_query(statement, "ArrowStream") as result:
-            yield _fetched(result, float(client.get_client_setting("max_execution_time") or 0))
-    finally:
-        connection.close()
-
-
-def _fetched(result: Any, limit_s: float) -> "Iterator[pa.RecordBatch]":
-    """Batches of chDB's streaming result, each of whose chunks is an Arrow stream of its own."""
-    import pyarrow as pa
-    from clickhouse_connect.driver.exceptions import DatabaseError
-
-    spent_s = 0.0
-    while True:
-        start = time.monotonic()
-        try:
-            chunk = result.fetch()
-        except RuntimeError as fault:  # chDB has two types of the same name; this is what they have in common
-            code = re.search(r"Code: (\d+)", str(fault))
-            raise DatabaseError(str(fault), code=int(code[1]) if code else None) from fault
-        spent_s += time.monotonic() - start
-        if chunk is None:
-            return
-        if spent_s > limit_s > 0:
-            raise StatementTimeout(f"Embedded ClickHouse has been reading for more than {limit_s:g} s")
-        with pa.ipc.open_stream(chunk.bytes()) as batches:
-            yield from batches
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def test_a_writer_in_another_container_is_not_dead_because_it_cannot_be_seen(cli
 
 
 def test_a_lock_that_nobody_renews_is_taken_over(clients, monkeypatch):
-    monkeypatch.setattr("ml_assets.lib.lock.STALE_S", 1)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.lock.STALE_S", 1)
     with clients() as client:
         held_by(client, 4711, "elsewhere")
         with locked(clients, client, "t", 10):
@@ -104,8 +104,8 @@ def test_a_lock_that_nobody_renews_is_taken_over(clients, monkeypatch):
 
 
 def test_a_long_write_keeps_its_lock(clients, monkeypatch):
-    monkeypatch.setattr("ml_assets.lib.lock.STALE_S", 3)
-    monkeypatch.setattr("ml_assets.lib.lock.RENEWED_S", 0.5)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.lock.STALE_S", 3)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.lock.RENEWED_S", 0.5)
     with (
         clients() as client,
         locked(clients, client, "t", 1),
@@ -117,7 +117,7 @@ def test_a_long_write_keeps_its_lock(clients, monkeypatch):
 
 
 def test_a_fault_does_not_end_the_signs_of_life(clients, monkeypatch, caplog):
-    monkeypatch.setattr("ml_assets.lib.lock.RENEWED_S", 0.1)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.lock.RENEWED_S", 0.1)
     tried = []
 
     def shaky():
@@ -143,7 +143,7 @@ def _touched(client) -> str:
 
 
 def test_a_writer_that_was_overtaken_does_not_renew_the_lock_of_another(clients, monkeypatch):
-    monkeypatch.setattr("ml_assets.lib.lock.RENEWED_S", 0.05)
+    monkeypatch.setattr("ml_assets.stores.clickhouse.lock.RENEWED_S", 0.05)
     renewals = threading.Semaphore(0)
 
     def counted():

@@ -1,6 +1,6 @@
 """ClickHouse's redo log: what was committed is finished by whoever comes next, once, or set aside and told.
 
-A writer that was killed between its commit and the swap is played by `_commit` alone.
+A writer that was killed between its commit and the swap is played by `commit` alone.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,19 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.io_managers import clickhouse as clickhouse_io
-from ml_assets.io_managers.clickhouse import ensure_table, finish_writes, set_aside, write, writing
 from ml_assets.lib.sql import quote_identifier
-from ml_assets.maintenance import recovery
 from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.stores.clickhouse import ClickHouseStore
+from ml_assets.stores.clickhouse.ddl import ensure_table
+from ml_assets.stores.clickhouse.lock import writing
+from ml_assets.stores.clickhouse.recovery import finish_writes, set_aside
 from ml_assets.stores.clickhouse.redo import publish, recover
+from ml_assets.stores.clickhouse.write import commit, write
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import Staged, stage
 from ml_assets.tables.validation import WHOLE
 
-LIMITS = clickhouse_io.ClickHouseIOManager.limits
+LIMITS = ClickHouseStore.limits
 COLUMNS = (
     Column("id", "string", nullable=False),
     Column("at", "timestamp", nullable=False),
@@ -56,7 +58,7 @@ def committed(store: ClickHouseResource, contract: Contract, version: int) -> st
     """What a writer leaves who is killed right after its commit; returns the name of the table."""
     with store.client(write=True) as client, closing(staged(contract, version)) as rows:
         ensure_table(client, contract)
-        identity = clickhouse_io._commit(store, client, contract, rows, set(rows.buckets))
+        identity = commit(store, client, contract, rows, set(rows.buckets))
     return f"{contract.table}__ready__{identity}"
 
 
@@ -113,7 +115,7 @@ def test_a_plan_whose_rows_are_not_all_staged_is_not_committed(store):
     written(store, DAILY, 1)
     with store.client(write=True) as client, closing(staged(DAILY, 2)) as rows:
         with pytest.raises(RuntimeError, match="0 of the 1 rows of partition 20260102 are staged"):
-            clickhouse_io._commit(store, client, DAILY, rows, {min(rows.buckets)})
+            commit(store, client, DAILY, rows, {min(rows.buckets)})
         assert tables(client) == {"events"}
         assert versions(client, DAILY) == [1, 1]
 
@@ -130,7 +132,7 @@ def test_a_write_that_cannot_be_finished_is_set_aside_and_told(store, caplog):
         client.command(f"ALTER TABLE {first} DROP PARTITION ID '20260102'")
         client.command(f'ALTER TABLE {second} MODIFY COMMENT \'{{"id": "{second[-16:]}"\'')
     aside = [name.replace("__ready__", "__failed__") for name in (first, second)]
-    found = recovery._clickhouse(store)
+    found = ClickHouseStore(store).recover({})
     assert found.state == "failed"
     assert set(aside) < set(found.dealt_with)
     assert all(name in found.detail and name in caplog.text for name in aside)
@@ -142,7 +144,7 @@ def test_a_write_that_cannot_be_finished_is_set_aside_and_told(store, caplog):
         assert (health.state, aside[0] in health.detail) == ("healthy", True)
         written(store, lacking, 3)
         assert versions(client, lacking) == [3, 3]
-        assert recovery._clickhouse(store).state == "failed", "as long as they lie there"
+        assert ClickHouseStore(store).recover({}).state == "failed", "as long as they lie there"
         for name in aside:
             client.command(f"DROP TABLE {name}")
         assert set_aside(store) == []

@@ -13,13 +13,18 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from ml_assets.contracts import Column, Contract
 from ml_assets.errors import ContractViolation
-from ml_assets.io_managers.clickhouse import ClickHouseIOManager, finish_writes, write, writing
+from ml_assets.io_managers.clickhouse import ClickHouseIOManager
 from ml_assets.lib import sharing
 from ml_assets.lib.faults import StatementTimeout
 from ml_assets.lib.sql import quote_identifier
-from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
-from ml_assets.stores.clickhouse.lock import WriteBusy, lock_name
-from ml_assets.stores.clickhouse.redo import CONTRACTS, LEDGER, failed_name, ready_name, recover, stage_name
+from ml_assets.resources.clickhouse import ClickHouseResource
+from ml_assets.stores.clickhouse import ClickHouseStore
+from ml_assets.stores.clickhouse.ledger import CONTRACTS, LEDGER
+from ml_assets.stores.clickhouse.lock import WriteBusy, lock_name, writing
+from ml_assets.stores.clickhouse.recovery import finish_writes
+from ml_assets.stores.clickhouse.redo import failed_name, ready_name, recover, stage_name
+from ml_assets.stores.clickhouse.stream import arrow_stream
+from ml_assets.stores.clickhouse.write import write
 from ml_assets.tables.staging import stage
 
 SECOND = date(2026, 1, 2)
@@ -220,9 +225,9 @@ def test_rows_that_cannot_be_read_again_leave_the_old_ones(case, row, inserters,
     """Both clients take their rows from one file, whose disk fails."""
     given = many(case, row, 0.5)
     case.write(given, days=3)
-    read = ClickHouseIOManager._write
+    original = ClickHouseStore.write
 
-    def failing(manager, contract, staged):
+    def failing(store, contract, staged):
         batches = staged.batches
 
         def some(buckets=None):
@@ -232,10 +237,10 @@ def test_rows_that_cannot_be_read_again_leave_the_old_ones(case, row, inserters,
                 yield batch
 
         monkeypatch.setattr(staged, "batches", some)
-        return read(manager, contract, staged)
+        return original(store, contract, staged)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ClickHouseIOManager, "_write", failing)
+        patched.setattr(ClickHouseStore, "write", failing)
         with pytest.raises(OSError, match="Input/output error"):
             case.write(many(case, row, 0.25), days=3)
     assert inserters == [2, 2]
@@ -249,7 +254,7 @@ import sys
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers.clickhouse import ClickHouseIOManager
 from ml_assets.tables.validation import WHOLE
-from ml_assets.resources.clickhouse import ClickHouseResource, arrow_stream
+from ml_assets.resources.clickhouse import ClickHouseResource
 
 def peak_mb():
     lines = dict(line.split(":") for line in open("/proc/self/status"))

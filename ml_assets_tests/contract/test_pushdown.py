@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ml_assets.io_managers import clickhouse as clickhouse_io
+from ml_assets.stores.clickhouse import rows as clickhouse_rows
 
 SECOND = date(2026, 1, 2)
 DAYS, ROWS = 3, 50
@@ -81,7 +81,7 @@ def test_sqlite_is_asked_for_a_column_of_a_day(written, monkeypatch):
 
 @pytest.mark.parametrize("case", ["clickhouse", "clickhouse-server"], indirect=True)
 def test_clickhouse_reads_the_rows_of_one_day(written, monkeypatch):
-    calls = spied(monkeypatch, clickhouse_io, "arrow_stream")
+    calls = spied(monkeypatch, clickhouse_rows, "arrow_stream")
     read_one_day(written)
     ((given, _),) = calls
     assert given[1].startswith("SELECT `id` FROM") or given[1].startswith('SELECT "id" FROM')

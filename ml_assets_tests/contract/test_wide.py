@@ -63,17 +63,17 @@ def test_what_is_too_wide_for_its_store_is_refused_with_the_number(case, count, 
 
 def test_a_definition_that_clickhouse_could_not_read_again_is_refused():
     from ml_assets.contracts import Contract
-    from ml_assets.io_managers.clickhouse import _refuse_too_wide
+    from ml_assets.stores.clickhouse.ddl import refuse_too_wide
 
     def contract(length):
         columns = (KEY, *(Column(f"c{n}".ljust(length, "x"), "float64") for n in range(2_000)))
         return Contract("clickhouse/events", "", columns, key=("id",))
 
-    _refuse_too_wide(contract(60))
+    refuse_too_wide(contract(60))
     with pytest.raises(
         ContractViolation, match=r"its 2,001 columns make .* and ClickHouse reads 262,144 at most"
     ):
-        _refuse_too_wide(contract(120))
+        refuse_too_wide(contract(120))
 
 
 WORDS = (

@@ -184,7 +184,7 @@ def test_the_analysis_of_an_experiment_by_model_and_hour(lake: DuckLakeResource)
 
 
 def test_the_trend_of_a_model_by_hour_with_exact_quantiles(clickhouse: ClickHouseResource) -> None:
-    from ml_assets.io_managers.clickhouse import create_statement
+    from ml_assets.stores.clickhouse.ddl import create_statement
 
     contract = TABLES["clickhouse/ml_model_performance"]
     with clickhouse.client(write=True) as client:

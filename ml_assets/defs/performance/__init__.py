@@ -9,12 +9,12 @@ from ml_assets import metadata
 from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
-from ml_assets.io_managers.clickhouse import ensure_table
 from ml_assets.lib.days import DayRange
 from ml_assets.partitions import run_days
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
+from ml_assets.stores.clickhouse.ddl import ensure_table
 
 EVENTS = "clickhouse/ml_model_performance"
 HOURLY = "clickhouse/performance_hourly"

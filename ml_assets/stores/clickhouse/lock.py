@@ -29,6 +29,8 @@ from ml_assets.lib.sql import quote_identifier, quote_json
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
+    from ml_assets.stores.clickhouse import ClickHouse
+
 RENEWED_S = 10.0
 """How often a writer says that it is alive."""
 
@@ -52,6 +54,20 @@ _LOG = logging.getLogger(__name__)
 def lock_name(table: str) -> str:
     """Name of the table that stands for the right to write."""
     return f"{table}__lock"
+
+
+@contextmanager
+def writing(clickhouse: "ClickHouse", table: str) -> "Iterator[Client]":
+    """A client for the one who may write to a table now.
+
+    Raises:
+        WriteBusy: somebody else has been writing to it for longer than a write may take.
+    """
+    with (
+        clickhouse.client(write=True) as client,
+        locked(lambda: clickhouse.client(write=True), client, table, clickhouse.write_timeout_s),
+    ):
+        yield client
 
 
 @contextmanager

@@ -16,8 +16,8 @@ A process that dies within REPLACE PARTITION may leave a partition's old rows on
 (measured: MergeTree adds the new parts first and covers the old ones afterwards). Doing it again mends that,
 so an embedded engine does it as soon as it is opened, before anybody reads.
 
-What belongs here: the names, the plan, the ledger's tables, and how a plan is carried out. What does not: how
-rows get into a staging table.
+What belongs here: the names, and how a plan is carried out. What does not: how rows get into a staging table, and
+what the plan is.
 """
 
 import json
@@ -26,8 +26,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_assets.lib.faults import full_disk, lost_server
 from ml_assets.lib.sql import quote_identifier, quote_literal
@@ -36,15 +35,6 @@ from ml_assets.stores.clickhouse.lock import IS_LOCK
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-LEDGER = "write_ledger"
-CONTRACTS = "write_contracts"
-LEDGER_TABLES = (
-    f"CREATE TABLE IF NOT EXISTS {LEDGER} (table_name String, partition String, sequence Int64, rows Int64, "
-    "bytes Int64, content_hash String, hash_version String, written_at DateTime64(6, 'UTC')) "
-    "ENGINE = ReplacingMergeTree(sequence) ORDER BY (table_name, partition)",
-    f"CREATE TABLE IF NOT EXISTS {CONTRACTS} (asset String, contract String, sequence Int64) "
-    "ENGINE = ReplacingMergeTree(sequence) ORDER BY asset",
-)
 _NAME = re.compile(
     "(?P<table>.+?)__((?P<ready>ready)__(?P<id>[0-9a-f]{16})(__[0-9a-f]{16})?|stage__[0-9a-f]{16}"
     "|lock(__[0-9a-f]{32})?)",
@@ -126,10 +116,13 @@ def recover(client: "Client", table: str | None = None, alone: bool = False) -> 
 
 def _dealt_with(client: "Client", left: Left) -> str:
     """Finish, set aside or drop; returns the name that tells which."""
+    from ml_assets.stores.clickhouse import ledger
+
     if not left.identity:
         client.command(f"DROP TABLE IF EXISTS {quote_identifier(left.name)} SYNC")
         return left.name
     try:
+        ledger.ensure(client)  # a former version may have committed it
         publish(client, left.table, left.identity)
     except Exception as fault:
         if full_disk(fault) or lost_server(fault) or getattr(fault, "code", None) in _PASSING:
@@ -216,6 +209,8 @@ def _claim(client: "Client", table: str, identity: str, name: str) -> bool:
 
 
 def _carry_out(client: "Client", table: str, own: str, identity: str) -> None:
+    from ml_assets.stores.clickhouse import ledger
+
     comment = _comment(client, own) or ""
     # After EXCHANGE TABLES this name stands for the old rows, whose comment is that of another write, or none.
     if not comment.startswith(f'{{"id": "{identity}"'):
@@ -230,7 +225,7 @@ def _carry_out(client: "Client", table: str, own: str, identity: str) -> None:
         else:
             swap = f"DROP PARTITION ID {quote_literal(partition)}"
         client.command(f"ALTER TABLE {target} {swap}")
-    _record(client, plan)
+    ledger.record(client, plan)
     if not _is_partitioned(client, table):
         client.command(f"EXCHANGE TABLES {source} AND {target}")
 
@@ -256,25 +251,3 @@ def _is_partitioned(client: "Client", table: str) -> bool:
         parameters={"name": table},
     ).result_rows
     return bool(rows and rows[0][0])
-
-
-def _record(client: "Client", plan: dict[str, Any]) -> None:
-    from ml_assets.tables.hashing import HASH_VERSION
-
-    now = datetime.now(UTC)
-    entries = [
-        [plan["table"], partition, plan["sequence"], rows, size, content_hash, HASH_VERSION, now]
-        for partition, rows, size, content_hash in plan["ledger"]
-    ]
-    names = [
-        "table_name",
-        "partition",
-        "sequence",
-        "rows",
-        "bytes",
-        "content_hash",
-        "hash_version",
-        "written_at",
-    ]
-    if entries:
-        client.insert(LEDGER, entries, column_names=names)

@@ -12,15 +12,17 @@ not exist is. A server deletes them by itself after a few minutes.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ml_assets.io_managers.clickhouse import finish_writes, writing
+from ml_assets.errors import WriteBusy
 from ml_assets.lib.sql import quote_identifier, quote_literal
-from ml_assets.maintenance.base import Terms, counted
-from ml_assets.resources.clickhouse import ClickHouseResource
-from ml_assets.stores.clickhouse.lock import WriteBusy
-from ml_assets.stores.clickhouse.redo import CONTRACTS, LEDGER
+from ml_assets.lib.words import counted
+from ml_assets.stores.clickhouse.ledger import CONTRACTS, LEDGER
+from ml_assets.stores.clickhouse.lock import writing
+from ml_assets.stores.clickhouse.recovery import finish_writes
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+    from ml_assets.stores.clickhouse import ClickHouse
 
 _MANY_PARTS = 3
 """Parts of one partition from which merging them pays."""
@@ -29,22 +31,17 @@ _APPENDED = (LEDGER, CONTRACTS)
 """Tables that every writer appends to, without a lock."""
 
 
-def size(clickhouse: ClickHouseResource) -> int:
-    """Bytes of all parts, those included that were replaced and wait to be deleted.
-
-    Raises:
-        StoreUnavailable: the server does not answer, or another process has the engine open.
-    """
-    with clickhouse.client() as client:
-        rows = client.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase()")
-        return int(rows.result_rows[0][0])
+def size(client: "Client") -> int:
+    """Bytes of all parts, those included that were replaced and wait to be deleted."""
+    rows = client.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase()")
+    return int(rows.result_rows[0][0])
 
 
-def tidy(clickhouse: ClickHouseResource, terms: Terms) -> Iterator[str]:
+def maintain(clickhouse: "ClickHouse") -> Iterator[str]:
     """Finish interrupted writes, drop what dead writers have left, merge parts.
 
     Raises:
-        StoreUnavailable: as `size`.
+        StoreUnavailable: the server does not answer, or another process has the engine open.
     """
     if finished := finish_writes(clickhouse):
         yield f"Finished or removed {counted(len(finished), 'table')} of dead writers."
@@ -75,7 +72,7 @@ def _scattered(client: "Client") -> dict[str, list[str]]:
     return found
 
 
-def _merge(clickhouse: ClickHouseResource, table: str, partitions: list[str]) -> None:
+def _merge(clickhouse: "ClickHouse", table: str, partitions: list[str]) -> None:
     holding = clickhouse.client(write=True) if table in _APPENDED else writing(clickhouse, table)
     with holding as client:
         for partition in partitions:
@@ -84,7 +81,7 @@ def _merge(clickhouse: ClickHouseResource, table: str, partitions: list[str]) ->
             )
 
 
-def _delete_replaced(clickhouse: ClickHouseResource) -> Iterator[str]:
+def _delete_replaced(clickhouse: "ClickHouse") -> Iterator[str]:
     """Have the embedded engine delete parts that were replaced."""
     replaced = (
         "SELECT table, count() FROM system.parts WHERE database = currentDatabase() AND NOT active "
