@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,7 +12,8 @@ T = TypeVar("T")
 def share_out(items: Iterable[T], work: Callable[[Iterator[T]], None], threads: int) -> None:
     """Call `work` in several threads, each with the same iterator: whoever is ready takes the next item.
 
-    Nothing is taken in advance, so that only `threads` items are in memory. When one thread fails, or this
+    Nothing is taken in advance, so that only `threads` items are in memory. Each thread has the context variables of
+    this one, such as the run that it works for. When one thread fails, or this
     one is interrupted, the others end with the item that they have.
 
     Args:
@@ -24,7 +26,7 @@ def share_out(items: Iterable[T], work: Callable[[Iterator[T]], None], threads: 
     """
     shared = _Shared(iter(items))
     with ThreadPoolExecutor(threads) as pool:
-        workers = [pool.submit(work, shared) for _ in range(threads)]
+        workers = [pool.submit(copy_context().run, work, shared) for _ in range(threads)]
         try:
             wait(workers, return_when=FIRST_EXCEPTION)
         finally:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ml_assets.lib.current_run import label, run_id
 from ml_assets.lib.sharing import share_out
 
 
@@ -36,6 +37,16 @@ def test_items_are_worked_on_at_the_same_time():
             both.wait()
 
     share_out(range(2), work, 2)
+
+
+def test_each_thread_knows_the_run_that_it_works_for():
+    labels: list[str] = []
+    token = run_id.set("abc")
+    try:
+        share_out(range(2), lambda shared: labels.extend(label() for _ in shared), 2)
+    finally:
+        run_id.reset(token)
+    assert labels == ["ml-assets run abc"] * 2
 
 
 def test_a_failure_ends_the_others_and_is_raised():
