@@ -58,6 +58,8 @@ from ml_assets.stores import postgres_table
 from ml_assets.stores.redis import copies
 from ml_assets.stores.duckdb.ddl import create_statements, table_sql
 from ml_assets.stores.duckdb.rows import insert
+from ml_assets.stores.clickhouse import ddl as clickhouse_ddl
+from ml_assets.stores.clickhouse import write as clickhouse_write
 from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
 from ml_assets.tables.staging import DAY_US, PartitionState, Staged, stage
 from ml_assets.tables.validation import WHOLE
@@ -257,13 +259,13 @@ def _clickhouse(store: ClickHouseResource) -> Bench:
     # `insert_df` is left out: measured a third of `insert_arrow`.
     def arrow(rows: pa.Table, contract: Contract) -> None:
         with store.client(write=True) as client:
-            client.command(clickhouse.create_statement(contract))
+            client.command(clickhouse_ddl.create_statement(contract))
             client.insert_arrow(contract.table, rows)
 
     def file(kind: str, write: Callable[[pa.Table, str], None], rows: pa.Table, contract: Contract) -> None:
         """Only the embedded engine has files in common with us."""
         with store.client(write=True) as client, tempfile.NamedTemporaryFile() as target:
-            client.command(clickhouse.create_statement(contract))
+            client.command(clickhouse_ddl.create_statement(contract))
             write(rows, target.name)
             client.command(f"INSERT INTO {contract.table} SELECT * FROM file('{target.name}', {kind})")
 
@@ -277,12 +279,12 @@ def _clickhouse(store: ClickHouseResource) -> Bench:
 
     def transport(rows: pa.Table, contract: Contract) -> None:
         with store.client(write=True) as client:
-            client.command(clickhouse.create_statement(contract))
-            clickhouse._fill(store, client, contract.table, contract, _unchecked(rows, contract), {0})
+            client.command(clickhouse_ddl.create_statement(contract))
+            clickhouse_write.fill(store, client, contract.table, contract, _unchecked(rows, contract), {0})
 
     def by_row(rows: list[dict[str, Any]], contract: Contract) -> None:
         with store.client(write=True) as client:
-            client.command(clickhouse.create_statement(contract))
+            client.command(clickhouse_ddl.create_statement(contract))
             for row in rows:
                 client.insert(contract.table, [list(row.values())], column_names=list(row))
 

@@ -103,8 +103,8 @@ def fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) 
         ContractViolation: the table differs in another way; says what to do.
     """
     kinds = {name: (kind, False) for name, kind in existing.items()}
-    # A partition that is swapped in has values in the contract's columns alone, in every mode.
-    added = columns_to_add(contract, kinds, ClickHouseDialect(), others_stay=False)
+    # Rows are inserted anew in every mode: what is swapped in has values in the columns of the contract alone.
+    added = columns_to_add(contract, kinds, ClickHouseDialect(), replaces=True)
     if added:
         adding = [f"ADD COLUMN {quote_identifier(c.name)} {column_type(contract, c)}" for c in added]
         client.command(f"{_alter(contract)} {', '.join(adding)}")

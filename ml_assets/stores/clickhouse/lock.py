@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,9 @@ def locked(
 
     identity = _acquire(client, table, timeout_s)
     done = threading.Event()
-    pulse = threading.Thread(target=_renew, args=(clients, table, identity, done), daemon=True)
+    # In this context, so that its clients tell the run, too.
+    renewing = _renew, clients, table, identity, done
+    pulse = threading.Thread(target=copy_context().run, args=renewing, daemon=True)
     pulse.start()
     try:
         yield

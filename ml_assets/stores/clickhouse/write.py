@@ -95,7 +95,7 @@ def commit(
     stage, ready = stage_name(contract.table, identity), ready_name(contract.table, identity)
     client.command(f"CREATE TABLE {quote_identifier(stage)} AS {quote_identifier(contract.table)}")
     try:
-        _fill(clickhouse, client, stage, contract, staged, changed)
+        fill(clickhouse, client, stage, contract, staged, changed)
         changed, held = changed | _partitions_losing_rows(client, stage, contract, staged), staged.buckets
         if contract.mode == "upsert":
             _keep_others(client, stage, contract, changed)
@@ -114,7 +114,7 @@ def commit(
     return identity
 
 
-def _fill(
+def fill(
     clickhouse: "ClickHouse",
     client: "Client",
     stage: str,
