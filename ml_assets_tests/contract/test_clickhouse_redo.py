@@ -3,6 +3,7 @@
 A writer that was killed between its commit and the swap is played by `commit` alone.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.lib.sql import quote_identifier
+from ml_assets.lib.current_run import run_id
+from ml_assets.lib.sql import quote_identifier, quote_json
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.stores.clickhouse import ClickHouseStore
 from ml_assets.stores.clickhouse.ddl import ensure_table
@@ -97,6 +99,27 @@ def test_a_new_column_does_not_stand_in_the_way_of_an_older_commit(store):
         with store.client() as client:
             assert versions(client, wider) == [3, 3]
             assert tables(client) == {wider.table}
+
+
+def test_what_a_former_version_committed_names_no_run(store):
+    """Its ledger has no column for it and its plan does not tell it; the ledger gains the column by itself."""
+    written(store, DAILY, 1)
+    with store.client(write=True) as client:
+        ready = committed(store, DAILY, 2)
+        client.command("ALTER TABLE write_ledger DROP COLUMN run_id")
+        plan = client.command(f"SELECT comment FROM system.tables WHERE name = '{ready}'")
+        former = {name: part for name, part in json.loads(plan).items() if name != "run_id"}
+        client.command(f"ALTER TABLE {ready} MODIFY COMMENT {quote_json(former)}")
+        assert recover(client, DAILY.table) == [ready]
+        assert versions(client, DAILY) == [2, 2]
+        client.command("ALTER TABLE write_ledger DROP COLUMN run_id")
+        token = run_id.set("abc")
+        try:
+            written(store, replace(DAILY, mode="upsert"), 3, days=1)
+        finally:
+            run_id.reset(token)
+        runs = client.query("SELECT partition, run_id FROM write_ledger FINAL ORDER BY partition").result_rows
+        assert runs == [("2026-01-01", "abc"), ("2026-01-02", None)]
 
 
 @pytest.mark.parametrize("name", ['quo"ted', "it's an ümläut of 5%\nor so"])

@@ -13,6 +13,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.lib.current_run import run_id
 from ml_assets.resources.clickhouse import ClickHouseResource
 
 ENDLESS = "SELECT count() FROM numbers(1e13) WHERE sipHash64(number) = 3"
@@ -53,6 +54,18 @@ def test_the_database_is_there_and_atomic(either: ClickHouseResource) -> None:
             "SELECT name, engine FROM system.databases WHERE name = currentDatabase()"
         ).result_rows
     assert rows == [("ml_metrics", "Atomic")]
+
+
+def test_the_log_of_queries_tells_the_run(either: ClickHouseResource) -> None:
+    asked = "SELECT getSetting('log_comment')"
+    token = run_id.set("abc")
+    try:
+        with either.client() as client:
+            assert client.command(asked) == "ml-assets run abc"
+    finally:
+        run_id.reset(token)
+    with either.client() as client:
+        assert client.command(asked) == ""
 
 
 def test_what_is_written_stays_and_comes_back_in_utc(either: ClickHouseResource) -> None:
