@@ -20,6 +20,13 @@ class StoreUnavailable(RuntimeError):
     """A store cannot be reached or used. One sentence: which store, its URL without password, what to do."""
 
 
+def missing_table(asset: str) -> StoreUnavailable:
+    """The error to raise when an operation needs a table that no run has made yet."""
+    return StoreUnavailable(
+        f"The table of {asset} does not exist yet: materialize it, for example with 'ml-assets refresh'."
+    )
+
+
 class StoreBusy(StoreUnavailable):
     """A store that only one process may open is held by another one."""
 

@@ -25,6 +25,7 @@ from tenacity import (
 
 from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.current_run import run_id
+from ml_assets.errors import StoreBusy, StoreUnavailable, missing_table  # noqa: F401 - resources raise it
 from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords
 from ml_assets.tables.store import StoreHealth
@@ -111,13 +112,6 @@ def unavailable(store: str, url: str, fault: BaseException | str, remedy: str) -
     cause = fault if isinstance(fault, str) else one_sentence(fault)
     sentence = f"{store} at {redact_url(url)} cannot be used ({cause.rstrip('.')}): {remedy}."
     return StoreUnavailable(without_password(sentence, url))
-
-
-def missing_table(asset: str) -> StoreUnavailable:
-    """The error to raise when an operation needs a table that no run has made yet."""
-    return StoreUnavailable(
-        f"The table of {asset} does not exist yet: materialize it, for example with 'ml-assets refresh'."
-    )
 
 
 def without_password(text: str, url: str) -> str:

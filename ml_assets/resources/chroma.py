@@ -14,13 +14,14 @@ from pydantic import Field
 
 from ml_assets.contracts import INDEXED
 from ml_assets.errors import StoreUnavailable
+from ml_assets.contracts import TABLES
+from ml_assets.errors import StoreUnavailable, missing_table
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
     check_health,
     connecting,
     embedded_url,
-    missing_table,
     plain,
     require_scheme,
     unavailable,
