@@ -60,6 +60,8 @@ from ml_assets.stores.duckdb.ddl import create_statements, table_sql
 from ml_assets.stores.duckdb.rows import insert
 from ml_assets.stores.clickhouse import ddl as clickhouse_ddl
 from ml_assets.stores.clickhouse import write as clickhouse_write
+from ml_assets.stores.chroma.collections import ensure_collection
+from ml_assets.stores.chroma.write import bring
 from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
 from ml_assets.tables.staging import DAY_US, PartitionState, Staged, stage
 from ml_assets.tables.validation import WHOLE
@@ -397,7 +399,7 @@ def _sqlite(store: SQLiteResource) -> Bench:
 def _chroma(store: ChromaResource, server: PostgresResource) -> Bench:
     def raw(rows: pa.Table, contract: Contract) -> None:
         client = store.client(write=True)
-        collection = chroma.ensure_collection(client, contract)
+        collection = ensure_collection(client, contract)
         for batch in rows.to_batches(max_chunksize=client.get_max_batch_size()):
             flat = batch.column("embedding").flatten().to_numpy()
             collection.add(
@@ -408,17 +410,17 @@ def _chroma(store: ChromaResource, server: PostgresResource) -> Bench:
             )
 
     def transport(rows: pa.Table, contract: Contract) -> None:
-        collection = chroma.ensure_collection(store.client(write=True), contract)
-        for _ in chroma._add(collection, contract, _unchecked(rows, contract), {0}, set(), set()):
+        collection = ensure_collection(store.client(write=True), contract)
+        for _ in bring(collection, contract, _unchecked(rows, contract), {0}, set(), set()):
             pass
 
     def by_row(rows: list[dict[str, Any]], contract: Contract) -> None:
-        collection = chroma.ensure_collection(store.client(write=True), contract)
+        collection = ensure_collection(store.client(write=True), contract)
         for row in rows:
             collection.add(ids=[row["id"]], embeddings=[row["embedding"]], documents=[row["text"]])
 
     def read(contract: Contract) -> int:
-        collection = chroma.ensure_collection(store.client(write=True), contract)
+        collection = ensure_collection(store.client(write=True), contract)
         got = collection.get(include=["embeddings", "documents", "metadatas"])
         return len(pa.array(list(got["embeddings"] if got["embeddings"] is not None else [])))
 

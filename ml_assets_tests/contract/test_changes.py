@@ -278,7 +278,7 @@ def test_what_was_hashed_in_another_way_is_known_and_not_held_against_what_is_th
 def migrate(case, said):
     """Run what the sentence says, with a value where it leaves one open."""
     if "forget(chroma, postgres, contract)" in said:
-        from ml_assets.io_managers.chroma import forget
+        from ml_assets.stores.chroma.maintenance import forget
 
         return forget(case.manager.chroma, case.manager.postgres, case.contract)
     if case.name == "chroma":

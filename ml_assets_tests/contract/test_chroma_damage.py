@@ -13,9 +13,7 @@ import pytest
 from ml_assets import services
 from ml_assets.contracts import Column, Contract
 from ml_assets.errors import ContractViolation, DamagedCollection
-from ml_assets.io_managers import chroma as chroma_io
 from ml_assets.io_managers.chroma import ChromaIOManager
-from ml_assets.io_managers.postgres import PostgresIOManager
 from ml_assets.maintenance.recovery import recover_all
 from ml_assets.maintenance.status import stores_status
 from ml_assets.resources import store_resources
@@ -23,6 +21,9 @@ from ml_assets.resources.chroma import ChromaResource
 from ml_assets.settings import Settings
 from ml_assets.stores.chroma.collections import add_entries
 from ml_assets.stores.chroma.index import index_folder
+from ml_assets.stores.chroma.maintenance import rebuild
+from ml_assets.stores.chroma.repair import restore
+from ml_assets.stores.postgres import PostgresStore
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
 
@@ -74,7 +75,7 @@ def manager(whole: Path, postgres) -> ChromaIOManager:
 
 def written(manager: ChromaIOManager, version: int = 0) -> bool:
     with stage(rows(version), CONTRACT, manager.limits) as staged:
-        return manager.table_store().write(CONTRACT, staged)
+        return manager.table_store().write(CONTRACT, staged).changed
 
 
 def read(manager: ChromaIOManager) -> pa.Table:
@@ -82,16 +83,14 @@ def read(manager: ChromaIOManager) -> pa.Table:
 
 
 def restored(manager: ChromaIOManager, source: Contract | None = None) -> tuple[list[str], str]:
-    return chroma_io.restore(manager.chroma, manager.postgres, CONTRACT, source)
+    return restore(manager.chroma, manager.postgres, CONTRACT, source)
 
 
 def require_sound(manager: ChromaIOManager, version: int = 0) -> None:
-    assert chroma_io.damage(manager.chroma, manager.postgres, CONTRACT) == ""
+    assert manager.table_store().damage(CONTRACT) == ""
     assert read(manager).equals(rows(version).cast(read(manager).schema))
-    recorded, measured = (
-        look(manager.chroma, manager.postgres, CONTRACT) for look in (chroma_io.recorded, chroma_io.measured)
-    )
-    assert recorded == measured
+    store = manager.table_store()
+    assert store.ledger_state(CONTRACT) == store.live_state(CONTRACT)
     wanted = rows()["embedding"][42].as_py()
     assert manager.query_similar("passages", wanted, top_k=1)[0].document == "passage 42"
 
@@ -184,7 +183,7 @@ def test_entries_that_were_deleted_are_missed(manager, also_other):
             client.get_collection("passages", embedding_function=None).add(**others)
     with pytest.raises(DamagedCollection, match="30 of 1,500 entries are not there"):
         manager.query_similar("passages", [1.0, 0.0, 0.0, 0.0], top_k=1)
-    assert "30 of 1,500 entries are not there" in chroma_io.damage(manager.chroma, manager.postgres, CONTRACT)
+    assert "30 of 1,500 entries are not there" in manager.table_store().damage(CONTRACT)
     _, left = restored(manager)  # a foreign table, whose rows nobody else has
     assert "30 of 1,500 entries are not there" in left
     assert "materialize it again" in left
@@ -195,8 +194,8 @@ def test_entries_that_were_deleted_are_missed(manager, also_other):
 def test_lost_rows_are_carried_over_again_by_recover(manager, postgres):
     """Out of the table with their vectors, without a model."""
     source = replace(CONTRACT, asset="postgres/passage_vectors")
-    with stage(rows(), source, PostgresIOManager.limits) as staged:
-        PostgresIOManager(postgres=postgres)._write(source, staged)
+    with stage(rows(), source, PostgresStore.limits) as staged:
+        PostgresStore(postgres).write(source, staged)
     deleted(manager, 30)
     done, left = restored(manager, source)
     assert (done, left) == (["30 entries of passages, out of postgres/passage_vectors"], "")
@@ -210,13 +209,13 @@ def test_lost_rows_are_carried_over_again_by_recover(manager, postgres):
 def test_an_upsert_beside_lost_rows_does_not_hide_them(manager):
     contract = replace(CONTRACT, mode="upsert")
     deleted(manager, 30)
-    before = chroma_io.recorded(manager.chroma, manager.postgres, contract)
+    before = manager.table_store().ledger_state(contract)
     for part in (rows().slice(0, 10), rows().slice(10, 20)):
         with pytest.raises(DamagedCollection):
             read(manager)
         with stage(part, contract, manager.limits) as staged:
-            assert manager.table_store().write(contract, staged)
-        assert chroma_io.recorded(manager.chroma, manager.postgres, contract) == before
+            assert manager.table_store().write(contract, staged).changed
+        assert manager.table_store().ledger_state(contract) == before
     require_sound(manager)
 
 
@@ -226,8 +225,8 @@ def test_an_upsert_into_a_damaged_index_makes_it_anew(manager):
     damage(manager, DAMAGES["no lengths"])
     more = rows().slice(0, 1).set_column(0, "id", pa.array(["another"]))
     with stage(more, contract, manager.limits) as staged:
-        assert manager.table_store().write(contract, staged)
-    assert chroma_io.damage(manager.chroma, manager.postgres, contract) == ""
+        assert manager.table_store().write(contract, staged).changed
+    assert manager.table_store().damage(contract) == ""
     assert read(manager).num_rows == ROWS + 1
 
 
@@ -248,8 +247,8 @@ def test_control_characters_take_six_bytes_of_a_request(manager):
     documents = ["\x01" * 10_000] * 750
     data = rows().slice(0, len(documents)).set_column(1, "text", pa.array(documents))
     with stage(data, CONTRACT, manager.limits) as staged:
-        assert manager.table_store().write(CONTRACT, staged)
-    assert chroma_io.rebuild(manager.chroma, manager.postgres, CONTRACT) == len(documents)
+        assert manager.table_store().write(CONTRACT, staged).changed
+    assert rebuild(manager.chroma, manager.postgres, CONTRACT) == len(documents)
     assert read(manager)["text"].to_pylist() == documents
 
 

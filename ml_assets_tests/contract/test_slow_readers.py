@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column
-from ml_assets.io_managers import chroma as chroma_io
+from ml_assets.stores.chroma import manifest, search
+from ml_assets.stores.chroma.maintenance import rebuild
+from ml_assets.stores.chroma.sweep import sweep_all
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
 
@@ -23,7 +25,7 @@ def written(case, row, version: int, rows: int = ROWS) -> None:
     columns["vector"] = [[0.5, n / rows, version / 10] for n in range(rows)]
     data = pa.table(columns, case.table().schema)
     with stage(data, case.contract, case.manager.limits) as staged:
-        assert case.manager.table_store().write(case.contract, staged)
+        assert case.manager.table_store().write(case.contract, staged).changed
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_a_reader_that_is_slow_ends_with_the_rows_that_it_began_with(case, row):
     written(case, row, 2)
     if case.name == "chroma":
         assert len(entries(case)) == 2 * ROWS
-        assert chroma_io.sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 0}
+        assert sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 0}
     counts += reader.read_all()["count"].to_pylist()
     assert counts == [1] * ROWS
     assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
@@ -61,7 +63,7 @@ def test_a_slow_reader_of_many_blocks_does_not_keep_a_writer_waiting(case, row, 
     def write(version: int) -> None:
         data = {"id": range(rows), "happened_at": [moment] * rows, "count": [version] * rows}
         with stage(pa.table(data, case.table().schema), case.contract, case.manager.limits) as staged:
-            assert case.manager.table_store().write(case.contract, staged)
+            assert case.manager.table_store().write(case.contract, staged).changed
 
     write(1)
     reader = case.manager.table_store().read(case.contract, ["count"], WHOLE)
@@ -78,15 +80,15 @@ def test_entries_go_as_soon_as_nobody_reads_them(case, row):
     written(case, row, 1, 10)
     reader = case.manager.table_store().read(case.contract, ["count"], WHOLE)
     with case.manager.postgres.connect(write=True) as connection:
-        chroma_io._hold(connection, "events")
+        manifest.hold(connection, "events")
         written(case, row, 2, 10)
         assert len(entries(case)) == 20
-        assert chroma_io.rebuild(case.manager.chroma, case.manager.postgres, case.contract) is None
+        assert rebuild(case.manager.chroma, case.manager.postgres, case.contract) is None
         assert case.store.live_state(case.contract).rows == case.store.ledger_state(case.contract).rows == 10
     assert reader.read_all()["count"].to_pylist() == [2] * 10
     with case.manager.postgres.connect(write=True) as connection:
-        chroma_io._hold(connection, "events")  # began after the last commit, so it keeps nothing
-        assert chroma_io.sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 10}
+        manifest.hold(connection, "events")  # began after the last commit, so it keeps nothing
+        assert sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 10}
     written(case, row, 3, 10)
     assert len(entries(case)) == 10
 
@@ -96,7 +98,7 @@ def test_a_search_finds_live_entries_only(case, row):
     written(case, row, 1, 20)
     for version in (2, 3):
         with case.manager.postgres.connect(write=True) as connection:
-            chroma_io._hold(connection, "events")
+            manifest.hold(connection, "events")
             written(case, row, version, 20)
     assert len(entries(case)) == 40
     assert {hit.metadata["count"] for hit in searched(case, 20)} == {3}
@@ -135,7 +137,7 @@ def test_a_search_during_writes_loses_no_hit_and_mixes_no_versions(case, row):
 @pytest.mark.parametrize("case", ["chroma"], indirect=True)
 def test_a_search_that_a_commit_overtakes_is_made_again(case, row, monkeypatch):
     written(case, row, 1, 10)
-    original, asked = chroma_io.nearest, []
+    original, asked = search.nearest, []
 
     def overtaken(*given):
         found = original(*given)
@@ -144,7 +146,7 @@ def test_a_search_that_a_commit_overtakes_is_made_again(case, row, monkeypatch):
             written(case, row, 2, 10)
         return found
 
-    monkeypatch.setattr(chroma_io, "nearest", overtaken)
+    monkeypatch.setattr(search, "nearest", overtaken)
     assert [hit.metadata["count"] for hit in searched(case, 50)] == [2] * 10
 
 

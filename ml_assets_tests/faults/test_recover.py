@@ -29,6 +29,7 @@ from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers import chroma, clickhouse
 from ml_assets.stores.clickhouse import write as clickhouse_write
+from ml_assets.stores.chroma import manifest
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
@@ -37,6 +38,7 @@ from ml_assets.settings import Settings
 store, version, dies = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if dies:
     place = {"chroma": (chroma, "_flip"), "clickhouse": (clickhouse_write, "publish")}[store]
+    place = {"chroma": (manifest, "flip"), "clickhouse": (clickhouse, "publish")}[store]
     setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 columns = (
     Column("id", "string", nullable=False),

@@ -1,4 +1,7 @@
-"""Collections over Chroma's own client: opening, asking, adding in requests that the server takes."""
+"""Collections over Chroma's own client: opening, making, asking, adding in requests that the server takes.
+
+What belongs here: what Chroma alone knows. What does not: the manifest, which says which entries count.
+"""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts import Contract
+from ml_assets.errors import ContractViolation
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -20,8 +26,14 @@ _REQUEST_BYTES = 16 * 2**20
 LARGEST_ENTRY = 40 * 2**20 - 2**12
 """Bytes of an entry in a request: Chroma's servers take 40 MiB unless told otherwise, and there is some JSON around."""
 
+BATCH = 2_000
+"""Entries of one request that reads, copies or deletes."""
+
 NEXT = "--next"
 """What a collection's name ends in while it is being rebuilt."""
+
+OLD = "--old"
+"""What the name of a collection ends in that was replaced by a rebuilt one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,38 @@ def open_collection(client: "ClientAPI", name: str) -> "Collection":
         except NotFoundError:
             continue
     return client.get_collection(name, embedding_function=None)
+
+
+def make(client: "ClientAPI", name: str) -> "Collection":
+    """A collection that measures cosine distance; the one that there is, whatever it measures."""
+    return client.get_or_create_collection(
+        name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+    )
+
+
+def ensure_collection(client: "ClientAPI", contract: Contract) -> "Collection":
+    """The collection, made with cosine distance if it is not there.
+
+    Raises:
+        ContractViolation: it is there with another distance, which Chroma cannot change.
+    """
+    present = {collection.name for collection in client.list_collections()}
+    if contract.table not in present and f"{contract.table}{NEXT}" in present:
+        # Maintenance was killed just before it gave the rebuilt collection its name.
+        client.get_collection(f"{contract.table}{NEXT}", embedding_function=None).modify(name=contract.table)
+    collection = make(client, contract.table)
+    space = (collection.configuration_json.get("hnsw") or {}).get("space")
+    if space != "cosine":
+        raise ContractViolation(
+            f"{contract.asset}: the collection measures distance by {space}, and Chroma cannot change that; delete "
+            f"the collection {contract.table!r}, or give the asset another name, and run it again."
+        )
+    return collection
+
+
+def own_name(collection: "Collection") -> str:
+    """The name by which the manifest knows a collection, also while maintenance renames it."""
+    return collection.name.removesuffix(NEXT)
 
 
 def conditions(where: Mapping[str, Any] | None) -> Any:

@@ -2,7 +2,7 @@
 
 Chroma keeps ids, documents and metadata in SQLite, and the vectors in files of their own beside it. Listing ids asks
 SQLite alone, so a collection may count and list entries whose vectors are gone, wrong, or out of a search's reach; or
-it answers nothing at any more, not even documents. What was written is known: the manifest (see chroma.py) holds each
+it answers nothing at any more, not even documents. What was written is known: the manifest (see manifest.py) holds each
 live entry's id and vector. So a new collection can be made of the manifest's vectors and of what SQLite still has, and
 nothing has to be embedded again.
 
@@ -19,19 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import DamagedCollection
 from ml_assets.lib.faults import one_sentence
-from ml_assets.stores.chroma.collections import NEXT, add_entries, asked, open_collection
+from ml_assets.lib.sql import utc_text
+from ml_assets.stores.chroma import manifest
+from ml_assets.stores.chroma.collections import BATCH, NEXT, OLD, add_entries, asked, make, open_collection
 
 if TYPE_CHECKING:
     import numpy as np
     import psycopg
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
-
-OLD = "--old"
-"""What the name of a collection ends in that was replaced by a rebuilt one."""
-
-BATCH = 2_000
-"""Entries of one request that reads, copies or deletes."""
 
 _SEARCHED = 200
 """Vectors of one request that searches."""
@@ -92,7 +88,7 @@ def look(
     except NotFoundError:
         held = None
     try:
-        for lines in _lines(connection, collection):
+        for lines in manifest.vectors(connection, collection):
             live += len(lines)
             found = (
                 held.get(ids=list(lines), include=["embeddings"]) if held else {"ids": [], "embeddings": []}
@@ -152,6 +148,16 @@ def damaged(collection: str, cause: str) -> DamagedCollection:
     )
 
 
+def all_ids(collection: "Collection") -> list[str]:
+    """Ids of all entries that a collection lists, live or not.
+
+    Raises:
+        DamagedCollection: it cannot be read.
+    """
+    with told_as_damage(collection.name):
+        return list(collection.get(include=[])["ids"])
+
+
 @contextmanager
 def told_as_damage(collection: str) -> Iterator[None]:
     """An engine's fault while it reads is damage; a full disk keeps it from writing only."""
@@ -161,13 +167,6 @@ def told_as_damage(collection: str) -> Iterator[None]:
         yield
     except InternalError as fault:
         raise damaged(collection, one_sentence(fault)) from fault
-
-
-def make(client: "ClientAPI", name: str) -> "Collection":
-    """A collection that measures cosine distance; the one that there is, whatever it measures."""
-    return client.get_or_create_collection(
-        name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
-    )
 
 
 def replace(
@@ -222,8 +221,6 @@ def _fresh(client: "ClientAPI", name: str) -> "Collection":
 
 
 def _swap(old: "Collection", fresh: "Collection") -> None:
-    from ml_assets.lib.sql import utc_text
-
     name = old.name
     old.modify(name=f"{name}{OLD}", metadata={"replaced_at": utc_text(datetime.now(UTC))})
     fresh.modify(name=name)
@@ -268,7 +265,7 @@ def _copy(
     from chromadb.errors import InternalError
 
     count = missing = 0
-    for bits in _lines(connection, old.name):
+    for bits in manifest.vectors(connection, old.name):
         try:
             got: Any = old.get(ids=list(bits), include=["documents", "metadatas"])
         except InternalError:
@@ -284,18 +281,6 @@ def _copy(
         if missing and not missing_ok:
             raise damaged(old.name, f"{missing:,} entries are not there")
     return count, missing
-
-
-def _lines(connection: "psycopg.Connection", collection: str) -> Iterator[dict[str, bytes]]:
-    """Ids and vectors of the live entries, some at a time."""
-    if connection.execute("SELECT to_regclass('ledger.chroma_manifest')").fetchone() == (None,):
-        return
-    with connection.cursor(name="live_entries") as cursor:
-        cursor.execute(
-            "SELECT id, vector FROM ledger.chroma_manifest WHERE collection = %s ORDER BY key", [collection]
-        )
-        while lines := cursor.fetchmany(BATCH):
-            yield dict(lines)
 
 
 def _not_found(collection: "Collection", entries: Sequence[str], own: Sequence[bytes]) -> list[str]:

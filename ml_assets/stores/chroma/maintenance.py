@@ -6,7 +6,8 @@ mostly of deleted entries are rebuilt, folders of deleted collections are remove
 free pages Chroma never gives back, is vacuumed. Of a server that somebody else runs no folder can be seen;
 there only entries of killed writers are deleted.
 
-What belongs here: when to do it. How a collection is rebuilt is told in io_managers/chroma.py.
+What belongs here: when to do it, and making way for what is new. How entries are swept is told in sweep.py, how a
+collection is copied in index.py.
 """
 
 import shutil
@@ -14,17 +15,23 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_assets.contracts import Contract
-from ml_assets.io_managers.chroma import drop_replaced, rebuild, sweep_all
-from ml_assets.maintenance.base import Terms, counted, folder_bytes
-from ml_assets.resources.chroma import ChromaResource
-from ml_assets.resources.postgres import PostgresResource
-from ml_assets.stores.chroma.collections import asked
-from ml_assets.stores.chroma.index import PUT_ASIDE
-from ml_assets.stores.postgres_table import known_contracts
+from ml_assets.lib.sql import utc_text
+from ml_assets.lib.words import counted
+from ml_assets.stores import postgres_table
+from ml_assets.stores.chroma import manifest
+from ml_assets.stores.chroma.collections import NEXT, OLD, asked, ensure_collection
+from ml_assets.stores.chroma.index import PUT_ASIDE, replace
+from ml_assets.stores.chroma.sweep import sweep_all
+from ml_assets.stores.files import folder_bytes
+from ml_assets.tables.store import Retention
+
+if TYPE_CHECKING:
+    from ml_assets.stores.chroma import ChromaServer, ManifestDatabase
 
 _LOOSE = 1.5
 """Size of an index, relative to that of its live entries, from which rebuilding pays."""
@@ -38,13 +45,7 @@ _VACUUM_MAX_BYTES = 256 * 2**20
 """Rewriting a larger SQLite file would keep Chroma waiting for longer than it waits for a lock (5 s)."""
 
 
-def size(chroma: ChromaResource) -> int | None:
-    """Bytes of the embedded server's folder; None for a server that somebody else runs, which does not tell."""
-    folder = chroma.data_folder()
-    return None if folder is None else folder_bytes(folder)
-
-
-def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> Iterator[str]:
+def maintain(chroma: "ChromaServer", postgres: "ManifestDatabase", retention: Retention) -> Iterator[str]:
     """Delete what killed writers have left, and give back what deleted entries take.
 
     Raises:
@@ -52,13 +53,13 @@ def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> It
     """
     if swept := sum(sweep_all(chroma, postgres).values()):
         yield f"Deleted {counted(swept, 'entry', 'entries')} of killed writers, or that had been read for longer."
-    if dropped := drop_replaced(chroma, datetime.now(UTC) - terms.grace):
+    if dropped := drop_replaced(chroma, datetime.now(UTC) - retention.grace):
         yield f"Deleted {counted(dropped, 'collection')} that was replaced by a rebuilt one."
     folder = chroma.data_folder()
     if folder is None or not (folder / "chroma.sqlite3").exists():
         return
     with postgres.connect() as connection:
-        contracts = known_contracts(connection, "chroma")
+        contracts = postgres_table.known_contracts(connection, "chroma")
     for contract in contracts:
         if _is_loose(folder, contract):
             count = rebuild(chroma, postgres, contract)
@@ -66,8 +67,51 @@ def tidy(chroma: ChromaResource, postgres: PostgresResource, terms: Terms) -> It
                 yield f"Did not rebuild the index of {contract.table}, whose old entries are being read."
                 continue
             yield f"Rebuilt the index of {contract.table} with {counted(count, 'live entry', 'live entries')}."
-    yield from _remove_folders(folder, terms)
+    yield from _remove_folders(folder, retention.grace)
     yield from _vacuum(folder)
+
+
+def rebuild(chroma: "ChromaServer", postgres: "ManifestDatabase", contract: Contract) -> int | None:
+    """Copy the live entries into a new collection that takes the old one's name; returns how many.
+
+    Nothing is done, and None returned, while somebody reads who began before the last commit: he has perhaps not
+    opened the collection yet.
+
+    Chroma's index never forgets an entry that was deleted; only a new one is free of them. Readers that have
+    opened the old collection read on: it stays, with another name, until `drop_replaced`. May be killed at
+    any point: the name then stands for the old collection or for the new one, which hold the same.
+    """
+    with postgres.connect(write=True) as connection, chroma.client(write=True) as client:
+        postgres_table.lock(connection, contract.asset)
+        if manifest.has_readers_behind(connection, contract.table):
+            return None
+        count, _ = replace(client, connection, ensure_collection(client, contract))
+    return count
+
+
+def drop_replaced(chroma: "ChromaServer", before: datetime) -> int:
+    """Delete collections that `rebuild` has replaced before a point in time; returns how many."""
+    with chroma.client(write=True) as client:
+        replaced = [
+            each.name
+            for each in client.list_collections()
+            if each.name.endswith(OLD)
+            and str((each.metadata or {}).get("replaced_at", "9")) < utc_text(before)
+        ]
+        for name in replaced:
+            client.delete_collection(name)
+    return len(replaced)
+
+
+def forget(chroma: "ChromaServer", postgres: "ManifestDatabase", contract: Contract) -> None:
+    """Delete a collection and all that is noted of it, to make way for one of another contract."""
+    with postgres.connect(write=True) as connection:
+        postgres_table.lock(connection, contract.asset)
+        manifest.forget(connection, contract)
+        with chroma.client(write=True) as client:
+            present = {collection.name for collection in client.list_collections()}
+            for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{OLD}"} & present:
+                client.delete_collection(name)
 
 
 def _is_loose(folder: Path, contract: Contract) -> bool:
@@ -87,10 +131,10 @@ def _is_loose(folder: Path, contract: Contract) -> bool:
     return held > needed + _WORTH_BYTES and held > _LOOSE * needed
 
 
-def _remove_folders(folder: Path, terms: Terms) -> Iterator[str]:
+def _remove_folders(folder: Path, grace: timedelta) -> Iterator[str]:
     """Remove indexes that belong to no collection any more."""
     known = {segment for (segment,) in asked(folder, "SELECT id FROM segments")}
-    oldest = time.time() - terms.grace.total_seconds()
+    oldest = time.time() - grace.total_seconds()
     dead = [
         index
         for index in folder.iterdir()

@@ -1,0 +1,3 @@
+-- Name no entry of the collection any more.
+DELETE FROM ledger.chroma_manifest
+WHERE collection = %(collection)s
