@@ -299,6 +299,10 @@ BEGIN
     LOOP EXECUTE format('DROP SCHEMA %I CASCADE', found.nspname); END LOOP;
     FOR found IN SELECT relname, relkind FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S')
+            AND NOT EXISTS (
+                SELECT FROM pg_depend AS d
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = pg_class.oid AND d.deptype = 'e'
+            )
     LOOP
         EXECUTE format('DROP %s IF EXISTS public.%I CASCADE', CASE found.relkind WHEN 'v' THEN 'VIEW'
             WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, found.relname);
@@ -426,8 +430,6 @@ def chroma(service_home: Path) -> Iterator[ChromaResource]:
 @pytest.fixture
 def redis(service_home: Path) -> Iterator[RedisResource]:
     """An empty logical database of Redis."""
-    if not services.available("redis"):
-        pytest.skip("no Redis is installed for this Python: the online store is PostgreSQL alone")
     url = services.ensure("redis", service_home)
     resource = RedisResource(home=str(service_home), url=f"{url}{'&' if '?' in url else '?'}db=1")
     yield resource
@@ -452,13 +454,12 @@ def mlflow(tmp_path: Path) -> MLflowResource:
 @pytest.fixture
 def settings(tmp_path: Path, service_home: Path, _database: str, _catalog: str) -> Settings:
     """Settings of a fresh home that borrows the session's servers."""
-    with_redis = services.available("redis")
     return Settings(
         home=tmp_path / "home",
         postgres_url=_database,
         lake_url=_catalog,
         chroma_url=services.ensure("chroma", service_home),
-        redis_url=f"{services.ensure('redis', service_home)}?db=2" if with_redis else None,
+        redis_url=f"{services.ensure('redis', service_home)}?db=2",
     )
 
 

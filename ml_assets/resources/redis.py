@@ -96,4 +96,6 @@ class RedisResource(dg.ConfigurableResource):
                 detail="no Redis is installed here: the online store is PostgreSQL alone",
             )
         with client:
-            return StoreHealth("healthy", str(client.info("server")["redis_version"]))
+            told = client.info("server")
+            # Valkey says there which Redis it is compatible with.
+            return StoreHealth("healthy", str(told.get("valkey_version") or told["redis_version"]))

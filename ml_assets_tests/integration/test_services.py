@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 import pytest
+import redis
 
 from ml_assets import services
 from ml_assets.services import postgres as postgres_service
 from ml_assets.services.postgres import Postgres
 
 ROOT = Path(services.__file__).parents[2]
-NAMES = [name for name in services.SERVERS if services.available(name)]
+NAMES = list(services.SERVERS)
+EXTENSIONS = ("vector", "btree_gin", "btree_gist", "pg_stat_statements", "pg_trgm", "unaccent")
 ENSURE = """
 import json, sys
 from pathlib import Path
@@ -91,11 +93,41 @@ def test_postgres_is_set_up_and_keeps_its_data(home: Path) -> None:
         assert connection.execute("SELECT to_regnamespace('ledger')::text").fetchone() == ("ledger",)
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
+        assert connection.execute("SHOW server_encoding").fetchone() == ("UTF8",)
+        extensions = {name for (name,) in connection.execute("SELECT extname FROM pg_extension")}
+        assert extensions == {"plpgsql", *EXTENSIONS}
+        # Refused where the library is not preloaded.
+        assert connection.execute("SELECT calls > 0 FROM pg_stat_statements LIMIT 1").fetchone() == (True,)
+        assert connection.execute("SELECT gen_random_uuid() < uuidv7()").fetchone() is not None
         connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+        # As a home of the former wheel has it.
+        connection.execute("UPDATE pg_extension SET extversion = '0.8.5' WHERE extname = 'vector'")
+        connection.execute("DROP EXTENSION unaccent")
     assert services.stop_all(home) == ["postgres"]
     assert services.ensure("postgres", home) == url
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT sum(n) FROM kept").fetchone() == (500500,)
+        versions = dict(connection.execute("SELECT extname, extversion FROM pg_extension").fetchall())
+        assert (versions["vector"], versions.keys()) == ("0.8.6", {"plpgsql", *EXTENSIONS})
+
+
+def test_redis_opens_the_files_of_the_former_wheel(home: Path) -> None:
+    """Up to Redis 6.2 they were one file; what is read of it lies in a folder afterwards, and is written on there."""
+    data = home / "services" / "redis" / "data"
+    data.mkdir(parents=True)
+    (data / "appendonly.aof").write_bytes(b"*4\r\n$4\r\nHSET\r\n$4\r\nkept\r\n$1\r\na\r\n$2\r\n\x00\xff\r\n")
+    for _ in range(2):
+        with redis.Redis.from_url(services.ensure("redis", home)) as client:
+            assert client.hgetall("kept") == {b"a": b"\x00\xff"}
+            assert client.hexpire("kept", 3600, "a") == [1]
+        services.stop_all(home)
+    # Redis 7.4 and later write what no other reads.
+    shutil.rmtree(data / "appendonlydir")
+    (data / "appendonly.aof").write_bytes(b"REDIS0012\xfa\x09redis-ver\x057.4.1\xff" + bytes(8))
+    with pytest.raises(
+        services.ServiceError, match=r"move .*/redis/data elsewhere and run 'ml-assets recover'"
+    ):
+        services.ensure("redis", home)
 
 
 def test_new_init_sql_is_run_on_a_server_that_runs(service_home: Path, tmp_path: Path, monkeypatch) -> None:

