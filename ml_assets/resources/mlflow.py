@@ -110,7 +110,7 @@ class MLflowResource(dg.ConfigurableResource):
         return self._probe_server() if path is None else self._probe_file(path)
 
     def _probe_file(self, path: Path) -> StoreHealth:
-        installed = version("mlflow")
+        installed = version("mlflow-skinny")
         if not path.exists():
             return StoreHealth(
                 "healthy",

@@ -451,6 +451,7 @@ def test_the_image_is_pinned_hash_locked_and_not_run_as_root() -> None:
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
     assert installs == [
         "pip install --no-deps --require-hashes --only-binary :all: -r requirements.txt",
+        "pip install --no-deps --require-hashes --only-binary :all: -r deploy/mlflow.txt",
         "pip install --no-deps --no-build-isolation --editable . && python -m compileall -q ml_assets",
         "pip install --no-deps --require-hashes --only-binary :all: -r deploy/jupyter.txt",
     ]
@@ -480,10 +481,18 @@ def test_what_the_image_copies_exists_and_is_let_in() -> None:
     assert [path for path in copied if not (PROJECT_ROOT / path).exists()] == []
 
 
-def test_the_jupyter_lock_agrees_with_the_projects() -> None:
+@pytest.mark.parametrize(
+    ("lock", "has"),
+    [
+        ("deploy/jupyter.txt", {"jupyterlab", "ipykernel"}),
+        ("deploy/mlflow.txt", {"mlflow", "flask"}),
+        ("requirements-test.txt", {"pytest", "ruff", "mlflow", "flask"}),
+    ],
+)
+def test_the_locks_agree_with_the_projects(lock: str, has: set[str]) -> None:
     def pins(path: Path) -> dict[str, str]:
         return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", path.read_text(), re.MULTILINE))
 
-    project, jupyter = pins(PROJECT_ROOT / "requirements.txt"), pins(DEPLOY / "jupyter.txt")
-    assert {"jupyterlab", "ipykernel"} <= set(jupyter)
-    assert {name: version for name, version in jupyter.items() if project.get(name, version) != version} == {}
+    project, more = pins(PROJECT_ROOT / "requirements.txt"), pins(PROJECT_ROOT / lock)
+    assert has <= set(more) - set(project)
+    assert {name: version for name, version in more.items() if project.get(name, version) != version} == {}
