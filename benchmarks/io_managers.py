@@ -55,13 +55,15 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.stores import postgres_table
-from ml_assets.stores.redis import copies
-from ml_assets.stores.duckdb.ddl import create_statements, table_sql
-from ml_assets.stores.duckdb.rows import insert
-from ml_assets.stores.clickhouse import ddl as clickhouse_ddl
-from ml_assets.stores.clickhouse import write as clickhouse_write
 from ml_assets.stores.chroma.collections import ensure_collection
 from ml_assets.stores.chroma.write import bring
+from ml_assets.stores.clickhouse import ddl as clickhouse_ddl
+from ml_assets.stores.clickhouse import write as clickhouse_write
+from ml_assets.stores.duckdb.ddl import create_statements, table_sql
+from ml_assets.stores.duckdb.rows import insert
+from ml_assets.stores.redis import copies
+from ml_assets.stores.sqlite.write import ensure_table as sqlite_ensure_table
+from ml_assets.stores.sqlite.write import insert as sqlite_insert
 from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
 from ml_assets.tables.staging import DAY_US, PartitionState, Staged, stage
 from ml_assets.tables.validation import WHOLE
@@ -246,9 +248,7 @@ def _ducklake(lake: DuckLakeResource) -> Bench:
             for statement in create_statements(contract):
                 connection.execute(statement)
             for row in rows:
-                connection.execute(
-                    f"INSERT INTO {table_sql(contract)} VALUES ({marks})", list(row.values())
-                )
+                connection.execute(f"INSERT INTO {table_sql(contract)} VALUES ({marks})", list(row.values()))
 
     def read(contract: Contract) -> int:
         with lake.get_connection() as connection:
@@ -357,7 +357,7 @@ def _postgres(store: PostgresResource) -> Bench:
 
 def _sqlite(store: SQLiteResource) -> Bench:
     def create(connection: Any, contract: Contract) -> str:
-        sqlite.ensure_table(connection, contract)
+        sqlite_ensure_table(connection, contract)
         return f"INSERT INTO {contract.table} VALUES ({', '.join('?' * len(contract.columns))})"
 
     def raw(rows: pa.Table, contract: Contract) -> None:
@@ -373,7 +373,7 @@ def _sqlite(store: SQLiteResource) -> Bench:
     def transport(rows: pa.Table, contract: Contract) -> None:
         with store.connect(write=True) as connection:
             create(connection, contract)
-            sqlite._insert(connection, contract.table, contract, _unchecked(rows, contract), None)
+            sqlite_insert(connection, contract.table, contract, _unchecked(rows, contract), None)
 
     def by_row(rows: list[dict[str, Any]], contract: Contract) -> None:
         import sqlite3

@@ -23,16 +23,17 @@ import pyarrow as pa
 
 from ml_assets import services
 from ml_assets.contracts import Column, Contract
-from ml_assets.maintenance import keep, keepers
-from ml_assets.maintenance.base import Terms, folder_bytes
+from ml_assets.maintenance import run
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
+from ml_assets.stores.files import folder_bytes
 from ml_assets.tables.staging import stage
+from ml_assets.tables.store import Retention
 from ml_assets.tables.validation import Window
 
 LIMIT = 1.5
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
-TERMS = Terms(retention=timedelta(days=7))
+RETENTION = Retention(versions=timedelta(days=7))
 VECTOR = Column("vector", "vector", nullable=False, dimension=16)
 COLUMNS = (
     Column("id", "string", nullable=False),
@@ -108,12 +109,11 @@ class Site:
             case _:
                 return folder_bytes(home / "sqlite")
 
-    def tidy(self, terms: Terms = TERMS) -> list[str]:
+    def maintain(self, retention: Retention = RETENTION) -> list[str]:
         """Maintenance of this store; what it did."""
-        [keeper] = [each for each in keepers(self.resources, terms) if each.store == self.store]
-        upkeep = keep(keeper)
-        assert not upkeep.fault, upkeep.fault
-        return list(upkeep.done)
+        report = run(self.manager.table_store(), retention)
+        assert not report.fault, report.fault
+        return list(report.done)
 
     def let_time_pass(self, passed: timedelta) -> None:
         """Make everything that maintenance judges by its age so much older."""
@@ -164,10 +164,10 @@ def overwritten(site: Site, days: int, times: int) -> None:
 
 def nights_later(site: Site) -> list[str]:
     """Maintenance once the retention has passed, and again a night later; what it did."""
-    site.let_time_pass(TERMS.retention)
-    done = site.tidy()
-    site.let_time_pass(TERMS.grace)
-    return done + site.tidy()
+    site.let_time_pass(RETENTION.versions)
+    done = site.maintain()
+    site.let_time_pass(RETENTION.grace)
+    return done + site.maintain()
 
 
 def main() -> None:

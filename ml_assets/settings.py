@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     def mode(self, store: str) -> Literal["embedded", "server"]:
         """Whether a store of `STORES` is embedded here or a server that somebody else runs."""
         # The catalog follows PostgreSQL unless it has a URL of its own.
-        url = self.lake_url or self.postgres_url if store == "duckdb" else getattr(self, f"{store}_url")
+        url = self.lake_url or self.postgres_url if store == "duckdb" else getattr(self, f"{store}_url", None)
         # A folder for the engine in this process is a place to keep the data, and no server.
         return "server" if url and not url.startswith("chdb:") else "embedded"
 

@@ -82,16 +82,11 @@ def ingesting(
         IntakeBusy: another process takes in the same stream.
     """
     start = time.perf_counter()
-    with ledger.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
+    with touched_days.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
         ingest = Ingest(stream, connection, postgres, bounds, report)
         ingest.prepare()
         yield ingest
         ingest.close()
-    with touched_days.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
-        visit = Visit(stream, connection, postgres, bounds, report)
-        visit.prepare()
-        yield visit
-        visit.close()
     report.seconds += time.perf_counter() - start
 
 

@@ -52,7 +52,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         contracts: contracts by asset key, such as `contracts.tables` builds for this project's own assets.
     """
 
-    contracts: dg.ResourceDependency[Any] = None
+    contracts: dg.ResourceDependency[Any] = None  # pyright: ignore[reportAssignmentType]
 
     store: ClassVar[str]
     """First part of the keys of the assets that it writes."""

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ml_assets.contracts import TABLES, Contract
+from ml_assets.contracts import Contract
 from ml_assets.io_managers.base import TableIOManager
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
@@ -46,10 +46,10 @@ class RedisIOManager(TableIOManager):
         from ml_assets.tables.arrow_types import never_written
         from ml_assets.tables.inference import table_asset
 
-        name = asset if asset in TABLES else table_asset(asset.split("/"), self.store)
-        contract = TABLES.get(name) or self.table_store().last_contract(name)
+        name = table_asset(asset.split("/"), self.store)
+        contract = (self.contracts or {}).get(asset) or self.table_store().last_contract(name)
         if contract is None:
-            raise never_written(name)
+            raise never_written(asset)
         cache = self.redis.client()
         with cache or nullcontext():
             return lookup(cache, self.postgres, contract, entity)

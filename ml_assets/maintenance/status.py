@@ -104,7 +104,7 @@ def _configured(settings: Settings, store: str) -> str:
     urls = (
         (settings.lake_url, settings.postgres_url)
         if store == "duckdb"
-        else (getattr(settings, f"{store}_url"),)
+        else (getattr(settings, f"{store}_url", None),)
     )
     return next((url for url in urls if url), "")
 

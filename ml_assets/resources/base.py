@@ -23,9 +23,12 @@ from tenacity import (
     wait_random,
 )
 
-from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.errors import (
+    StoreBusy,
+    StoreUnavailable,
+    missing_table,  # noqa: F401 - resources raise it
+)
 from ml_assets.lib.current_run import run_id
-from ml_assets.errors import StoreBusy, StoreUnavailable, missing_table  # noqa: F401 - resources raise it
 from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords
 from ml_assets.tables.store import StoreHealth
@@ -42,8 +45,8 @@ BUSY_TIMEOUT_S = 5.0
 """How long `health` waits for a store that another process holds."""
 
 
-class StoreResource(dg.ConfigurableResource):
-    """A resource of a store: what it does for a run can be told from the store's log by the run's id."""
+class RunLabel:
+    """Makes known for which run a resource is used: what a store does for it shows the run's id in the store's log."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls it when a run begins to use the resource."""
@@ -52,6 +55,10 @@ class StoreResource(dg.ConfigurableResource):
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls it when the run is done with it."""
         run_id.set(None)
+
+
+class StoreResource(RunLabel, dg.ConfigurableResource):
+    """A resource of a store."""
 
 
 def check_health(probe: Callable[[], StoreHealth]) -> StoreHealth:

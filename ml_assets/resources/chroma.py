@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import dagster as dg
 from pydantic import Field
 
 from ml_assets.contracts import INDEXED
-from ml_assets.errors import StoreUnavailable
-from ml_assets.contracts import TABLES
 from ml_assets.errors import StoreUnavailable, missing_table
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
+    StoreResource,
     check_health,
     connecting,
     embedded_url,
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from chromadb.api.client import Client
 
 
-class ChromaResource(dg.ConfigurableResource):
+class ChromaResource(StoreResource):
     """A Chroma server.
 
     Args:
@@ -197,6 +195,10 @@ class ChromaResource(dg.ConfigurableResource):
         from ml_assets import services
 
         return services.describe(Path(self.home))["chroma"].data
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return self.server_url()
 
     def health(self) -> StoreHealth:
         """Whether the server answers, with its version. Never raises, and does not import chromadb."""

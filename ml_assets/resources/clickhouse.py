@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import dagster as dg
 from pydantic import Field
 
 from ml_assets.errors import StoreBusy, StoreUnavailable
@@ -39,6 +38,7 @@ from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     HOME,
+    StoreResource,
     check_health,
     connecting,
     could_be_made,
@@ -65,7 +65,7 @@ _UNKNOWN_TABLE = 60
 _SCHEMES = ("clickhouse", "clickhouses", "chdb")
 
 
-class ClickHouseResource(dg.ConfigurableResource):
+class ClickHouseResource(StoreResource):
     """ClickHouse, embedded or a server.
 
     Args:
@@ -275,6 +275,10 @@ class ClickHouseResource(dg.ConfigurableResource):
         settings = {"max_execution_time": self._timeout_s(write), "session_timezone": "UTC"}
         # Without a run there is nothing to tell, and a server may keep its users from changing settings.
         return settings | ({"log_comment": label()} if run_id.get() else {})
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return self.connection_url()
 
     def health(self) -> StoreHealth:
         """Whether the engine or server answers, with its version. Never raises, makes no folder.

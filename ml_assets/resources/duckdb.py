@@ -23,6 +23,7 @@ from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
+    RunLabel,
     check_health,
     connecting,
     embedded_url,
@@ -61,7 +62,7 @@ SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
 
 
-class DuckLakeResource(DuckDBResource):
+class DuckLakeResource(RunLabel, DuckDBResource):
     """A lake whose catalog is a PostgreSQL database.
 
     Args:
@@ -324,6 +325,10 @@ class DuckLakeResource(DuckDBResource):
             return self.reader(sql, {"experiment": experiment}).read_all()
         except duckdb.CatalogException as fault:
             raise missing_table("duckdb/model_performance_events") from fault
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return self.resolved_catalog_url()
 
     def health(self) -> StoreHealth:
         """Whether catalog and data can be reached, with DuckDB's version. Never raises."""

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import dagster as dg
 from pydantic import Field
 
 from ml_assets.errors import StoreUnavailable
@@ -19,6 +18,7 @@ from ml_assets.lib.artifact_uris import artifact_root
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     CONNECT_TRIES,
+    StoreResource,
     check_health,
     connecting,
     plain,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _SCHEMES = ("http", "https", "sqlite")
 
 
-class MLflowResource(dg.ConfigurableResource):
+class MLflowResource(StoreResource):
     """An MLflow tracking store.
 
     Args:
@@ -100,6 +100,10 @@ class MLflowResource(dg.ConfigurableResource):
         except (StoreUnavailable, sqlite3.Error):
             return None  # what is wrong is told by whoever reads runs, and stops nobody else
         return artifact_root(found[0]) if found else None
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return self.tracking_uri()
 
     def health(self) -> StoreHealth:
         """Whether the store answers, with its version. Never raises, and does not import mlflow."""

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 from pydantic import Field
 
 from ml_assets.contracts.experiments import RUNS
@@ -27,6 +26,7 @@ from ml_assets.lib.sql import quote_literal
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
+    StoreResource,
     check_health,
     connecting,
     embedded_url,
@@ -79,7 +79,7 @@ _pools: "dict[tuple[int, str], ConnectionPool]" = {}
 _pools_lock = threading.Lock()
 
 
-class PostgresResource(dg.ConfigurableResource):
+class PostgresResource(StoreResource):
     """PostgreSQL with pgvector.
 
     Args:
@@ -295,6 +295,10 @@ class PostgresResource(dg.ConfigurableResource):
         return (
             f"experiment {id!r} has ended at {row['completed_at'].isoformat()} and can no longer be changed"
         )
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return self.connection_url()
 
     def health(self) -> StoreHealth:
         """Whether the server answers, with its version and extensions. Never raises."""

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import dagster as dg
 from pydantic import Field
 
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
+    StoreResource,
     check_health,
     connecting,
     embedded_url,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SCHEMES = ("redis", "rediss", "unix")
 
 
-class RedisResource(dg.ConfigurableResource):
+class RedisResource(StoreResource):
     """A Redis server, or none.
 
     Args:
@@ -83,6 +83,10 @@ class RedisResource(dg.ConfigurableResource):
                 "check that it runs and that ML_ASSETS_REDIS_URL is right",
             ) from None
         return client
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return self.server_url() or ""
 
     def health(self) -> StoreHealth:
         """Whether the server answers, with its version. Never raises."""

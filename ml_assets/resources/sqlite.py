@@ -15,13 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dagster as dg
-
 from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
     BUSY_TIMEOUT_S,
     HOME,
+    StoreResource,
     check_health,
     could_be_made,
     plain,
@@ -36,7 +35,7 @@ _CHECK_EVERY = 20_000
 _T = TypeVar("_T")
 
 
-class SQLiteResource(dg.ConfigurableResource):
+class SQLiteResource(StoreResource):
     """A SQLite file.
 
     Args:
@@ -243,6 +242,10 @@ class SQLiteResource(dg.ConfigurableResource):
         }
         land(Path(os.path.abspath(self.home)) / "landing", "runs", [{**row, "experiment": experiment}])
         return row["run_id"]
+
+    def location(self) -> str:
+        """The URL of the store, as status shows it (without its password)."""
+        return f"sqlite:///{self.path}"
 
     def health(self) -> StoreHealth:
         """Whether the file can be read and written, with the library's version. Never raises, makes no file."""

@@ -12,7 +12,6 @@ import pytest
 
 from ml_assets.contracts import Column, ColumnType, ForeignKey
 from ml_assets.errors import ContractViolation
-from ml_assets.io_managers import redis as redis_io
 from ml_assets.stores.redis.lookup import lookup
 
 FIRST = date(2026, 1, 1)

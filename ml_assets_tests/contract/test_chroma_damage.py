@@ -238,7 +238,7 @@ def test_recover_and_verify_tell_of_every_collection(manager, postgres, tmp_path
     (found,) = [each for each in differences if each.store == "chroma"]
     assert found.table == "passages"
     assert "30 of 1,500 entries are not there" in found.measured
-    (told,) = [each for each in recover_all(resources) if each.store == "chroma"]
+    (told,) = [each for each in recover_all(resources, {}) if each.store == "chroma"]
     assert told.state == "failed"
     assert "chroma/passages: 30 of 1,500 entries are not there" in told.detail
 

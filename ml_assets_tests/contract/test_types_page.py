@@ -11,10 +11,9 @@ import pytest
 from ml_assets.contracts import Column, ColumnType, Contract
 from ml_assets.io_managers import chroma, clickhouse, duckdb, postgres, redis, sqlite
 from ml_assets.settings import PROJECT_ROOT
-from ml_assets.stores.sqlite import ddl as sqlite_ddl
-from ml_assets.stores.postgres_table import ddl as postgres_ddl
-from ml_assets.stores import postgres_table
 from ml_assets.stores.clickhouse import ddl as clickhouse_ddl
+from ml_assets.stores.postgres_table import ddl as postgres_ddl
+from ml_assets.stores.sqlite import ddl as sqlite_ddl
 from ml_assets.tables.arrow_types import ARROW_TYPES
 from ml_assets.tables.duckdb_types import DUCKDB_TYPES
 
@@ -56,14 +55,10 @@ def test_arrow_types():
 @pytest.mark.parametrize(
     ("store", "types"),
     [
-        ("DuckLake", duckdb._TYPES),
         ("PostgreSQL", postgres_ddl.TYPES),
         ("DuckLake", DUCKDB_TYPES),
-        ("PostgreSQL", postgres_table._TYPES),
-        ("ClickHouse", clickhouse._TYPES),
         ("SQLite", sqlite_ddl.TYPES),
         ("ClickHouse", clickhouse_ddl.TYPES),
-        ("SQLite", sqlite._TYPES),
     ],
 )
 def test_columns_are_declared_as_the_page_says(store, types):

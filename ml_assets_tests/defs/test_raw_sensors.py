@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ml_assets.contracts import tables
 from ml_assets.defs import raw
 from ml_assets.defs.raw.sensors import REQUESTED_BY
 from ml_assets.intake import quarantine
@@ -33,7 +34,7 @@ class Ticks:
         self.instance = instance
         self.resources = store_resources(settings)
         self._definitions = dg.Definitions.merge(
-            raw.build(settings),
+            raw.build(settings, tables(settings)),
             dg.Definitions(resources={**self.resources, "duckdb_io": dg.mem_io_manager}),
         )
         self._cursors: dict[str, str | None] = {}

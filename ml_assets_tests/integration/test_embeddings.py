@@ -202,11 +202,3 @@ def test_a_model_of_1536_dimensions_goes_through_the_whole_graph(cli, empty_home
     refused = cli(empty_home, "refresh")
     assert refused.returncode == 1
     assert "dimension of 'embedding' was 1536" in refused.stderr
-        assert ChromaStore(chroma, postgres).held_keys(index) == {card["run_id"] for card in CARDS}
-    with chroma.client(write=True) as client:
-        client.delete_collection(index.table)
-    assert ChromaStore(chroma, postgres).held_keys(index) == set()
-
-
-def test_an_index_that_was_never_written_is_not_counted(chroma, postgres):
-    assert ChromaStore(chroma, postgres).held_keys(TABLES["chroma/experiment_index"]) is None

@@ -18,12 +18,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from benchmarks.maintenance import FIRST, LIMIT, TERMS, Site, nights_later, overwritten
+from benchmarks.maintenance import FIRST, LIMIT, RETENTION, Site, nights_later, overwritten
 from ml_assets import services
 from ml_assets.build import build_defs
 from ml_assets.contracts import Column, Contract
 from ml_assets.errors import IntakeBusy, WriteBusy
-from ml_assets.maintenance import keep, keepers, maintain
+from ml_assets.maintenance import maintain, run
+from ml_assets.maintenance.leftovers import TemporaryFiles
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
@@ -69,15 +70,15 @@ def test_every_store_in_one_round(home: Path):
     resources = store_resources(Settings(home=home))
     for store in STORES:
         Site(store, resources).write([0], 0)
-    found = {upkeep.store: upkeep for upkeep in maintain(resources, TERMS)}
-    assert [upkeep.fault for upkeep in found.values()] == [""] * len(found)
+    found = {report.store: report for report in maintain(resources, RETENTION)}
+    assert [report.fault for report in found.values()] == [""] * len(found)
     assert set(STORES) < set(found)
     assert all(found[store].bytes_before and found[store].bytes_after for store in STORES)
 
 
 def test_a_store_that_is_down_is_told_and_the_others_are_kept(home: Path):
     settings = Settings(home=home, clickhouse_url="clickhouse://127.0.0.1:9/")
-    found = {upkeep.store: upkeep.fault for upkeep in maintain(store_resources(settings), TERMS)}
+    found = {report.store: report.fault for report in maintain(store_resources(settings), RETENTION)}
     assert "ML_ASSETS_CLICKHOUSE_URL" in found.pop("clickhouse")
     assert set(found.values()) == {""}
 
@@ -141,15 +142,15 @@ def test_writers_and_readers_do_not_notice(store: str, home: Path):
         except BaseException as fault:
             faults.append(fault)
 
-    def tidy() -> None:
+    def maintain_often() -> None:
         try:
             while not stop.is_set():
-                place.let_time_pass(TERMS.retention + TERMS.grace)
-                place.tidy()
+                place.let_time_pass(RETENTION.versions + RETENTION.grace)
+                place.maintain()
         except BaseException as fault:
             faults.append(fault)
 
-    threads = [threading.Thread(target=one) for one in (read, tidy)]
+    threads = [threading.Thread(target=one) for one in (read, maintain_often)]
     for thread in threads:
         thread.start()
     try:
@@ -166,8 +167,8 @@ def test_writers_and_readers_do_not_notice(store: str, home: Path):
     assert recorded == measured
 
 
-def tidy_until_killed(store: str, home: str) -> None:
-    site(store, Path(home)).tidy()
+def maintain_until_killed(store: str, home: str) -> None:
+    site(store, Path(home)).maintain()
 
 
 @pytest.mark.parametrize("store", ["duckdb", "chroma"])
@@ -178,8 +179,8 @@ def test_killed_maintenance_is_finished_by_the_next(store: str, home: Path):
     chance = random.Random(7)  # noqa: S311 - points of time, not secrets
     processes = multiprocessing.get_context("spawn")
     for _ in range(4):
-        place.let_time_pass(TERMS.retention + TERMS.grace)
-        process = processes.Process(target=tidy_until_killed, args=(store, str(home)))
+        place.let_time_pass(RETENTION.versions + RETENTION.grace)
+        process = processes.Process(target=maintain_until_killed, args=(store, str(home)))
         process.start()
         process.join(1.0 + 1.5 * chance.random())
         process.kill()
@@ -194,11 +195,11 @@ def test_folders_of_killed_processes_go(home: Path, monkeypatch: pytest.MonkeyPa
     left = home / "tmp" / "duckdb" / "0123"
     left.mkdir(parents=True)
     (left / "duckdb_temp_storage.tmp").write_bytes(bytes(1_000))
-    [keeper] = [each for each in keepers(resources, TERMS) if each.store == "temporary files"]
-    assert keep(keeper).done == ()
-    later = time.time() + 2 * TERMS.grace.total_seconds()
+    files = TemporaryFiles(resources["lake"].home)
+    assert run(files, RETENTION).done == ()
+    later = time.time() + 2 * RETENTION.grace.total_seconds()
     monkeypatch.setattr("time.time", lambda: later)
-    assert keep(keeper).done
+    assert run(files, RETENTION).done
     assert not left.exists()
 
 
@@ -218,7 +219,7 @@ def test_orphans_of_a_lake_go_and_those_of_a_shared_folder_stay(home: Path):
     other = Path(lake.mark(str(uuid.uuid4())))
     other.touch()
     orphan = an_orphan(Path(lake.data))
-    (kept,) = [u for u in maintain(store_resources(Settings(home=home)), TERMS) if u.store == "duckdb"]
+    (kept,) = [u for u in maintain(store_resources(Settings(home=home)), RETENTION) if u.store == "duckdb"]
     assert orphan.exists()
     assert any("another catalog has its data there" in done for done in kept.done), kept
     other.unlink()

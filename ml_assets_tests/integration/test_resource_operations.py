@@ -15,7 +15,6 @@ from ml_assets.errors import StoreUnavailable
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.judge import Bounds
 from ml_assets.intake.landing import list_files
-from ml_assets.io_managers import sqlite as sqlite_tables
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -24,6 +23,7 @@ from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
 from ml_assets.stores.postgres_table import ensure_table
+from ml_assets.stores.sqlite.write import ensure_table as sqlite_ensure_table
 from ml_assets.tables.land import land
 
 TABLES = tables(Settings())
@@ -373,8 +373,8 @@ def test_experiments_are_looked_up_by_indexes(postgres: PostgresResource, sqlite
         assert part in told
     contract = TABLES["sqlite/ml_experiments"]
     with sqlite.connect(write=True) as file:
-        sqlite_tables.ensure_table(file, replace(contract, indexes=()))
-        sqlite_tables.ensure_table(file, contract)
+        sqlite_ensure_table(file, replace(contract, indexes=()))
+        sqlite_ensure_table(file, contract)
         plans = [
             file.execute(f"EXPLAIN QUERY PLAN SELECT * FROM ml_experiments WHERE {column} = 'x'").fetchall()
             for column in ("status", "model_type")

@@ -65,7 +65,7 @@ def test_the_same_rows_agree_in_both_stores(stores):
     _, fetch = stores
     found = carried(fetch)
     assert (found.agrees, found.told) == (True, "1,000 here, 1,000 in duckdb/raw_runs.")
-    assert carried(fetch, (date(2026, 3, 1), date(2026, 3, 1))).here == 1000
+    assert carried(fetch, (date(2026, 3, 1), date(2026, 3, 1))).actual == 1000
     assert carried(fetch, (date(2026, 3, 2), date(2026, 3, 2))).told == "0 here, 0 in duckdb/raw_runs."
     assert compare_sides(
         "a", "b", Listed([run["id"] for run in RUNS]), stored_keys(fetch, TABLES["duckdb/raw_runs"])
@@ -76,7 +76,7 @@ def test_another_row_in_the_place_of_one_is_no_agreement(stores):
     execute, fetch = stores
     execute("sqlite", "UPDATE ml_experiments SET id = 'other' WHERE id = 'r7'")
     found = carried(fetch)
-    assert (found.here, found.there, found.agrees) == (1000, 1000, False)
+    assert (found.actual, found.expected, found.agrees) == (1000, 1000, False)
     assert "Not here: 'r7'" in found.told or "Here alone: 'other'" in found.told
     execute("sqlite", "DELETE FROM ml_experiments WHERE id = 'other'")
     assert carried(fetch).told == "999 here, 1,000 in duckdb/raw_runs. Not here: 'r7'."

@@ -14,7 +14,6 @@ from ml_assets.lib.sql import NEVER, quote_literal, utc_text
 from ml_assets.tables import staging
 from ml_assets.tables.arrow_types import BATCH_BYTES, arrow_schema, stream
 from ml_assets.tables.staging import (
-    DAY_US,
     HOUR_US,
     bucket_name,
     bucket_of_name,
@@ -126,16 +125,17 @@ def test_nothing_is_left_in_the_temporary_folder(kept, monkeypatch, tmp_path):
 
 
 BY_TIME = Contract("duckdb/t", "", (Column("at", "timestamp", nullable=False),), (), partition_column="at")
+BY_HOUR = replace(BY_TIME, partition_us=HOUR_US)
 
 
 @pytest.mark.parametrize("year", [1, 99, 999, 1969, 1970, 2026, 9999])
 def test_a_partition_is_found_by_its_name(year):
     start = datetime(year, 3, 1, 9, tzinfo=UTC)
     hour, day = micros(start), micros(start.replace(hour=0))
-    assert bucket_name(hour, BY_TIME, HOUR_US) == f"{year:04d}-03-01-09:00"
+    assert bucket_name(hour, BY_HOUR) == f"{year:04d}-03-01-09:00"
     assert bucket_name(day, BY_TIME) == f"{year:04d}-03-01"
-    for length, bucket in ((HOUR_US, hour), (DAY_US, day)):
-        name = bucket_name(bucket, BY_TIME, length)
+    for contract, bucket in ((BY_HOUR, hour), (BY_TIME, day)):
+        name = bucket_name(bucket, contract)
         assert bucket_of_name(name) == bucket
         assert bucket_of_name(name.lstrip("0")) == bucket, "which is how it once was written"
 
@@ -154,7 +154,7 @@ def test_a_condition_for_many_windows_is_not_deep(count):
     first = datetime(2000, 1, 1, tzinfo=UTC)
     days = [first + timedelta(days=2 * n) for n in range(count)]
     condition = windows_sql(
-        BY_TIME, spans_of(map(micros, days), DAY_US), lambda moment: quote_literal(utc_text(moment))
+        BY_TIME, spans_of(map(micros, days), BY_TIME), lambda moment: quote_literal(utc_text(moment))
     )
     for day in days:
         assert condition.count(f">= '{utc_text(day)}'") == 1

@@ -17,7 +17,6 @@ from ml_assets.intake.judge import Bounds
 from ml_assets.intake.raw import RawInputs, following_days, raw_inputs, raw_query, raw_sql, settle, touch
 from ml_assets.intake.sources import left_alone, stream_inputs
 from ml_assets.intake.tracking import take_in_mlflow
-from ml_assets.io_managers.duckdb import make_tables
 from ml_assets.lib.query import Query
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -25,6 +24,7 @@ from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings, redact_url
 from ml_assets.stores import touched_days
+from ml_assets.stores.duckdb import DuckLakeStore
 
 DESCRIPTIONS = {
     "runs": "A run exists once, whatever the number of files that speak of it: the one that ended last wins.",
@@ -93,7 +93,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
     def intake(
         lake: DuckLakeResource, postgres: PostgresResource, mlflow: MLflowResource
     ) -> dg.MaterializeResult:
-        make_tables(lake, joined)
+        DuckLakeStore(lake, postgres).make_tables(joined)
         rules = FileRules(settings.artifact_folders).with_root(
             mlflow.artifact_root() if stream.from_mlflow else None
         )

@@ -65,6 +65,8 @@ class ChromaStore(TableStore):
     name: ClassVar[str] = "chroma"
     prefix: ClassVar[str] = "chroma"
     kind: ClassVar[str] = "chroma"
+    resources: ClassVar[tuple[str, ...]] = ("chroma", "postgres")
+    books: ClassVar[str | None] = "postgres"
     # Chroma divides a vector by its length, whose square is a float32.
     limits: ClassVar[Limits] = Limits(
         "Chroma", nul=False, nan=False, infinity=False, null_vector=False, vector_length=1e18
@@ -159,7 +161,7 @@ class ChromaStore(TableStore):
                 rows = select(client, connection, contract, missing=[], as_is=True)
                 return table_state(measure(rows, contract))
 
-    def held_keys(self, contract: Contract) -> set[str] | None:
+    def keys(self, contract: Contract) -> set[str] | None:
         """Keys of the live entries that are in the collection and its index; None if it was never written.
 
         Raises:

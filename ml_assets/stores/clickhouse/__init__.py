@@ -55,6 +55,9 @@ class ClickHouseStore(TableStore):
     name: ClassVar[str] = "clickhouse"
     prefix: ClassVar[str] = "clickhouse"
     kind: ClassVar[str] = "clickhouse"
+    resources: ClassVar[tuple[str, ...]] = ("clickhouse",)
+    asks: ClassVar[str | None] = "clickhouse"
+    pool: ClassVar[str | None] = "clickhouse"
     limits: ClassVar[Limits] = Limits("ClickHouse", null_vector=False, first_year=1900, last_year=2299)
 
     def __init__(self, resource: ClickHouse) -> None:

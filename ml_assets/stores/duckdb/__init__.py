@@ -105,6 +105,8 @@ class DuckLakeStore(TableStore):
     name: ClassVar[str] = "duckdb"
     prefix: ClassVar[str] = "duckdb"
     kind: ClassVar[str] = "ducklake"
+    resources: ClassVar[tuple[str, ...]] = ("lake", "postgres")
+    asks: ClassVar[str | None] = "lake"
     limits: ClassVar[Limits] = Limits("DuckLake")
 
     def __init__(self, lake: Lake, postgres: "Postgres | None" = None) -> None:

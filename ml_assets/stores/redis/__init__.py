@@ -53,6 +53,9 @@ class RedisStore(TableStore):
     name: ClassVar[str] = "redis"
     prefix: ClassVar[str] = "serving"
     kind: ClassVar[str] = "postgres"
+    resources: ClassVar[tuple[str, ...]] = ("redis", "postgres")
+    books: ClassVar[str | None] = "postgres"
+    asks: ClassVar[str | None] = "postgres"
     limits: ClassVar[Limits] = Limits("PostgreSQL", nul=False, columns=1_600, row_bytes=500_000_000)
 
     def __init__(self, redis: RedisServer, postgres: "PostgresServer") -> None:

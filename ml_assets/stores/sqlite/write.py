@@ -49,7 +49,7 @@ class SQLiteTransaction(TableTransaction):
         where = windows_sql(contract, spans(staged, buckets), time_literal(contract))
         self._connection.execute(f"DELETE FROM {table_sql(contract)} WHERE {where}")
         try:
-            _insert(self._connection, table_sql(contract), contract, staged, buckets)
+            insert(self._connection, table_sql(contract), contract, staged, buckets)
         except IntegrityError as fault:
             if "UNIQUE" not in str(fault):
                 raise
@@ -106,7 +106,7 @@ def ensure_table(connection: Connection, contract: Contract) -> Contract | None:
     return old
 
 
-def _insert(
+def insert(
     connection: Connection,
     table: str,
     contract: Contract,
@@ -124,7 +124,7 @@ def _fill_stage(connection: Connection, contract: Contract, staged: Staged, buck
     key = f", PRIMARY KEY ({_stage_key(contract)})" if contract.key else ""
     connection.execute("DROP TABLE IF EXISTS temp.stage")
     connection.execute(f"CREATE TEMPORARY TABLE stage ({columns}{key})")
-    _insert(connection, "temp.stage", contract, staged, buckets)
+    insert(connection, "temp.stage", contract, staged, buckets)
 
 
 def _stage_key(contract: Contract) -> str:
