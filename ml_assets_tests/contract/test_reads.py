@@ -94,7 +94,7 @@ def test_the_time_that_the_consumer_takes_does_not_count(case):
 @pytest.mark.parametrize("case", ["postgres"], indirect=True)
 def test_a_server_that_gives_no_rows_in_time_is_a_sentence(written):
     hasty = hurried(written.manager, {"write_timeout_s": 0.5})
-    read = partial(hasty._read, written.contract, ["id"], WHOLE)
+    read = partial(hasty.table_store().read, written.contract, ["id"], WHOLE)
     with written.manager.postgres.connect(write=True) as other:
         other.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(TimeoutError, match=r"postgres/events: .*no rows for longer than 0\.5 s: read"):
