@@ -272,7 +272,7 @@ def test_an_instance_is_made_anew_after_a_while_and_who_uses_the_old_one_goes_on
 ) -> None:
     with lake.get_connection() as connection:
         connection.execute("CREATE TEMP TABLE t AS SELECT 1 AS a")
-        monkeypatch.setattr(connections, "_KEPT_S", 0.0)
+        monkeypatch.setattr(connections, "_CACHED_S", 0.0)
         with lake.get_connection() as later:
             assert (
                 later.execute("SELECT current_setting('temp_directory')").fetchone()
