@@ -5,6 +5,7 @@ a partition counts. A write's entries stand in its plan until it is published; s
 """
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ _COLUMNS = (
     "written_at",
     "run_id",
 )
+_UNKNOWN_TABLE = 60
 
 
 def ensure(client: "Client") -> None:
@@ -47,10 +49,8 @@ def buckets(client: "Client", contract: Contract, any_version: bool = False) -> 
     """What the ledger says of a table; nothing of what was hashed in another way, unless that is asked for."""
     from ml_assets.tables.ledger import noted
 
-    if not columns_of(client, LEDGER):
-        return {}
     given = {"table_name": contract.table, "hash_version": HASH_VERSION, "any_version": any_version}
-    return noted(client.query(read_sql("clickhouse/ledger/noted.sql"), parameters=given).result_rows)
+    return noted(_answer(client, "noted.sql", given))
 
 
 def planned(contract: Contract, held: "Buckets") -> dict[str, Any]:
@@ -87,17 +87,23 @@ def remember(client: "Client", contract: Contract) -> None:
 
 def last_contract(client: "Client", asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
-    if not columns_of(client, CONTRACTS):
-        return None
-    given = {"asset": asset}
-    rows = client.query(read_sql("clickhouse/ledger/last_contract.sql"), parameters=given).result_rows
+    rows = _answer(client, "last_contract.sql", {"asset": asset})
     return contract_of_text(rows[0][0]) if rows else None
 
 
 def contracts(client: "Client") -> list[Contract]:
     """Of each table that was written and is there, the contract that it was last written by."""
-    if not columns_of(client, CONTRACTS):
+    known = [contract_of_text(text) for (text,) in _answer(client, "contracts.sql", {})]
+    return [each for each in known if columns_of(client, each.table)]
+
+
+def _answer(client: "Client", name: str, given: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    """What a statement in `sql/clickhouse/ledger` finds; nothing if there is no ledger yet."""
+    from clickhouse_connect.driver.exceptions import DatabaseError
+
+    try:
+        return client.query(read_sql(f"clickhouse/ledger/{name}"), parameters=given).result_rows
+    except DatabaseError as fault:
+        if fault.code != _UNKNOWN_TABLE:
+            raise
         return []
-    known = client.query(read_sql("clickhouse/ledger/contracts.sql")).result_rows
-    found = [contract_of_text(text) for (text,) in known]
-    return [each for each in found if columns_of(client, each.table)]
