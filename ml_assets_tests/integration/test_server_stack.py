@@ -50,7 +50,7 @@ def health(service: str, *replacements: tuple[str, str], **environment: str) -> 
 
 def becomes_healthy(service: str, *replacements: tuple[str, str], **environment: str) -> bool:
     """Whether the health check passes within the service's start period and retries."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while health(service, *replacements, **environment):
         if time.monotonic() > deadline:
             return False
