@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
+import dagster as dg
 import duckdb
 import pandas as pd
 import pyarrow as pa
@@ -140,8 +141,9 @@ def hurried(manager: Any, limits: dict[str, float]) -> Any:
     """The same manager, whose stores allow less time."""
     resources = {name: getattr(manager, name) for name in type(manager).model_fields}
     for name, resource in resources.items():
-        known = {limit: value for limit, value in limits.items() if limit in type(resource).model_fields}
-        resources[name] = resource.model_copy(update=known)
+        if isinstance(resource, dg.ConfigurableResource):
+            known = {limit: value for limit, value in limits.items() if limit in type(resource).model_fields}
+            resources[name] = resource.model_copy(update=known)
     return type(manager)(**resources)
 
 

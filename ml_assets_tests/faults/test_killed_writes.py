@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
@@ -95,10 +96,11 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         """What the writer needs of it. Dagster's objects cannot be pickled: they are made again there."""
-        resources = {name: getattr(self.manager, name) for name in type(self.manager).model_fields}
+        given = {name: getattr(self.manager, name) for name in type(self.manager).model_fields}
         made_of = {
             name: (type(one), {f: getattr(one, f) for f in type(one).model_fields})
-            for name, one in resources.items()
+            for name, one in given.items()
+            if isinstance(one, dg.ConfigurableResource)
         }
         return {
             **self.__dict__,
