@@ -23,11 +23,7 @@ from tenacity import (
     wait_random,
 )
 
-from ml_assets.errors import (
-    StoreBusy,
-    StoreUnavailable,
-    missing_table,  # noqa: F401 - resources raise it
-)
+from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.current_run import run_id
 from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords

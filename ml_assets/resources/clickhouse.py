@@ -31,7 +31,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.errors import StoreBusy, StoreUnavailable, missing_table
 from ml_assets.lib.current_run import label, run_id
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
@@ -42,7 +42,6 @@ from ml_assets.resources.base import (
     check_health,
     connecting,
     could_be_made,
-    missing_table,
     plain,
     require_scheme,
     unavailable,

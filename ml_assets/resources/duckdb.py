@@ -17,7 +17,7 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from ml_assets.errors import StoreUnavailable
+from ml_assets.errors import StoreUnavailable, missing_table
 from ml_assets.lib.faults import StatementTimeout, one_sentence
 from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.resources.base import (
@@ -27,7 +27,6 @@ from ml_assets.resources.base import (
     check_health,
     connecting,
     embedded_url,
-    missing_table,
     or_database,
     plain,
     require_scheme,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from ml_assets.contracts.experiments import RUNS
+from ml_assets.errors import missing_table
 from ml_assets.lib.current_run import label
 from ml_assets.lib.sql import quote_literal
 from ml_assets.resources.base import (
@@ -30,7 +31,6 @@ from ml_assets.resources.base import (
     check_health,
     connecting,
     embedded_url,
-    missing_table,
     or_database,
     plain,
     require_scheme,
