@@ -167,12 +167,12 @@ class ChromaStore(TableStore):
         Raises:
             DamagedCollection: the index cannot be read, or gives other vectors than were written.
         """
-        from ml_assets.stores.chroma.search import held_keys
+        from ml_assets.stores.chroma.search import keys
 
         if not self.ledger_state(contract, any_version=True).rows:
             return None
         with self._postgres.connect(write=True) as connection, self._chroma.client(write=True) as client:
-            return held_keys(client, connection, contract)
+            return keys(client, connection, contract)
 
     def damage(self, contract: Contract) -> str:
         from ml_assets.stores.chroma import manifest

@@ -58,7 +58,7 @@ def query_similar(
         return found
 
 
-def held_keys(client: "ClientAPI", connection: "psycopg.Connection", contract: Contract) -> set[str]:
+def keys(client: "ClientAPI", connection: "psycopg.Connection", contract: Contract) -> set[str]:
     """Keys of the live entries that are in the collection and its index.
 
     Raises:
