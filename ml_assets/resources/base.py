@@ -46,7 +46,7 @@ class RunLabel:
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls it when a run begins to use the resource."""
-        run_id.set(context.run_id)
+        run_id.set(context.run.run_id if context.run else None)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls it when the run is done with it."""
