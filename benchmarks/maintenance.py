@@ -27,6 +27,7 @@ from ml_assets.maintenance import run
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 from ml_assets.stores.files import folder_bytes
+from ml_assets.stores.registry import stores
 from ml_assets.tables.staging import stage
 from ml_assets.tables.store import Retention
 from ml_assets.tables.validation import Window
@@ -111,7 +112,8 @@ class Site:
 
     def maintain(self, retention: Retention = RETENTION) -> list[str]:
         """Maintenance of this store; what it did."""
-        report = run(self.manager.table_store(), retention)
+        [store] = [each for each in stores(self.resources) if each.name == self.store]
+        report = run(store, retention)
         assert not report.fault, report.fault
         return list(report.done)
 
