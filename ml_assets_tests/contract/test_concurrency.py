@@ -37,7 +37,7 @@ def write(case: Any, rows: list[dict[str, Any]], day: int = 0, contract: Any = N
     table = pa.Table.from_pylist(rows, arrow_schema(contract))
     slice_ = window(day) if contract.partition_column else WHOLE
     with stage(table, contract, case.manager.limits, slice_) as staged:
-        return case.manager.table_store().write(contract, staged)
+        return case.manager.table_store().write(contract, staged).changed
 
 
 def at_once(*writes: Callable[[], Any]) -> list[Any]:
