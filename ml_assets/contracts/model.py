@@ -99,7 +99,8 @@ class Contract:
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"contract {self.asset}: a column name stands twice in {names}")
-        if faults := [*misnamed(self.table, names), *misnamed_in(self.store, self.table, self.columns)]:
+        kinds = {column.name: column.type for column in self.columns}
+        if faults := [*misnamed(self.table, names), *misnamed_in(self.store, self.table, kinds)]:
             raise ValueError(f"contract {self.asset}: {faults[0]}; rename it")
         named = [*self.key, *self.order_by, *self.indexes, *(name for name, _ in self.scope)]
         named += [self.partition_column] if self.partition_column else []

@@ -4,13 +4,9 @@ What belongs here: rules about names, of every store. What does not: types and v
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from ml_assets.lib.sql import is_name
-
-if TYPE_CHECKING:
-    from ml_assets.contracts.model import Column
 
 _POSTGRES_BYTES = 63
 """Of a name; PostgreSQL cuts longer ones off without an error."""
@@ -49,19 +45,23 @@ def misnamed(table: str, columns: list[str]) -> Iterable[str]:
             yield f"the names of columns {other!r} and {name!r} differ in upper and lower case only"
 
 
-def misnamed_in(store: str, table: str, columns: "Sequence[Column]") -> Iterable[str]:
-    """What one store refuses, or worse, changes without a word."""
+def misnamed_in(store: str, table: str, columns: Mapping[str, str]) -> Iterable[str]:
+    """What one store refuses, or worse, changes without a word.
+
+    Args:
+        columns: the type of each column, by its name.
+    """
     if store in ("postgres", "serving"):
-        for name in (table, *(column.name for column in columns)):
+        for name in (table, *columns):
             if (size := len(name.encode())) > _POSTGRES_BYTES:
                 yield f"the name {name!r} has {size} bytes, and PostgreSQL cuts it off after {_POSTGRES_BYTES}"
-        for column in columns:
-            if column.name in _POSTGRES_OWN:
-                yield f"each table of PostgreSQL has a column {column.name!r} of its own"
+        for name in columns:
+            if name in _POSTGRES_OWN:
+                yield f"each table of PostgreSQL has a column {name!r} of its own"
     if store == "duckdb":
-        for column in columns:
-            if column.name.lower().startswith("_ducklake_internal_"):
-                yield f"DuckLake keeps names such as {column.name!r} for itself"
+        for name in columns:
+            if name.lower().startswith("_ducklake_internal_"):
+                yield f"DuckLake keeps names such as {name!r} for itself"
     if store == "clickhouse" and _CLICKHOUSE_OWN.fullmatch(table):
         yield f"a table of ClickHouse cannot have the name {table!r}, which its writers give to tables of their own"
     if store == "clickhouse" and (size := _escaped_length(table)) > _CLICKHOUSE_LONGEST:
@@ -77,13 +77,13 @@ def misnamed_in(store: str, table: str, columns: "Sequence[Column]") -> Iterable
                 f"a collection of Chroma cannot have the name {table!r}, but one of 3 to 500 characters of "
                 "[a-zA-Z0-9._-] that begins and ends in a letter or digit and not in --next or --old"
             )
-        whole = [column.name for column in columns if column.type in ("json", "float64")]
-        for column in columns:
-            if column.name.startswith(("#", "$", "chroma:")):
-                yield f"Chroma keeps names such as {column.name!r}, with #, $ or chroma: in front, for itself"
+        whole = [name for name, kind in columns.items() if kind in ("json", "float64")]
+        for name in columns:
+            if name.startswith(("#", "$", "chroma:")):
+                yield f"Chroma keeps names such as {name!r}, with #, $ or chroma: in front, for itself"
             for other in whole:
-                if column.name.startswith(f"{other}."):
-                    yield f"column {column.name!r} would be taken for a part of the column {other!r}"
+                if name.startswith(f"{other}."):
+                    yield f"column {name!r} would be taken for a part of the column {other!r}"
 
 
 def _escaped_length(name: str) -> int:

@@ -550,7 +550,7 @@ def _doubled(hashes: "np.ndarray") -> "np.ndarray":
 
 
 def partitions_to_write(
-    staged: Staged, recorded: Mapping[int, PartitionState], measured: Callable[[Window], Buckets]
+    staged: Staged, ledger: Mapping[int, PartitionState], live: Callable[[Window], Buckets]
 ) -> set[int]:
     """Partitions that must be written.
 
@@ -558,16 +558,16 @@ def partitions_to_write(
     rows themselves are measured, since somebody may have changed them by hand.
 
     Args:
-        recorded: the store's ledger.
-        measured: reads and measures the rows of a window.
+        ledger: the store's ledger.
+        live: reads and measures the rows of a window.
     """
-    changed = staged.changed(recorded)
+    changed = staged.changed(ledger)
     if staged.window.start is None or staged.window.end is None:
         # All or nothing: rows of days that no ledger knows must go, too, so that every day is written again.
-        changed = changed or staged.changed(measured(staged.window))
-        return changed | set(recorded) | set(staged.buckets) if changed else changed
+        changed = changed or staged.changed(live(staged.window))
+        return changed | set(ledger) | set(staged.buckets) if changed else changed
     length = (staged.window.end - staged.window.start) // timedelta(microseconds=staged.contract.partition_us)
-    return changed if len(changed) >= length else changed | staged.changed(measured(staged.window))
+    return changed if len(changed) >= length else changed | staged.changed(live(staged.window))
 
 
 def spans(staged: Staged, buckets: Iterable[int]) -> list[Window]:

@@ -70,7 +70,7 @@ def test_a_ledger_of_before_gains_what_it_lacks(postgres: PostgresResource) -> N
     with postgres.connect(write=True) as connection:
         postgres_table.record(connection, contract, {0: PartitionState(1, 2, "3")}, None)
         connection.execute("ALTER TABLE ledger.writes DROP COLUMN run_id")
-        assert postgres_table.recorded_buckets(connection, contract) == {0: PartitionState(1, 2, "3")}
+        assert postgres_table.ledger_buckets(connection, contract) == {0: PartitionState(1, 2, "3")}
     token = run_id.set("this one")
     with postgres.connect(write=True) as connection:
         postgres_table.record(connection, contract, {0: PartitionState(4, 5, "6")}, {0})

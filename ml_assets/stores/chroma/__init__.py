@@ -134,20 +134,20 @@ class ChromaStore(TableStore):
         from ml_assets.stores import postgres_table
 
         with self._postgres.connect() as connection:
-            return postgres_table.known_contracts(connection, self.prefix)
+            return postgres_table.contracts_of(connection, self.prefix)
 
     def last_contract(self, asset: str) -> Contract | None:
         from ml_assets.stores import postgres_table
 
         with self._postgres.connect() as connection:
-            return postgres_table.remembered(connection, asset)
+            return postgres_table.last_contract(connection, asset)
 
     def ledger_state(self, contract: Contract, any_version: bool = False) -> "TableState":
         from ml_assets.stores import postgres_table
         from ml_assets.tables.staging import table_state
 
         with self._postgres.connect() as connection:
-            return table_state(postgres_table.recorded_buckets(connection, contract, any_version))
+            return table_state(postgres_table.ledger_buckets(connection, contract, any_version))
 
     def live_state(self, contract: Contract) -> "TableState":
         from ml_assets.stores.chroma import manifest

@@ -59,7 +59,7 @@ def maintain(chroma: "ChromaServer", postgres: "ManifestDatabase", retention: Re
     if folder is None or not (folder / "chroma.sqlite3").exists():
         return
     with postgres.connect() as connection:
-        contracts = postgres_table.known_contracts(connection, "chroma")
+        contracts = postgres_table.contracts_of(connection, "chroma")
     for contract in contracts:
         if _is_loose(folder, contract):
             count = rebuild(chroma, postgres, contract)

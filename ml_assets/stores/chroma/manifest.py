@@ -50,7 +50,7 @@ def fit(connection: "psycopg.Connection", contract: Contract) -> None:
     Raises:
         ContractViolation: its columns or key are others than when it was made.
     """
-    old = postgres_table.remembered(connection, contract.asset)
+    old = postgres_table.last_contract(connection, contract.asset)
     if old is not None and live_ids(connection, contract.table):
         refuse_new_identity(old, contract, FORGET)
         for column in old.columns:

@@ -41,7 +41,7 @@ def recover(chroma: "ChromaServer", postgres: "ManifestDatabase", tables: Mappin
     faults: list[str] = []
     try:
         with postgres.connect() as connection:
-            contracts = postgres_table.known_contracts(connection, "chroma")
+            contracts = postgres_table.contracts_of(connection, "chroma")
         for contract in contracts:
             source = tables.get(INDEXED.get(contract.asset, ""))
             try:

@@ -43,7 +43,7 @@ def select(
         ContractViolation: the entries lack a column that may not be null.
         DamagedCollection: the index cannot be read or gives other vectors, or entries are not there.
     """
-    written = postgres_table.remembered(connection, contract.asset)
+    written = postgres_table.last_contract(connection, contract.asset)
     if written is None:
         raise never_written(contract.asset)
     manifest.hold(connection, contract.table)

@@ -39,7 +39,7 @@ def sweep(client: "ClientAPI", connection: "psycopg.Connection", contract: Contr
 def sweep_all(chroma: "ChromaServer", postgres: "ManifestDatabase") -> dict[str, int]:
     """Delete entries of every collection that was written; returns how many, by collection."""
     with postgres.connect() as connection:
-        contracts = postgres_table.known_contracts(connection, "chroma")
+        contracts = postgres_table.contracts_of(connection, "chroma")
     swept: dict[str, int] = {}
     with chroma.client(write=True) as client:
         present = {collection.name for collection in client.list_collections()}

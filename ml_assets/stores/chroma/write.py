@@ -65,7 +65,7 @@ def _put(chroma: "ChromaServer", postgres: "ManifestDatabase", contract: Contrac
             changed = _bring_and_flip(client, connection, contract, staged)
             held = staged.buckets
             if contract.mode == "upsert":
-                held = postgres_table.recorded_buckets(connection, contract)
+                held = postgres_table.ledger_buckets(connection, contract)
         if changed:
             # A transaction of its own, under the same lock: another writer may have come in between.
             with postgres.connect(write=True) as connection:
@@ -86,7 +86,7 @@ def _bring_and_flip(
     manifest.fit(connection, contract)
     collection = ensure_collection(client, contract)
     sweep(client, connection, contract)
-    before = postgres_table.recorded_buckets(connection, contract)
+    before = postgres_table.ledger_buckets(connection, contract)
     known = set(all_ids(collection))
     # What else is there still serves somebody, or may be half of what a killed writer wanted.
     present = known.intersection(manifest.live_ids(connection, contract.table).values())

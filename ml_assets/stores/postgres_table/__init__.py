@@ -9,34 +9,34 @@ from ml_assets.stores.postgres_table.ddl import create_statements, owned_sql
 from ml_assets.stores.postgres_table.evolution import ensure_table
 from ml_assets.stores.postgres_table.found import found_in_postgres
 from ml_assets.stores.postgres_table.ledger import (
+    contracts_of,
     ensure_ledger,
-    known_contracts,
+    last_contract,
+    ledger_buckets,
     record,
-    recorded_buckets,
     remember,
-    remembered,
 )
 from ml_assets.stores.postgres_table.limits import within_limits
 from ml_assets.stores.postgres_table.rows import copy_in, read
 from ml_assets.stores.postgres_table.statements import is_conflict, lock, run, table_exists
-from ml_assets.stores.postgres_table.transaction import measured_buckets, write
+from ml_assets.stores.postgres_table.transaction import live_buckets, write
 
 __all__ = [
+    "contracts_of",
     "copy_in",
     "create_statements",
     "ensure_ledger",
     "ensure_table",
     "found_in_postgres",
     "is_conflict",
-    "known_contracts",
+    "last_contract",
+    "ledger_buckets",
+    "live_buckets",
     "lock",
-    "measured_buckets",
     "owned_sql",
     "read",
     "record",
-    "recorded_buckets",
     "remember",
-    "remembered",
     "run",
     "table_exists",
     "within_limits",

@@ -16,7 +16,7 @@ from ml_assets.stores.postgres_table.ddl import (
     table_sql,
     vector_index,
 )
-from ml_assets.stores.postgres_table.ledger import forget_contract, record, remember, remembered
+from ml_assets.stores.postgres_table.ledger import forget_contract, last_contract, record, remember
 from ml_assets.stores.postgres_table.statements import run
 from ml_assets.tables.contract_json import refuse_new_identity
 from ml_assets.tables.evolution import columns_to_add, type_differs
@@ -89,10 +89,10 @@ def _last_contract(connection: "psycopg.Connection", contract: Contract) -> Cont
     Raises:
         ContractViolation: the table is another asset's, or what identifies a row has changed.
     """
-    old, drop = remembered(connection, contract.asset), f"DROP TABLE {table_sql(contract)}"
+    old, drop = last_contract(connection, contract.asset), f"DROP TABLE {table_sql(contract)}"
     if old is not None:
         refuse_new_identity(old, contract, drop)
-    elif remembered(connection, namesake := _namesake(contract)) is not None:
+    elif last_contract(connection, namesake := _namesake(contract)) is not None:
         raise ContractViolation(
             f"{contract.asset}: the table {table_sql(contract)} is that of {namesake}; give one of the two assets "
             f"another name, or run {drop} if the other one is no more. Nothing was written."

@@ -25,7 +25,7 @@ def ensure_ledger(connection: "psycopg.Connection") -> None:
         connection.execute(read_sql("postgres/ledger/writes.sql"))
 
 
-def recorded_buckets(
+def ledger_buckets(
     connection: "psycopg.Connection", contract: Contract, any_version: bool = False
 ) -> Buckets:
     """What the ledger says of a table; nothing of what was hashed in another way, unless that is asked for."""
@@ -65,7 +65,7 @@ def forget_contract(connection: "psycopg.Connection", asset: str) -> None:
     connection.execute("DELETE FROM ledger.contracts WHERE asset = %s", (asset,))
 
 
-def remembered(connection: "psycopg.Connection", asset: str) -> Contract | None:
+def last_contract(connection: "psycopg.Connection", asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
     if not table_exists(connection, "ledger", "contracts"):
         return None
@@ -74,7 +74,7 @@ def remembered(connection: "psycopg.Connection", asset: str) -> Contract | None:
     return contract_of_text(rows[0][0]) if rows else None
 
 
-def known_contracts(connection: "psycopg.Connection", store: str) -> list[Contract]:
+def contracts_of(connection: "psycopg.Connection", store: str) -> list[Contract]:
     """Of each table of a store that keeps its books here, the contract that it was last written by."""
     if not table_exists(connection, "ledger", "contracts"):
         return []

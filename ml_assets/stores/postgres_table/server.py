@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 
 from ml_assets.contracts import Contract
-from ml_assets.stores.postgres_table.ledger import known_contracts, recorded_buckets, remembered
+from ml_assets.stores.postgres_table import ledger
+from ml_assets.stores.postgres_table.ledger import contracts_of, ledger_buckets
 from ml_assets.stores.postgres_table.rows import read
 from ml_assets.stores.postgres_table.statements import table_exists
-from ml_assets.stores.postgres_table.transaction import measured_buckets
+from ml_assets.stores.postgres_table.transaction import live_buckets
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import TableState, table_state
 from ml_assets.tables.store import StoreHealth
@@ -59,7 +60,7 @@ def contracts(server: PostgresServer, *stores: str) -> list[Contract]:
         return [
             each
             for store in stores
-            for each in known_contracts(connection, store)
+            for each in contracts_of(connection, store)
             if table_exists(connection, each.schema, each.table)
         ]
 
@@ -67,16 +68,16 @@ def contracts(server: PostgresServer, *stores: str) -> list[Contract]:
 def last_contract(server: PostgresServer, asset: str) -> Contract | None:
     """The contract by which a table was last written; None if it never was."""
     with server.connect() as connection:
-        return remembered(connection, asset)
+        return ledger.last_contract(connection, asset)
 
 
 def ledger_state(server: PostgresServer, contract: Contract, any_version: bool = False) -> TableState:
     """Rows and content hash as noted when the table was written; of what was hashed in another way only if asked for."""
     with server.connect() as connection:
-        return table_state(recorded_buckets(connection, contract, any_version))
+        return table_state(ledger_buckets(connection, contract, any_version))
 
 
 def live_state(server: PostgresServer, contract: Contract) -> TableState:
     """Rows and content hash of what the table holds now."""
     with server.connect(write=True) as connection:
-        return table_state(measured_buckets(connection, contract))
+        return table_state(live_buckets(connection, contract))

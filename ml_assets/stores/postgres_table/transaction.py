@@ -65,7 +65,7 @@ class PostgresTransaction(seam.TableTransaction):
         ensure_table(self._connection, self.contract)
 
     def ledger(self) -> Buckets:
-        return ledger.recorded_buckets(self._connection, self.contract)
+        return ledger.ledger_buckets(self._connection, self.contract)
 
     def measure(self, windows: Sequence[Window]) -> Buckets:
         contract = self.contract
@@ -125,7 +125,7 @@ class PostgresTransaction(seam.TableTransaction):
         return f"{where} AND {owned_sql(self.contract)}"
 
 
-def measured_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:
+def live_buckets(connection: "psycopg.Connection", contract: Contract) -> Buckets:
     """The partitions as they are in the table now, read and hashed; none if there is no such table."""
     if not table_exists(connection, contract.schema, contract.table):
         return {}

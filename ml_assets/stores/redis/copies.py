@@ -101,7 +101,7 @@ def mend(redis: "RedisServer", postgres: "PostgresServer") -> list[str]:
         if cache is None:
             return []
         with postgres.connect() as connection:
-            contracts = postgres_table.known_contracts(connection, "serving")
+            contracts = postgres_table.contracts_of(connection, "serving")
         for contract in contracts:
             _drop_if_changed(cache, postgres, contract)
         return [contract.asset for contract in contracts if refresh(cache, postgres, contract)]
@@ -145,7 +145,7 @@ def pointer_of(contract: Contract) -> str:
 def _version(connection: "psycopg.Connection", contract: Contract) -> str:
     """The version that a transaction sees."""
     # However it was hashed: another hash of the same rows is no reason to take the table for an empty one.
-    return table_state(postgres_table.recorded_buckets(connection, contract, any_version=True)).content_hash
+    return table_state(postgres_table.ledger_buckets(connection, contract, any_version=True)).content_hash
 
 
 def fill(cache: "Redis", connection: "psycopg.Connection", contract: Contract) -> None:

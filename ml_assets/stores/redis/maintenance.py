@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ml_assets.lib.words import counted
-from ml_assets.stores.postgres_table import known_contracts
+from ml_assets.stores.postgres_table import contracts_of
 from ml_assets.stores.redis.copies import expire_replaced, refresh
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def maintain(redis: "RedisServer", postgres: "PostgresServer") -> Iterator[str]:
     if client is None:
         return
     with postgres.connect() as connection:
-        contracts = known_contracts(connection, "serving")
+        contracts = contracts_of(connection, "serving")
     with client:
         refreshed = sum(refresh(client, postgres, contract) for contract in contracts)
         expired = sum(expire_replaced(client, postgres, contract) for contract in contracts)
