@@ -409,7 +409,6 @@ def test_a_foreign_key_that_points_nowhere_is_refused(case, row, monkeypatch):
     case.change(mode="upsert_delete", unique_across_days=True)
     case.write(case.table(row("parent")))
     parent = case.contract
-    case.contract = None
     child = type(parent)(
         "sqlite/children",
         "",
@@ -417,7 +416,7 @@ def test_a_foreign_key_that_points_nowhere_is_refused(case, row, monkeypatch):
         key=("id",),
         foreign_keys=(ForeignKey("parent", "events", "id"),),
     )
-    monkeypatch.setitem(__import__("ml_assets.contracts").contracts.TABLES, child.asset, child)
+    case.contracts[child.asset] = child
     case.contract = child
     case.write(case.table({"id": "a", "parent": "parent"}), first=None)
     with pytest.raises(ContractViolation, match="holds 'nobody', which events"):
