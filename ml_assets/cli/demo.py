@@ -18,9 +18,12 @@ def run_demo(settings: Settings, progress: Progress, plan: "Plan | None" = None)
         plan: what to train; everything if None.
     """
     from ml_assets.cli.instance import prepare_home
+    from ml_assets.demo.manifest import Manifest
     from ml_assets.resources import store_resources
 
     prepare_home(settings)
+    # Before the services: a call that is killed while they are set up is known for one that makes the demo.
+    Manifest.folder(settings.home).mkdir(exist_ok=True)
     report = Report()
     with phase(report, "services"):
         start_services(settings, progress)

@@ -61,10 +61,24 @@ class Manifest:
         """Date of day number `day`, from 1."""
         return self.start + timedelta(days=day - 1)
 
+    def written(self) -> list[str]:
+        """Landing files that were written, or were about to be when a call was killed."""
+        # Only here: it imports pyarrow.
+        from ml_assets.demo.landing import files_of
+
+        unfinished = [day for day in range(1, self.days + 1) if day not in self.finished][:1]
+        begun = [name for day in unfinished for name in files_of(day, self.date_of(day), self.days)]
+        return [*(name for day in self.finished.values() for name in day.files), *begun]
+
+    @staticmethod
+    def folder(home: Path) -> Path:
+        """Folder of the demo in a home; there before anything else is made for the demo."""
+        return home / "demo"
+
     @staticmethod
     def path(home: Path) -> Path:
         """Where the manifest of a home lies."""
-        return home / "demo" / "manifest.json"
+        return Manifest.folder(home) / "manifest.json"
 
     @classmethod
     def read(cls, home: Path) -> "Manifest | None":

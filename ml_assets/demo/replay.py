@@ -73,7 +73,7 @@ class _Replay:
         if known and wanted in (None, known.end):
             return known
         today = datetime.now(UTC).date()
-        former = sorted({*known.former, *_written(known)}) if known else []
+        former = sorted({*known.former, *known.written()}) if known else []
         manifest = Manifest(last_day(self._settings, today), self._plan.days, former=former)
         if manifest.end >= today or manifest.start < self._settings.partitions_start:
             raise Refusal(
@@ -199,13 +199,6 @@ class _Replay:
 
 def _files_of(manifest: Manifest, day: int) -> list[str]:
     return landing.files_of(day, manifest.date_of(day), manifest.days)
-
-
-def _written(manifest: Manifest) -> list[str]:
-    """Landing files that the calls of a manifest wrote, or were about to write when they were killed."""
-    unfinished = [day for day in range(1, manifest.days + 1) if day not in manifest.finished][:1]
-    begun = [name for day in unfinished for name in _files_of(manifest, day)]
-    return [*(name for day in manifest.finished.values() for name in day.files), *begun]
 
 
 def _served_plain(run: plain_team.PlainRun) -> Served:

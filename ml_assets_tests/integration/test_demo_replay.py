@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from ml_assets.contracts import STREAMS
 from ml_assets.demo import Manifest, Plan, make_demo
 from ml_assets.demo.plan import Mistake
+from ml_assets.demo.uninvited import why_uninvited
 from ml_assets.demo.withdrawal import retire_former
 from ml_assets.errors import Refusal
 from ml_assets.intake.files import take_in_files
@@ -117,6 +119,16 @@ def test_the_report_counts_what_is_there(made):
         assert len(stream(home, name)) == getattr(report, count) > 0
     assert told[0] == ("training", 0, 29) and told[-1] == ("training", 29, 29)
     assert set(report.seconds) == {"loading", "logging", "training", "serving", "writing"}
+
+
+def test_a_run_of_others_beside_the_demo_is_noticed(made, tmp_path):
+    from mlflow import MlflowClient
+
+    home, *_ = made
+    assert why_uninvited(settings(home)) is None
+    shutil.copytree(home / "mlflow", tmp_path / "mlflow", ignore=shutil.ignore_patterns("artifacts"))
+    theirs = MlflowClient(settings(tmp_path).embedded_mlflow_uri).create_run("0").info.run_id
+    assert why_uninvited(settings(tmp_path)) == f"run {theirs} in the home's MLflow is not the demo's"
 
 
 @pytest.mark.parametrize("name", STREAMS)

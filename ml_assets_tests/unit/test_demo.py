@@ -12,6 +12,7 @@ import pytest
 from ml_assets.demo import Day, DemoReport, Manifest, Plan, landing, make_demo
 from ml_assets.demo.manifest import last_day
 from ml_assets.demo.plan import MISTAKES, RETRAINED
+from ml_assets.demo.uninvited import why_uninvited
 from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
 
@@ -165,3 +166,47 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, form):
 def test_every_stream_comes_in_every_format():
     for stream in ("runs", "metrics", "performance", "predictions", "documents"):
         assert {landing.format_of(day, stream) for day in (1, 2, 3)} == set(landing.FORMATS)
+
+
+def test_the_demo_is_made_unasked_where_nothing_else_is(tmp_path):
+    """In a new home, and in one whose demo was killed at any time."""
+    settings = Settings(home=tmp_path)
+    assert why_uninvited(settings) is None
+    Manifest.folder(tmp_path).mkdir()
+    (tmp_path / "services/postgres/data").mkdir(parents=True)
+    assert why_uninvited(settings) is None
+    manifest = Manifest(date(2026, 11, 22), 2, {1: Day({}, {}, ["runs/old.csv"])}, ["runs/former.csv"])
+    manifest.write(tmp_path)
+    begun = landing.files_of(2, date(2026, 11, 22), 2)
+    for name in ("runs/old.csv", "runs/former.csv", *begun[1:], f"{begun[0]}.partial", "runs/.hidden"):
+        (tmp_path / "landing" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "landing" / name).touch()
+    assert why_uninvited(settings) is None
+    for theirs in (f"runs/{landing.name_of(date(2026, 11, 23), 'runs')}.csv", "runs/deep/mine.csv"):
+        (tmp_path / "landing" / theirs).parent.mkdir(exist_ok=True)
+        (tmp_path / "landing" / theirs).touch()
+        assert why_uninvited(settings) == f"{tmp_path / 'landing' / theirs} is not the demo's"
+        (tmp_path / "landing" / theirs).unlink()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"mlflow_url": "http://h:5000"}, "mlflow is set by URL"),
+        ({"postgres_url": "postgresql://h/d"}, "postgres, duckdb are set by URL"),
+        ({"sqlite_url": "sqlite:////srv/x.db"}, "sqlite is set by URL"),
+        ({"lake_data": "s3://bucket/lake"}, "the files of the lake are set by URL"),
+        ({"clickhouse_url": "chdb:///srv/x", "lake_data": "/srv/lake"}, None),
+    ],
+)
+def test_no_demo_is_made_unasked_on_stores_of_others(tmp_path, given, why):
+    assert why_uninvited(Settings(home=tmp_path, **given)) == why
+
+
+def test_no_demo_is_made_unasked_in_a_home_in_use(tmp_path):
+    (tmp_path / "services/postgres/data").mkdir(parents=True)
+    assert why_uninvited(Settings(home=tmp_path)) == f"{tmp_path} was set up without it"
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow/mlflow.db").write_text("no database, whatever its name is")
+    with pytest.raises(Refusal, match=r"mlflow\.db, the home's MLflow, cannot be read"):
+        why_uninvited(Settings(home=tmp_path))
