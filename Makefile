@@ -14,15 +14,15 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 
 .PHONY: up demo down test test-all faults lint format bench lock clean
 
-# The whole thing: environment, services, demo models, graph, then the UI until Ctrl-C.
+# The whole thing: environment, services, demo models, graph, then the UI until Ctrl-C. EMPTY=1: no demo.
 up: .venv/ready
-	@exec $(BIN)/ml-assets up
+	@exec $(BIN)/ml-assets up $(if $(EMPTY),--empty)
 
 # The same without the UI.
 demo: .venv/ready
 	@$(BIN)/ml-assets demo
 
-# Stop the embedded services.
+# Stop the UI and the embedded services.
 down: .venv/ready
 	@$(BIN)/ml-assets down
 

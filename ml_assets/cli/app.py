@@ -103,24 +103,25 @@ def _options(
 
 
 @_command
-def up() -> None:
-    """Make the demo if there is none yet, then serve the UI, sensors and schedules until Ctrl-C."""
-    from ml_assets.cli.serve import require_port, serve
+def up(
+    empty: Annotated[bool, typer.Option("--empty", help="Make no demo: for data of your own.")] = False,
+) -> None:
+    """Serve the UI, sensors and schedules until Ctrl-C; in a home without other data, make the demo before."""
+    from ml_assets.cli import serve
 
-    settings = _settings()
-    require_port(settings)
-    _demo(settings)
-    print(
-        f"\nDagster is at http://{settings.host}:{settings.port} — Ctrl-C stops it, `make down` the stores.",
-        flush=True,
-    )
-    raise typer.Exit(serve(settings))
+    raise typer.Exit(serve.up(_settings(), empty))
 
 
 @_command
 def demo() -> None:
     """Train the demo models, materialize the whole graph and print a summary. Twice changes nothing."""
-    _demo(_settings())
+    from ml_assets.cli.demo import run_demo
+    from ml_assets.cli.report import print_summary, progress_bars
+
+    settings = _settings()
+    with progress_bars() as bars:
+        report = run_demo(settings, bars)
+    print_summary(settings, report)
 
 
 @_command
@@ -187,10 +188,15 @@ def recover(as_json: Json = False) -> None:
 
 @_command
 def down() -> None:
-    """Stop the embedded services of this home; the data stay."""
+    """Stop the UI and daemon of `up`, then the embedded services of this home; the data stay."""
     from ml_assets import services
+    from ml_assets.cli import session
 
-    stopped = services.stop_all(_settings().home)
+    home = _settings().home
+    # Before the stores, which a sensor would start again; told at once, whatever becomes of the stores.
+    if served := session.stop(home):
+        print(f"Stopped {served}.", flush=True)
+    stopped = services.stop_all(home)
     print(f"Stopped {', '.join(stopped)}." if stopped else "No embedded service was running.")
 
 
@@ -238,12 +244,3 @@ def retry(stream: Annotated[str, typer.Argument(help="one stream; all if none is
     from ml_assets.cli import quarantine
 
     print(quarantine.retry(_settings(), stream))
-
-
-def _demo(settings: Settings) -> None:
-    from ml_assets.cli.demo import run_demo
-    from ml_assets.cli.report import print_summary, progress_bars
-
-    with progress_bars() as bars:
-        report = run_demo(settings, bars)
-    print_summary(settings, report)

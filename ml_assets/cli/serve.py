@@ -1,19 +1,98 @@
-"""Dagster's UI and daemon in the foreground, stopped cleanly by Ctrl-C."""
+"""`ml-assets up`: the demo where it is wanted, then Dagster's UI and daemon in the foreground until Ctrl-C."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 
+from ml_assets.cli.session import MARK, held
 from ml_assets.errors import Refusal
 from ml_assets.settings import PROJECT_ROOT, Settings
 
-STOP_SECONDS = 20.0
-"""How long UI and daemon get to end by themselves; a code server takes a few seconds."""
+
+def up(settings: Settings, empty: bool = False) -> int:
+    """Make the demo if there is none yet, unless it is not wanted, then serve; the exit status.
+
+    Args:
+        empty: never make the demo.
+
+    Raises:
+        Refusal: another `up` runs on this home, or the port is taken.
+    """
+    with held(settings.home, _url(settings)) as mark:
+        _require_port(settings)
+        _end_as_ctrl_c_does()
+        _fill(settings, empty)
+        print(
+            f"\nDagster is at {_url(settings)} — Ctrl-C stops it, `ml-assets down` the stores as well.",
+            flush=True,
+        )
+        return serve(settings, mark)
 
 
-def require_port(settings: Settings) -> None:
+def serve(settings: Settings, mark: str) -> int:
+    """Run UI, daemon and code server until Ctrl-C, SIGTERM or SIGHUP; the exit status."""
+    # `dg dev`, which the warning recommends, needs a project's folder; this runs from wherever it is installed.
+    command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
+    # What sensors find and skip every few seconds stands in the UI; here it would bury what matters.
+    command += ["--log-level", "warning"]
+    command += ["-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", settings.host, "-p", str(settings.port)]
+
+    def stop(signum: int, frame: object) -> None:
+        # A second Ctrl-C must not keep the first one from stopping the servers.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    keeper = None
+    try:
+        # Anew: Dagster, which may have made the demo in this process, has put its own in their place.
+        _end_as_ctrl_c_does()
+        signal.signal(signal.SIGINT, stop)
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "ml_assets.cli.keeper", mark, *command],
+            cwd=PROJECT_ROOT,
+            env={**settings.child_environment(), MARK: mark},
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return keeper.wait()
+    except KeyboardInterrupt:
+        if keeper is not None and keeper.stdin is not None:
+            keeper.stdin.close()
+            keeper.wait()
+        return 0
+
+
+def _fill(settings: Settings, empty: bool) -> None:
+    """Make the demo, or say why not."""
+    from ml_assets.cli.demo import run_demo, start_services
+    from ml_assets.cli.instance import prepare_home
+    from ml_assets.cli.report import print_summary, progress_bars
+    from ml_assets.demo.uninvited import why_uninvited
+
+    why = "--empty was given" if empty else why_uninvited(settings)
+    if why is None:
+        with progress_bars() as bars:
+            report = run_demo(settings, bars)
+        print_summary(settings, report)
+        return
+    with progress_bars() as bars:
+        prepare_home(settings)
+        start_services(settings, bars)
+    print(f"No demo is made, because {why}; `ml-assets demo` makes it.")
+
+
+def _end_as_ctrl_c_does() -> None:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does, whoever handles that by then."""
+    # A shell's background job ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _require_port(settings: Settings) -> None:
     """Refuse early, before minutes of training, if the UI's port is taken."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the web server does: a port in TIME_WAIT is free.
@@ -27,48 +106,5 @@ def require_port(settings: Settings) -> None:
             ) from error
 
 
-def serve(settings: Settings) -> int:
-    """Run UI, daemon and code server until Ctrl-C or SIGTERM; the exit status."""
-    require_port(settings)
-    # `dg dev`, which the warning recommends, needs a project's folder; this runs from wherever it is installed.
-    command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
-    # What sensors find and skip every few seconds stands in the UI; here it would bury what matters.
-    command += ["--log-level", "warning"]
-    command += ["-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", settings.host, "-p", str(settings.port)]
-
-    def stop(signum: int, frame: object) -> None:
-        # A second Ctrl-C must not keep the first one from stopping the servers.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    # Before the child starts: a handled signal is reset to its default there, while an ignored one, as a
-    # shell's background job has it, would be inherited and the servers could not be stopped.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    # A session of its own: Ctrl-C in the terminal reaches this process alone, which then stops the child.
-    child = subprocess.Popen(
-        command, cwd=PROJECT_ROOT, env=settings.child_environment(), start_new_session=True
-    )
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        _stop(child)
-        return 0
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the servers in order, then whatever of theirs (code servers, run workers) outlived them."""
-    import psutil
-
-    family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
-    child.send_signal(signal.SIGINT)
-    try:
-        child.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    _, left = psutil.wait_procs(family, timeout=STOP_SECONDS / 2)
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=STOP_SECONDS / 4)
+def _url(settings: Settings) -> str:
+    return f"http://{settings.host}:{settings.port}"

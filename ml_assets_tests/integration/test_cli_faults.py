@@ -9,14 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from ml_assets import services
+from ml_assets.cli import session
 from ml_assets.cli.faults import LONGEST_HOME
 from ml_assets.maintenance.status import stores_status
 from ml_assets.settings import PROJECT_ROOT, Settings
@@ -101,7 +102,8 @@ def test_port_taken(cli, tmp_path):
         told = refused(cli(tmp_path / "home", "up", ML_ASSETS_PORT=str(port)))
     assert f"Port {port} on 127.0.0.1" in told
     assert "ML_ASSETS_PORT" in told
-    assert not (tmp_path / "home").exists(), "nothing is trained before the port is known to be free"
+    made = [path.name for path in (tmp_path / "home").iterdir()]
+    assert made == ["up.lock"], "nothing is trained before the port is known to be free"
 
 
 @pytest.mark.parametrize(
@@ -386,35 +388,89 @@ def test_ctrl_c_is_no_traceback(environment, settings, runs):
     )
 
 
-def test_impatience_leaves_no_servers_behind(tmp_path):
-    """Ctrl-C again and again, while UI and daemon are being stopped."""
-    program = "from ml_assets.serve import serve; from ml_assets.settings import Settings; "
-    program += "from ml_assets.instance import prepare_home; s = Settings(); prepare_home(s); raise SystemExit(serve(s))"
-    server = subprocess.Popen(
-        [sys.executable, "-c", program],
-        env={**os.environ, "ML_ASSETS_HOME": str(tmp_path / "home"), "ML_ASSETS_PORT": str(deaf_port())},
+SERVE = """
+import signal
+from ml_assets.cli.instance import prepare_home
+from ml_assets.cli.serve import serve
+from ml_assets.cli.session import held
+from ml_assets.settings import Settings
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+settings = Settings()
+prepare_home(settings)
+with held(settings.home, "http://here") as mark:
+    raise SystemExit(serve(settings, mark))
+"""
+"""The part of `up` that serves, without the stores, which are started by whoever asks."""
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """That process and the mark of its session, once web server, daemon and code server are there."""
+    up = subprocess.Popen(
+        [sys.executable, "-c", SERVE],
+        env={**os.environ, "ML_ASSETS_HOME": str(home), "ML_ASSETS_PORT": str(deaf_port())},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    family: list[psutil.Process] = []
-    deadline = time.monotonic() + 120
     try:
-        while len(family) < 3 and server.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-            family = psutil.Process(server.pid).children(recursive=True)
-        assert len(family) >= 3, "UI, daemon and code server"
-        while server.poll() is None and time.monotonic() < deadline:
-            server.send_signal(signal.SIGINT)
-            time.sleep(0.05)
-        _, left = psutil.wait_procs(family, timeout=5)
-        assert (server.returncode, left) == (0, [])
+        wait_for((home / "up.json").exists)
+        mark = json.loads((home / "up.json").read_text())["mark"]
+        wait_for(lambda: {"dagster_webserver", "dagster._daemon", "code-server"} <= words_of(mark))
+        yield up, mark
     finally:
-        for process in family:
-            if process.is_running():
-                process.kill()
-    _, stderr = server.communicate(timeout=60)
+        up.kill()
+        session.stop(home)
+        _, stderr = up.communicate(timeout=60)
     assert "Traceback" not in stderr
+
+
+def words_of(mark: str) -> set[str]:
+    """All that stands on the command lines of a session's processes."""
+    found = set()
+    for process in session.members(mark):
+        with suppress(psutil.NoSuchProcess):
+            found.update(process.cmdline())
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_impatience_leaves_no_servers_behind(tmp_path, number):
+    """Ctrl-C again and again, or a closed terminal, while UI and daemon are being stopped."""
+
+    def ended() -> bool:
+        up.send_signal(number)
+        return up.poll() is not None
+
+    with serving(tmp_path / "home") as (up, mark):
+        wait_for(ended)
+        assert (up.returncode, session.members(mark)) == (0, [])
+
+
+def test_a_killed_up_leaves_no_servers_behind(tmp_path):
+    with serving(tmp_path / "home") as (up, mark):
+        up.kill()
+        wait_for(lambda: not session.members(mark))
+
+
+def test_down_finds_what_a_killed_up_and_its_killed_keeper_left(cli, tmp_path):
+    with serving(tmp_path / "home") as (up, mark):
+        (keeper,) = psutil.Process(up.pid).children()
+        up.kill()
+        keeper.kill()
+        done = cli(tmp_path / "home", "down")
+        assert (done.returncode, session.members(mark)) == (0, []), done.stderr
+    assert done.stdout.splitlines() == [
+        "Stopped UI at http://here, daemon and code server of an `ml-assets up` that was killed.",
+        "No embedded service was running.",
+    ]
 
 
 OLD_PYTHON = """#!/bin/sh

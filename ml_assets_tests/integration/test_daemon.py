@@ -10,6 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -183,22 +184,58 @@ def newer(child: Mapping[str, int], parent: Mapping[str, int]) -> bool:
     return all(at < child.get(day, 0) for day, at in parent.items())
 
 
-@pytest.mark.timeout(900)
-def test_new_rows_arrive_by_themselves_and_ctrl_c_ends_it(cli, home):
-    settings = Settings(home=home)
-    port = free_port()
-    log = home / "up.log"
+@contextmanager
+def started(home: Path, port: int, log: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`ml-assets up` as a process of its own, once its UI answers."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "ml_assets.cli", "up"],
+            [sys.executable, "-m", "ml_assets.cli", "up", *options],
             cwd=PROJECT_ROOT,
             env={**inherited, "ML_ASSETS_HOME": str(home), "ML_ASSETS_PORT": str(port)},
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        until(lambda: answers(port), 180, server, log)
+        try:
+            until(lambda: answers(port), 180, server, log)
+            yield server
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.mark.timeout(300)
+def test_there_is_one_up_and_down_stops_all_of_it(cli, home):
+    """It may start empty; after `down` no sensor starts a store again."""
+    Manifest.path(home).unlink()
+    port = free_port()
+    log = home / "up.log"
+    with started(home, port, log, "--empty") as server:
+        assert "No demo is made, because --empty was given; `ml-assets demo` makes it." in log.read_text()
+        assert not Manifest.path(home).exists()
+        second = cli(home, "up", "--empty", ML_ASSETS_PORT=str(free_port()))
+        assert second.returncode == 1
+        assert f"(process {server.pid}, http://127.0.0.1:{port})" in second.stderr
+        stopped = cli(home, "down")
+        assert stopped.returncode == 0, stopped.stderr
+        first, then = stopped.stdout.splitlines()
+        assert first.startswith(
+            f"Stopped `ml-assets up` (process {server.pid}) with UI at http://127.0.0.1:{port}"
+        )
+        assert then.startswith("Stopped postgres, chroma")
+        assert server.wait(1) == 0, log.read_text()[-4000:]
+        assert belonging(home) == []
+        assert "running" not in {state.state for state in services.describe(home).values()}
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.timeout(900)
+def test_new_rows_arrive_by_themselves_and_ctrl_c_ends_it(cli, home):
+    settings = Settings(home=home)
+    port = free_port()
+    log = home / "up.log"
+    with started(home, port, log) as server:
         assert f"Dagster is at http://127.0.0.1:{port}" in log.read_text()
         arrive(settings)
         with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
