@@ -9,4 +9,6 @@ from ml_assets.settings import Settings
 @dg.definitions
 def defs() -> dg.Definitions:
     """The whole graph."""
-    return build_defs(Settings())
+    settings = Settings()
+    settings.publish()
+    return build_defs(settings)

@@ -1,7 +1,7 @@
 """Settings: where the stores are, where files lie, limits. The only module that reads the environment.
 
-Every field is set by the environment variable `ML_ASSETS_<FIELD>`. A store's URL left unset means the
-embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
+Every field is set by the environment variable `ML_ASSETS_<FIELD>`, or in the `.env` that names the home (home.py). A
+store's URL left unset means the embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
 """
 
 import os
@@ -13,11 +13,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from ml_assets.errors import Refusal
+from ml_assets.home import Found, find_home, is_home, no_home
 
 _PACKAGE = Path(__file__).resolve().parent
-PROJECT_ROOT = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
+_CHECKOUT = None if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
+PROJECT_ROOT = _CHECKOUT or _PACKAGE / "project"
 """Where sql/, dagster.yaml and workspace.yaml lie: in an installed wheel, or in a checkout."""
 
 SQL_DIR = PROJECT_ROOT / "sql"
@@ -67,12 +78,32 @@ def _passwords(url: str) -> set[str]:
     return {form for secret in found for form in (secret, unquote(secret)) if form}
 
 
+def _found() -> Found:
+    return find_home(Path.cwd(), _CHECKOUT)
+
+
+class _Dotenv(EnvSettingsSource):
+    """The variables of the `.env` that names the home, where nobody else names it."""
+
+    def __call__(self) -> dict[str, Any]:
+        if str(self.current_state.get("home") or "").strip():
+            return {}
+        variables = _found().variables
+        self.env_vars = {name.lower(): value for name, value in variables.items()}
+        return super().__call__() | ({"dotenv": dict(variables)} if variables else {})
+
+
 class Settings(BaseSettings):
     """All settings with their defaults: everything embedded, nothing to configure."""
 
     model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", frozen=True, extra="ignore")
 
-    home: Path = Field(default=Path("data"), description="folder of everything that is kept")
+    home: Path = Field(
+        default_factory=lambda: _found().folder, description="folder of everything that is kept: see home.py"
+    )
+    dotenv: dict[str, str] = Field(
+        default={}, repr=False, exclude=True, description="variables of the .env that names the home"
+    )
 
     postgres_url: str | None = Field(default=None, repr=False)
     lake_url: str | None = Field(
@@ -132,8 +163,35 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: Any, info: Any) -> Any:
         if isinstance(value, str) and not value.strip():
-            return cls.model_fields[info.field_name].get_default()
+            return cls.model_fields[info.field_name].get_default(call_default_factory=True, validated_data={})
         return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What was given comes first, then the environment, then the `.env` that names the home."""
+        return init_settings, env_settings, _Dotenv(settings_cls)
+
+    def require_home(self, *stores: str) -> None:
+        """Refuse to read a home that does not exist, before anything is started or made there.
+
+        Args:
+            stores: those of `STORES` that are to be read; all of them if none is named.
+
+        Raises:
+            Refusal: there is no home, and one of the stores lies in it.
+        """
+        if not is_home(self.home) and any(self._is_in_home(store) for store in stores or STORES):
+            raise no_home(self.home)
+
+    def _is_in_home(self, store: str) -> bool:
+        return self.mode(store) == "embedded" or (store == "duckdb" and self.lake_data is None)
 
     @property
     def dagster_home(self) -> Path:
@@ -223,9 +281,18 @@ class Settings(BaseSettings):
             return EnvVar(name)
         return value
 
+    def publish(self) -> None:
+        """Put what a `.env` said into the environment of this process, where `secret` finds it by its name.
+
+        For processes that have one home; elsewhere the next settings would take it for theirs.
+        """
+        for name, value in self.dotenv.items():
+            os.environ.setdefault(name, value)
+
     def child_environment(self) -> dict[str, str]:
         """Environment for processes that we start: the same home and Dagster's home, made absolute."""
         return {
+            **self.dotenv,
             **os.environ,
             "ML_ASSETS_HOME": str(self.home),
             "DAGSTER_HOME": str(self.dagster_home),
@@ -237,3 +304,24 @@ class Settings(BaseSettings):
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "GIT_PYTHON_REFRESH": "quiet",  # a machine without git is nothing to warn of
         }
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings, or in one sentence what is wrong with them.
+
+    Args:
+        given: fields that are not read from the environment.
+
+    Raises:
+        Refusal: a value cannot be read.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"ML_ASSETS_{str(first['loc'][0]).upper()}"
+        raise Refusal(f"{name} is {first['input']!r}: {first['msg']}.") from None
+    except SettingsError:
+        raise Refusal(
+            'ML_ASSETS_SOURCES cannot be read: it has to be a JSON object such as {"nab": "nab/*.csv"}.'
+        ) from None

@@ -31,6 +31,7 @@ ROOMS = (
     "lib",
     "sql_files",
     "settings",
+    "home",
     "errors",
 )
 """From the top down, as docs/architecture.md lists them; a room imports only rooms below it."""
