@@ -61,6 +61,8 @@ DATABASE = "ml_metrics"
 OLDEST_SERVER = (26, 6)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN_TABLE = 60
+_TIMEOUT = 159
+_READONLY = 164
 _SCHEMES = ("clickhouse", "clickhouses", "chdb")
 
 
@@ -130,6 +132,30 @@ class ClickHouseResource(StoreResource):
         """A function that answers one statement after the other with its rows, over one connection."""
         with self.client() as client:
             yield lambda statement: client.query(statement).result_rows
+
+    def answer(self, query: str) -> "pa.Table":
+        """What one query answers; the engine refuses to change anything (`readonly`).
+
+        Raises:
+            Refusal: the query is wrong, would change something, or nothing has been written yet.
+            StoreUnavailable, StoreBusy: as `client`.
+        """
+        from clickhouse_connect.driver.exceptions import DatabaseError
+
+        from ml_assets.tables.answers import not_answered, nothing_written, only_read
+
+        path = self.embedded_path
+        if path is not None and could_be_made(path):
+            raise nothing_written("ClickHouse", path)
+        with self.client() as client:
+            try:
+                return client.query_arrow(query, settings={"readonly": 1}, use_strings=True)
+            except DatabaseError as fault:
+                if fault.code == _TIMEOUT:
+                    raise
+                if fault.code == _READONLY:
+                    raise only_read("ClickHouse") from fault
+                raise not_answered("ClickHouse", fault) from fault
 
     @contextmanager
     def _client(self, write: bool, purpose: str, lock_timeout_s: float) -> "Iterator[Client]":

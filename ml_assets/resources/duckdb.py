@@ -6,6 +6,7 @@ nothing is written to the user's home.
 """
 
 import os
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,7 +158,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
         connection = duckdb.connect(self.database, config=self.connection_config)
         try:
-            self._configure(connection)
+            self._configure(connection, write)
             self._attach(connection, write)
         except BaseException:
             connections.close(connection)
@@ -283,6 +284,30 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         with self.get_connection() as connection, self.limit(connection):
             yield lambda statement: connection.execute(statement).fetchall()
 
+    def answer(self, query: str) -> "pa.Table":
+        """What one query answers; the lake is attached read-only.
+
+        Raises:
+            Refusal: the query is wrong, is no query, or would change something.
+            StoreUnavailable: as `get_connection`.
+            StatementTimeout: it took longer than queries may.
+        """
+        import duckdb
+
+        from ml_assets.tables.answers import not_answered, only_read
+
+        try:
+            with self.get_connection() as connection:
+                kinds = [statement.type for statement in connection.extract_statements(query)]
+            # Not by the attachment alone: COPY writes files, and ATTACH opens what it likes.
+            if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+                raise only_read("DuckLake")
+            return self.reader(query).read_all()
+        except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as fault:
+            if "read-only mode" in str(fault):
+                raise only_read("DuckLake") from fault
+            raise not_answered("DuckLake", fault) from fault
+
     def _batches(
         self,
         connection: "duckdb.DuckDBPyConnection",
@@ -346,10 +371,12 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             connections.close(connection)
         return StoreHealth("healthy", duckdb.__version__)
 
-    def _configure(self, connection: "duckdb.DuckDBPyConnection") -> None:
+    def _configure(self, connection: "duckdb.DuckDBPyConnection", write: bool) -> None:
         self._load_extensions(connection)
-        # A folder of its own per instance: DuckDB's temporary files have fixed names.
-        spill = Path(self.home) / "tmp" / "duckdb" / uuid.uuid4().hex
+        # A folder of its own per instance: DuckDB's temporary files have fixed names. Reading makes no home.
+        elsewhere = not write and not Path(self.home).exists()
+        folder = Path(tempfile.gettempdir()) if elsewhere else Path(self.home) / "tmp" / "duckdb"
+        spill = folder / uuid.uuid4().hex
         try:
             spill.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:

@@ -42,6 +42,7 @@ from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     import psycopg
+    import pyarrow as pa
     from psycopg_pool import ConnectionPool
 
 DATABASE = "ml_dev"
@@ -159,6 +160,27 @@ class PostgresResource(StoreResource):
         """A function that answers one statement after the other with its rows, over one connection."""
         with self.connect() as connection:
             yield lambda statement: connection.execute(statement.encode()).fetchall()
+
+    def answer(self, query: str) -> "pa.Table":
+        """What one query answers, within a transaction that cannot change anything.
+
+        Raises:
+            Refusal: the query is wrong, is no query, or would change something.
+            StoreUnavailable: the server does not answer after three tries.
+            psycopg.errors.QueryCanceled: it ran into the time-out of queries.
+        """
+        from ml_assets.stores.postgres_table.answers import answer
+
+        # Not a connection of the pool: locks and settings of a session would outlive the query.
+        connection = _direct(self.connection_url())
+        try:
+            connection.autocommit, connection.read_only = False, True
+            connection.execute(
+                _SET_LOCAL % (int(self.query_timeout_s * 1000), quote_literal(label()).encode())
+            )
+            return answer(connection, query)
+        finally:
+            connection.close()
 
     def close(self, database: str | None = None) -> None:
         """Close this process's idle connections; the next transaction opens its own."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_assets.errors import StoreBusy, StoreUnavailable
 from ml_assets.lib.sql import quote_identifier
@@ -29,8 +29,20 @@ from ml_assets.resources.base import (
 )
 from ml_assets.tables.store import StoreHealth
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _CHECK_EVERY = 20_000
 """Virtual machine instructions between two looks at the clock, about a millisecond."""
+
+_READS = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+    sqlite3.SQLITE_PRAGMA,
+}
+"""What a statement may do that only reads. What a PRAGMA sets ends with its connection, which nobody uses after it."""
 
 _T = TypeVar("_T")
 
@@ -104,6 +116,36 @@ class SQLiteResource(StoreResource):
             connection.create_function("md5", 1, _md5, deterministic=True)
             connection.create_function("hex_number", 1, _hex_number, deterministic=True)
             yield lambda statement: connection.execute(statement).fetchall()
+
+    def answer(self, query: str) -> "pa.Table":
+        """What one query answers; SQLite refuses to prepare what is none.
+
+        Raises:
+            Refusal: the query is wrong, is no query, would change something, or nothing has been written yet.
+            StoreUnavailable, StoreBusy, TimeoutError: as `connect`.
+        """
+        from ml_assets.tables.answers import answered, not_answered, nothing_written, only_read
+
+        if could_be_made(self.path):
+            raise nothing_written("SQLite", self.path)
+        with self.connect() as connection:
+            connection.set_authorizer(_reading)
+            try:
+                cursor = connection.execute(query)
+                names = [column[0] for column in cursor.description or ()]
+                rows = cursor.fetchall()
+            except (sqlite3.Error, sqlite3.Warning) as fault:
+                code = getattr(fault, "sqlite_errorcode", None)
+                if code == sqlite3.SQLITE_INTERRUPT:
+                    raise
+                if code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
+                    raise only_read("SQLite") from fault
+                raise not_answered("SQLite", fault) from fault
+            finally:
+                connection.set_authorizer(None)  # the transaction has to end
+        if not names:
+            raise only_read("SQLite")
+        return answered(names, rows, [None] * len(names))
 
     def rows_by(self, table: str, column: str) -> Callable[[str], list[dict[str, Any]]]:
         """A function from a value of a column to the rows that have it; none if there is no such table.
@@ -257,6 +299,11 @@ class SQLiteResource(StoreResource):
         with self._transaction(True, BUSY_TIMEOUT_S) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return StoreHealth("healthy", sqlite3.sqlite_version)
+
+
+def _reading(action: int, *_: str | None) -> int:
+    """SQLite's authorizer for statements that only read."""
+    return sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
 
 
 def _md5(text: str | None) -> str | None:
