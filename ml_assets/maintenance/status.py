@@ -5,7 +5,7 @@ never written is not made. The tables of `intake` are left out as the ledgers ar
 them, so no write records a hash of the whole table, and what they lead to is in `raw`.
 """
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,28 @@ def tables_of(store: TableStore, tables: Tables) -> list[Contract]:
     return [each for prefix in (store.prefix, *store.also_holds) for each in found if each.store == prefix]
 
 
-def stores_status(settings: Settings, verify: bool = False) -> tuple[dict[str, Any], list[Difference]]:
+def status_json(
+    settings: Settings, stores: dict[str, Any], differences: list[Difference] | None
+) -> dict[str, Any]:
+    """What `ml-assets status --json` prints.
+
+    Args:
+        stores: as `stores_status` gives them.
+        differences: None if nothing was verified.
+    """
+    told: dict[str, Any] = {"home": str(settings.home), "stores": stores}
+    return told if differences is None else {**told, "differences": [vars(each) for each in differences]}
+
+
+def stores_status(
+    settings: Settings, verify: bool = False, start: bool = False
+) -> tuple[dict[str, Any], list[Difference]]:
     """Status of all stores by name, in the form of `ml-assets status --json`.
 
     Args:
         settings: which stores.
         verify: recompute every content hash from the store and compare it with the recorded one.
+        start: start embedded servers that do not run, in place of reporting them as down.
 
     Returns:
         the status, and with `verify` the tables that differ.
@@ -66,7 +82,7 @@ def stores_status(settings: Settings, verify: bool = False) -> tuple[dict[str, A
     held = stores(made)
     resources = {store.name: made[store.resources[0]] for store in held} | {"mlflow": made["mlflow"]}
     differences: list[Difference] = []
-    with services.only_running():
+    with nullcontext() if start else services.only_running():
         health = {name: resource.health() for name, resource in resources.items()}
         status = {name: _told(settings, name, resources[name], health[name]) for name in resources}
         for store in held:
@@ -130,10 +146,14 @@ def _add_tables(
             table = store.ledger_state(contract)
             if (noted := store.ledger_state(contract, any_version=True)).rows != table.rows:
                 # Hashes of a former version of this project cannot be held against what is there.
-                listed[contract.table] = {"rows": noted.rows, "content_hash": ""}
+                listed[contract.table] = {"asset": contract.asset, "rows": noted.rows, "content_hash": ""}
                 former.append(contract.table)
                 continue
-            listed[contract.table] = {"rows": table.rows, "content_hash": table.content_hash}
+            listed[contract.table] = {
+                "asset": contract.asset,
+                "rows": table.rows,
+                "content_hash": table.content_hash,
+            }
             if verify:
                 live = _live_hash(store, contract)
                 if live is None:

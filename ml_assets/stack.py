@@ -1,0 +1,187 @@
+"""The stack as one object, for notebooks and scripts: what is there, questions in SQL, tables to files.
+
+What belongs here: finding the store that is meant, and refusing in a sentence what cannot be. What a store answers and
+how a file is written is said in its room. Nothing here changes a store or makes a home.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.errors import Refusal
+from ml_assets.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_assets.contracts import Contract
+    from ml_assets.tables.store import TableStore
+
+
+def connect(home: Path | str | None = None, settings: Settings | None = None) -> "Stack":
+    """The stack of a home; nothing is opened, started or made by that.
+
+    Args:
+        home: its folder; if None, it is found as home.py says.
+        settings: all that is to hold, in place of the environment and a `.env`.
+
+    Raises:
+        Refusal: both were given, or a setting cannot be read.
+    """
+    if settings is not None and home is not None:
+        raise Refusal("Settings have a home of their own: give either home or settings.")
+    return Stack(settings or read_settings(**({} if home is None else {"home": Path(home)})))
+
+
+class Stack:
+    """All stores of one home.
+
+    Embedded servers that do not run are started to be asked, if there is a home at all, and run on until
+    `ml-assets down`.
+
+    Args:
+        settings: where the stores are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"<ml_assets.Stack of {self.home}>"
+
+    @property
+    def home(self) -> Path:
+        """The folder of everything that is kept."""
+        return self.settings.home
+
+    def status(self, verify: bool = False) -> dict[str, Any]:
+        """Each store's health, tables, rows and content hashes, as `ml-assets status --json` prints them.
+
+        It starts no server: one that does not run is `down`.
+
+        Args:
+            verify: recompute the content hashes from the stores, and list those that differ as `differences`.
+        """
+        from ml_assets.maintenance.status import status_json, stores_status
+
+        stores, differences = stores_status(self.settings, verify)
+        return status_json(self.settings, stores, differences if verify else None)
+
+    def tables(self) -> "pa.Table":
+        """All tables that hold something or could: store, table, rows, asset (its key) and content hash.
+
+        A store that does not answer is warned of, and its tables are missing.
+
+        Raises:
+            Refusal: there is no home.
+        """
+        import pyarrow as pa
+
+        from ml_assets.maintenance.status import stores_status
+
+        self.settings.require_home()
+        stores, _ = stores_status(self.settings, start=True)
+        for name, told in stores.items():
+            if told["state"] != "healthy":
+                warnings.warn(
+                    f"The tables of {name}, which is {told['state']}, are not listed: {told['detail']}",
+                    stacklevel=2,
+                )
+        rows = [
+            {"store": store, "table": table, **held}
+            for store, told in stores.items()
+            for table, held in told["tables"].items()
+        ]
+        text = ("asset", "content_hash")
+        fields = [("store", pa.string()), ("table", pa.string()), ("rows", pa.int64())]
+        return pa.Table.from_pylist(rows, pa.schema([*fields, *((name, pa.string()) for name in text)]))
+
+    def sql(self, store: str, query: str) -> "pa.Table":
+        """What a store answers to one query. It cannot change anything, whatever it says.
+
+        Args:
+            store: `postgres`, `duckdb`, `clickhouse` or `sqlite`.
+            query: in the store's own SQL; its time-out is ML_ASSETS_QUERY_TIMEOUT_S.
+
+        Raises:
+            Refusal: there is no home or no such store, it answers no SQL, the query is wrong, or would change something.
+            StoreUnavailable: the store does not answer.
+        """
+        from ml_assets.resources import store_resources
+        from ml_assets.stores.registry import STORES
+
+        asked = {kind.name: kind.asks for kind in STORES if kind.asks == kind.resources[0]}
+        if store not in asked:
+            known = next((kind for kind in STORES if kind.name == store), None)
+            if known is None:
+                raise Refusal(f"There is no store {store!r} to be asked: name one of {', '.join(asked)}.")
+            instead = f"what lies there is a table of {known.asks} too: ask that, or " if known.asks else ""
+            raise Refusal(f"{store} answers no SQL: {instead}export its tables to a file (export).")
+        self.settings.require_home(store)
+        return store_resources(self.settings)[str(asked[store])].answer(query)
+
+    def export(self, table: str, path: Path | str, overwrite: bool = False) -> int:
+        """Write a table to a file, a batch at a time: Parquet, CSV or a DuckDB file, as its ending says.
+
+        Args:
+            table: `store/table`, or the table's name alone if no other store has one of that name.
+            path: ends in `.parquet`, `.csv` (JSON and vectors as text) or `.duckdb` (a table of the same name).
+            overwrite: replace a file that is there, as a whole.
+
+        Returns:
+            how many rows.
+
+        Raises:
+            Refusal: there is no home or no such table, several of that name, nothing was written to it yet, or the path
+                is another kind of file, in no folder or taken.
+            StoreUnavailable: the store does not answer.
+        """
+        from ml_assets.tables.export import export
+        from ml_assets.tables.validation import WHOLE
+
+        store, contract = self._table(table)
+        self._require_home(store)
+        try:
+            return export(
+                lambda: store.read(contract, contract.names, WHOLE), contract.table, Path(path), overwrite
+            )
+        except LookupError as fault:
+            if type(fault) is not LookupError:  # a bug of ours
+                raise
+            raise Refusal(str(fault)) from fault
+
+    def _require_home(self, store: "TableStore") -> None:
+        self.settings.require_home(store.name, *([store.books] if store.books else []))
+
+    def _table(self, name: str) -> "tuple[TableStore, Contract]":
+        """The table that is meant, of this project first; those of others are asked of the stores."""
+        from ml_assets.contracts import tables
+        from ml_assets.resources import store_resources
+        from ml_assets.stores.registry import stores
+
+        prefix, _, bare = name.rpartition("/")
+        held = stores(store_resources(self.settings))
+        named = [store for store in held if prefix in ("", store.name, store.prefix, *store.also_holds)]
+        if not named:
+            raise Refusal(
+                f"There is no store {prefix!r}: name one of {', '.join(store.name for store in held)}."
+            )
+
+        def found(
+            contracts: "list[Contract]", store: "TableStore"
+        ) -> "dict[str, tuple[TableStore, Contract]]":
+            ours = [each for each in contracts if each.store in (store.prefix, *store.also_holds)]
+            return {each.asset: (store, each) for each in ours if each.table == bare}
+
+        known, meant = list(tables(self.settings).values()), {}
+        for store in reversed(named):  # the first one wins, which is the truth behind a copy
+            meant |= found(known, store)
+        if not meant:
+            for store in reversed(named):
+                self._require_home(store)
+                meant |= found(store.contracts(), store)
+        if not meant:
+            raise Refusal(f"There is no table {name!r}: Stack.tables() and 'ml-assets status' list them.")
+        if len(meant) > 1:
+            raise Refusal(f"There are several tables {name!r}: name one of {', '.join(sorted(meant))}.")
+        return next(iter(meant.values()))
