@@ -1,11 +1,11 @@
-"""The command line: `ml-assets up | demo | refresh | status | recover | quarantine | retire | down`.
+"""The command line: `ml-assets up | demo | refresh | status | sql | export | recover | quarantine | retire | down`.
 
 What belongs here: options, progress, tables, exit status. What a command does lies in a module of its own.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError
 
 from ml_assets.cli.faults import interrupted, require_home, sentence
 from ml_assets.errors import Refusal
-from ml_assets.settings import Settings
+from ml_assets.settings import Settings, read_settings
 
 app = typer.Typer(
     help="The whole ML database stack as one Dagster asset graph.",
@@ -70,18 +70,21 @@ def _told(error: BaseException) -> str | None:
     return settings.masked(told) if told else None
 
 
-def _settings() -> Settings:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = f"ML_ASSETS_{str(first['loc'][0]).upper()}"
-        raise Refusal(f"{name} is {first['input']!r}: {first['msg']}.") from None
-    except SettingsError:
-        raise Refusal(
-            'ML_ASSETS_SOURCES cannot be read: it has to be a JSON object such as {"nab": "nab/*.csv"}.'
-        ) from None
+_TAKEN_IN = ("postgres", "duckdb")
+"""Stores that know what was taken in."""
+
+
+def _settings(read: Sequence[str] = ()) -> Settings:
+    """The settings of a home in which something can be done.
+
+    Args:
+        read: stores that are asked for what is there, for which there has to be a home.
+    """
+    settings = read_settings()
+    settings.publish()
     require_home(settings.home)
+    if read:
+        settings.require_home(*read)
     return settings
 
 
@@ -150,14 +153,14 @@ def status(
 ) -> None:
     """Each store's health, tables, rows and content hashes. Exit status 1 if a store is down or differs."""
     from ml_assets.cli.report import print_status
-    from ml_assets.maintenance.status import stores_status
+    from ml_assets.maintenance.status import status_json, stores_status
 
-    stores, differences = stores_status(_settings(), verify)
+    settings = _settings()
+    stores, differences = stores_status(settings, verify)
     if as_json:
-        differing = [vars(difference) for difference in differences]
-        print(json.dumps({"stores": stores, **({"differences": differing} if verify else {})}))
+        print(json.dumps(status_json(settings, stores, differences if verify else None)))
     else:
-        print_status(stores)
+        print_status(settings, stores)
     for difference in differences:
         print(
             f"{difference.store}/{difference.table} holds {difference.measured}, but {difference.recorded} "
@@ -166,6 +169,33 @@ def status(
         )
     if differences or any(store["state"] == "down" for store in stores.values()):
         raise typer.Exit(1)
+
+
+@_command
+def sql(
+    store: Annotated[str, typer.Argument(help="postgres, duckdb, clickhouse or sqlite")],
+    query: Annotated[str, typer.Argument(help="one SELECT in the store's own SQL; nothing can be changed")],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV and nothing else.")] = False,
+) -> None:
+    """Ask a store in SQL."""
+    from ml_assets.cli import data
+
+    if as_json and as_csv:
+        raise Refusal("The answer is printed once: give either --json or --csv.")
+    data.sql(_settings(), store, query, "json" if as_json else "csv" if as_csv else "table")
+
+
+@partial(_command, name="export")
+def export_table(
+    table: Annotated[str, typer.Argument(help="store/table, or the name alone if it is the only one")],
+    path: Annotated[Path, typer.Argument(help="file to write: .parquet, .csv or .duckdb")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a table to a Parquet, CSV or DuckDB file."""
+    from ml_assets.cli import data
+
+    print(data.export(_settings(), table, path, overwrite))
 
 
 @_command
@@ -215,7 +245,7 @@ def retire(
 
     if len(file) > 2:
         raise Refusal(f"One file at a time: {len(file)} words were given. Quote a name with spaces.")
-    print(quarantine.retire(_settings(), *([""] * (2 - len(file))), *file))
+    print(quarantine.retire(_settings(_TAKEN_IN), *([""] * (2 - len(file))), *file))
 
 
 @partial(_command, group=quarantine, name="list")
@@ -227,7 +257,7 @@ def list_quarantined(
     """Show quarantined rows with file, line and reason."""
     from ml_assets.cli import quarantine
 
-    quarantine.show(_settings(), stream, limit, as_json)
+    quarantine.show(_settings(_TAKEN_IN), stream, limit, as_json)
 
 
 @partial(_command, group=quarantine)
@@ -235,7 +265,7 @@ def export(stream: Stream, file: Annotated[Path, typer.Argument(help="JSON lines
     """Write all quarantined rows of a stream to a file."""
     from ml_assets.cli import quarantine
 
-    print(quarantine.export(_settings(), stream, file))
+    print(quarantine.export(_settings(_TAKEN_IN), stream, file))
 
 
 @partial(_command, group=quarantine)
@@ -243,4 +273,4 @@ def retry(stream: Annotated[str, typer.Argument(help="one stream; all if none is
     """Have unchanged files that hold quarantined rows judged again by the next refresh."""
     from ml_assets.cli import quarantine
 
-    print(quarantine.retry(_settings(), stream))
+    print(quarantine.retry(_settings(_TAKEN_IN), stream))

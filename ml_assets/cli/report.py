@@ -111,9 +111,10 @@ def _count(things: Sized, name: str) -> str:
     return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
-def print_status(stores: dict[str, Any]) -> None:
-    """Health of the stores, then their tables."""
+def print_status(settings: Settings, stores: dict[str, Any]) -> None:
+    """The home, the health of the stores, then their tables."""
     console = Console()
+    console.print(f"Home: {settings.home}", soft_wrap=True, markup=False, highlight=False)
     health = Table("store", "mode", "state", "version", "ms", "where", title="Stores")
     for name, store in stores.items():
         state = f"[{STATE_STYLE[store['state']]}]{store['state']}[/]"

@@ -136,7 +136,7 @@ def test_status_has_the_promised_form(status):
         assert (store["mode"], store["state"]) == ("embedded", "healthy"), store
         assert isinstance(store["latency_ms"], float)
         for table in store["tables"].values():
-            assert set(table) == {"rows", "content_hash"}
+            assert set(table) == {"asset", "rows", "content_hash"}
             assert table["rows"] > 0
             assert len(table["content_hash"]) >= 16
     assert any(extension.startswith("vector ") for extension in stores["postgres"]["extensions"])
