@@ -30,10 +30,11 @@ def sql(settings: Settings, store: str, query: str, form: Literal["table", "json
         print(json.dumps(answer.to_pylist(), default=str))
     else:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*(Text(name) for name in answer.schema.names))
+        table = Table(*(escape(name) for name in answer.schema.names))
         for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
             # Text, since rows may well hold what looks like markup.
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))

@@ -140,6 +140,7 @@ class ClickHouseResource(StoreResource):
             Refusal: the query is wrong, would change something, or nothing has been written yet.
             StoreUnavailable, StoreBusy: as `client`.
         """
+        import pyarrow as pa
         from clickhouse_connect.driver.exceptions import DatabaseError
 
         from ml_assets.tables.answers import not_answered, nothing_written, only_read
@@ -156,6 +157,8 @@ class ClickHouseResource(StoreResource):
                 if fault.code == _READONLY:
                     raise only_read("ClickHouse") from fault
                 raise not_answered("ClickHouse", fault) from fault
+            except pa.ArrowInvalid as fault:  # it gave no rows
+                raise only_read("ClickHouse") from fault
 
     @contextmanager
     def _client(self, write: bool, purpose: str, lock_timeout_s: float) -> "Iterator[Client]":

@@ -6,6 +6,7 @@ nothing is written to the user's home.
 """
 
 import os
+import re
 import tempfile
 import threading
 import uuid
@@ -57,6 +58,9 @@ _CONVERSION_S = 60.0
 """How long a table's inlined rows are tried to be moved while others commit."""
 _ROW_GROUP = 61_440
 """Rows of a Parquet row group in a new lake, half of DuckDB's own number: two threads write a day of 100,000."""
+
+_REMOVING = ("ducklake_cleanup_old_files", "ducklake_delete_orphaned_files")
+"""Functions of DuckLake that remove files."""
 
 SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
@@ -297,16 +301,18 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         from ml_assets.tables.answers import not_answered, only_read
 
         try:
-            with self.get_connection() as connection:
+            with self.get_connection() as connection, self.limit(connection):
                 kinds = [statement.type for statement in connection.extract_statements(query)]
-            # Not by the attachment alone: COPY writes files, and ATTACH opens what it likes.
-            if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-                raise only_read("DuckLake")
-            return self.reader(query).read_all()
-        except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as fault:
-            if "read-only mode" in str(fault):
+                # Not by the attachment alone: COPY writes files, and ATTACH opens what it likes.
+                if kinds != [duckdb.StatementType.SELECT] or _removes_files(connection, query):
+                    raise only_read("DuckLake")
+                return connection.execute(query).to_arrow_table()
+        except duckdb.Error as fault:
+            if re.search("read-?only", str(fault)):
                 raise only_read("DuckLake") from fault
-            raise not_answered("DuckLake", fault) from fault
+            if isinstance(fault, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
+                raise not_answered("DuckLake", fault) from fault
+            raise
 
     def _batches(
         self,
@@ -527,3 +533,10 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         if "does not exist" in fault:
             return f"create the database on that server (CREATE DATABASE {CATALOG_DATABASE})"
         return "check that the server runs, that ML_ASSETS_LAKE_URL is right and the data folder writable"
+
+
+def _removes_files(connection: "duckdb.DuckDBPyConnection", query: str) -> bool:
+    """Whether a SELECT calls what removes the lake's files, which attaching it read-only does not prevent."""
+    plan = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
+    told = " ".join(str(cell) for row in plan for cell in row).lower()
+    return any(name in told for name in _REMOVING)

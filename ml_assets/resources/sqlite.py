@@ -35,14 +35,13 @@ if TYPE_CHECKING:
 _CHECK_EVERY = 20_000
 """Virtual machine instructions between two looks at the clock, about a millisecond."""
 
-_READS = {
-    sqlite3.SQLITE_SELECT,
-    sqlite3.SQLITE_READ,
-    sqlite3.SQLITE_FUNCTION,
-    sqlite3.SQLITE_RECURSIVE,
-    sqlite3.SQLITE_PRAGMA,
+_BEYOND_READING = {
+    sqlite3.SQLITE_ATTACH,
+    sqlite3.SQLITE_DETACH,
+    sqlite3.SQLITE_TRANSACTION,
+    sqlite3.SQLITE_SAVEPOINT,
 }
-"""What a statement may do that only reads. What a PRAGMA sets ends with its connection, which nobody uses after it."""
+"""What `query_only` allows although it is no reading: it makes a file, or ends the transaction."""
 
 _T = TypeVar("_T")
 
@@ -118,7 +117,7 @@ class SQLiteResource(StoreResource):
             yield lambda statement: connection.execute(statement).fetchall()
 
     def answer(self, query: str) -> "pa.Table":
-        """What one query answers; SQLite refuses to prepare what is none.
+        """What one query answers; SQLite itself refuses to write (`query_only`).
 
         Raises:
             Refusal: the query is wrong, is no query, would change something, or nothing has been written yet.
@@ -302,8 +301,8 @@ class SQLiteResource(StoreResource):
 
 
 def _reading(action: int, *_: str | None) -> int:
-    """SQLite's authorizer for statements that only read."""
-    return sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
+    """SQLite's authorizer for statements that only read, where `query_only` keeps them from writing."""
+    return sqlite3.SQLITE_DENY if action in _BEYOND_READING else sqlite3.SQLITE_OK
 
 
 def _md5(text: str | None) -> str | None:

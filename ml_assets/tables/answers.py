@@ -1,5 +1,6 @@
 """What a person asked a store in SQL, and what it answered: the rows as Arrow, the faults as sentences."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,10 @@ def not_answered(store: str, fault: BaseException) -> Refusal:
         store: its name as people know it.
         fault: what its driver raised.
     """
-    return Refusal(f"{store} cannot answer this: {one_sentence(fault).rstrip('.')}.")
+    said = re.split(r" LINE \d+: ", one_sentence(fault))[
+        0
+    ]  # where, in a query that we may have put something before
+    return Refusal(f"{store} cannot answer this: {said.rstrip('.')}.")
 
 
 def only_read(store: str) -> Refusal:

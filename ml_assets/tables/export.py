@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
+from pyarrow import types
 
 from ml_assets.errors import Refusal
 from ml_assets.lib.sql import quote_identifier
@@ -76,15 +77,14 @@ def _csv(path: Path, schema: pa.Schema, table: str) -> Iterator[Write]:
 
 @contextmanager
 def csv_writer(file: object, schema: pa.Schema) -> Iterator[Write]:
-    """Writes batches as CSV with a header; vectors as `[0.5,1,-2]`, what else is nested as Python shows it.
+    """Writes batches as CSV with a header; vectors as `[0.5,1,-2]`, what CSV knows no form of as Python shows it.
 
     Args:
         file: open for writing bytes.
     """
     from pyarrow import csv
 
-    fields = [field.with_type(pa.string()) if pa.types.is_nested(field.type) else field for field in schema]
-    flat = pa.schema(fields)
+    flat = pa.schema([field if _is_plain(field.type) else field.with_type(pa.string()) for field in schema])
     with csv.CSVWriter(file, flat) as writer:  # pyright: ignore[reportArgumentType]
 
         def write(batch: pa.RecordBatch) -> None:
@@ -97,9 +97,21 @@ def csv_writer(file: object, schema: pa.Schema) -> Iterator[Write]:
 def _flat(column: pa.Array) -> pa.Array:
     if column.type == ARROW_TYPES["vector"]:
         return vectors_to_text(column)
-    if pa.types.is_nested(column.type):
-        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
-    return column
+    if _is_plain(column.type):
+        return column
+    return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    asked = (
+        types.is_boolean,
+        types.is_integer,
+        types.is_floating,
+        types.is_string,
+        types.is_date,
+        types.is_timestamp,
+    )
+    return any(is_it(kind) for is_it in asked)
 
 
 @contextmanager

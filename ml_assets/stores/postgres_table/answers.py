@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ml_assets.errors import Refusal
 from ml_assets.tables.answers import answered, not_answered, only_read
 from ml_assets.tables.arrow_types import ARROW_TYPES, vectors_from_text
 
@@ -35,11 +36,12 @@ def answer(connection: "psycopg.Connection", query: str) -> pa.Table:
         Refusal: the query is wrong, is no query, or would change something.
     """
     import psycopg
+    from psycopg.types.string import TextLoader
 
     # After its first snapshot no transaction can be made a writing one.
     connection.execute("SELECT 1")
     for name in ("json", "jsonb"):
-        connection.adapters.register_loader(name, psycopg.types.string.TextLoader)
+        connection.adapters.register_loader(name, TextLoader)
     try:
         _require_query(connection, query)
         # Prepared, so that it is one statement: another one could end the transaction and go on without it.
@@ -49,11 +51,11 @@ def answer(connection: "psycopg.Connection", query: str) -> pa.Table:
             "SELECT oid::int8, typname FROM pg_type WHERE oid = ANY(%s)", [[c.type_code for c in columns]]
         )
         typnames: dict[int, str] = dict(names.fetchall())
-    except psycopg.errors.QueryCanceled:
+    except psycopg.OperationalError:  # the time-out, or the server is gone
         raise
     except psycopg.errors.ReadOnlySqlTransaction as fault:
         raise only_read("PostgreSQL") from fault
-    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as fault:
+    except psycopg.Error as fault:
         raise not_answered("PostgreSQL", fault) from fault
     kinds = [typnames.get(column.type_code, "") for column in columns]
     table = answered([c.name for c in columns], rows, [_kind(kind) for kind in kinds])
@@ -76,5 +78,9 @@ def _require_query(connection: "psycopg.Connection", query: str) -> None:
     for result in (server.prepare(b"", query.encode()), server.describe_prepared(b"")):
         if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
             raise psycopg.errors.error_from_result(result)
+    if result.nparams:
+        raise Refusal(
+            "PostgreSQL cannot answer this: there are no values for $1 and the like, write them out."
+        )
     if not result.nfields:
         raise only_read("PostgreSQL")
