@@ -1,5 +1,6 @@
 """`ml-assets refresh` on homes with a few files: counts, bad rows, tampering, kills. Everything embedded."""
 
+import csv
 import json
 import os
 import signal
@@ -17,10 +18,14 @@ from shutil import rmtree
 from typing import Any
 
 import dagster as dg
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 
+import ml_assets
 from ml_assets import services
 from ml_assets.build import build_defs
+from ml_assets.errors import Refusal
 from ml_assets.resources import store_resources
 from ml_assets.settings import PROJECT_ROOT, Settings
 
@@ -218,6 +223,144 @@ def test_the_rows_are_in_every_store(cli, home, small):
     assert held["chroma", "document_index"] == 1
     assert held["postgres", "online_features"] == 2  # cats and dogs
     assert held["redis", "online_features"] == 2
+
+
+COUNTS = {
+    "postgres": "SELECT count(*) AS n FROM ml_experiments",
+    "duckdb": "SELECT count(*) AS n FROM features.run_features",
+    "clickhouse": "SELECT count() AS n FROM ml_model_performance",
+    "sqlite": "SELECT count(*) AS n FROM ml_experiments",
+}
+"""Of tables with four rows."""
+
+WRITES = {
+    "postgres": [
+        "DELETE FROM ml_experiments",
+        "DELETE FROM ml_experiments RETURNING id",
+        "WITH gone AS (DELETE FROM ml_experiments RETURNING id) SELECT * FROM gone",
+        "SELECT 1; COMMIT; DELETE FROM ml_experiments",
+        "SET TRANSACTION READ WRITE",
+        "DO $$ BEGIN SET TRANSACTION READ WRITE; DELETE FROM ml_experiments; END $$",
+        "SELECT set_config('transaction_read_only', 'off', false)",
+        "COPY ml_experiments TO '{folder}/copied'",
+    ],
+    "duckdb": [
+        "DELETE FROM features.run_features",
+        "SELECT 1; DELETE FROM features.run_features",
+        "COPY features.run_features TO '{folder}/copied'",
+        "ATTACH '{folder}/copied'",
+        "EXPLAIN ANALYZE DELETE FROM features.run_features",
+        "FROM ducklake_expire_snapshots('lake', older_than => now())",
+        "FROM ducklake_cleanup_old_files('lake', cleanup_all => true)",
+        "FROM query('FROM ducklake_delete_' || 'orphaned_files(''lake'', cleanup_all => true)')",
+        "FROM postgres_execute('__ducklake_metadata_lake', 'DELETE FROM public.ducklake_snapshot')",
+    ],
+    "clickhouse": [
+        "TRUNCATE TABLE ml_model_performance",
+        "INSERT INTO ml_model_performance SELECT * FROM ml_model_performance",
+        "SELECT 1 SETTINGS readonly = 0",
+        "SET readonly = 0; TRUNCATE TABLE ml_model_performance",
+    ],
+    "sqlite": [
+        "DELETE FROM ml_experiments",
+        "DELETE FROM ml_experiments RETURNING id",
+        "SELECT 1; DELETE FROM ml_experiments",
+        "PRAGMA query_only = OFF",
+        "COMMIT",
+        "ATTACH '{folder}/copied' AS other",
+    ],
+}
+
+
+@pytest.mark.parametrize("store", COUNTS)
+def test_a_query_is_answered_and_can_change_nothing(home, small, tmp_path, store):
+    stack = ml_assets.connect(home)
+    before = stack.status()["stores"][store]["tables"]
+    for write in WRITES[store]:
+        with pytest.raises(Refusal) as refused:
+            stack.sql(store, write.format(folder=tmp_path))
+        assert str(refused.value).endswith("."), write
+    assert list(tmp_path.iterdir()) == []
+    assert stack.sql(store, COUNTS[store]).to_pylist() == [{"n": 4}]
+    assert stack.status(verify=True)["differences"] == []
+    assert stack.status()["stores"][store]["tables"] == before
+    with pytest.raises(Refusal, match="cannot answer this: .*nowhere"):
+        stack.sql(store, "SELECT * FROM nowhere")
+
+
+def test_what_is_asked_comes_in_the_types_of_the_store(home, small):
+    stack = ml_assets.connect(home)
+    told = stack.sql(
+        "postgres",
+        "SELECT e.id, parameters, embedding, created_at FROM ml_experiments e JOIN experiment_embeddings x "
+        "ON x.run_id = e.id WHERE e.id = 'r1'",
+    )
+    assert [str(kind) for kind in told.schema.types] == [
+        "string",
+        "string",
+        "list<item: float>",
+        "timestamp[us, tz=UTC]",
+    ]
+    assert (json.loads(told["parameters"][0].as_py()), len(told["embedding"][0])) == ({"lr": 0.1}, 384)
+    parameters = stack.sql(
+        "sqlite", "SELECT value FROM ml_experiments, json_each(parameters) WHERE id = 'r1'"
+    )
+    assert parameters.to_pylist() == [{"value": 0.1}]
+
+
+def test_every_table_can_be_exported(home, small, tmp_path):
+    """By Parquet, which is read again; nothing but the stores' own reading differs from one to another."""
+    stack = ml_assets.connect(home)
+    tables = stack.tables()
+    assert {"ml_experiments", "experiment_index", "online_features"} <= set(tables["table"].to_pylist())
+    for row in tables.to_pylist():
+        if row["rows"]:
+            path = tmp_path / "x.parquet"
+            assert stack.export(f"{row['store']}/{row['table']}", path, overwrite=True) == row["rows"], row
+            assert pq.read_metadata(path).num_rows == row["rows"]
+    with pytest.raises(Refusal, match="several tables 'ml_experiments': name one of postgres/.*, sqlite/"):
+        stack.export("ml_experiments", tmp_path / "y.csv")
+    with pytest.raises(Refusal, match="no table 'ml_experiment'"):
+        stack.export("ml_experiment", tmp_path / "y.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+
+
+def test_the_page_s_example_runs_where_no_server_does(home, small, tmp_path, monkeypatch):
+    services.stop_all(home)
+    monkeypatch.setenv("ML_ASSETS_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    page = (PROJECT_ROOT / "docs" / "home.md").read_text()
+    found: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], found)
+    assert found["health"]["home"] == str(home)
+    assert found["health"]["stores"]["postgres"]["state"] == "down"  # telling of it starts nothing
+    assert found["tables"].num_rows > 20
+    assert found["best"].to_pylist()[0]["accuracy"] == "0.93"
+    assert [found[name].num_rows for name in ("by_model", "hourly", "files")] == [2, 2, 4]
+    assert pq.read_table("run_features.parquet").num_rows == 4
+    with Path("embeddings.csv").open(newline="") as file:
+        [vector, *others] = [json.loads(row["embedding"]) for row in csv.DictReader(file)]
+    assert (len(others), len(vector)) == (3, 384)
+    with duckdb.connect("index.duckdb", read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM experiment_index").fetchall() == [(4,)]
+
+
+def test_the_commands_print_and_write_the_same(cli, home, small, tmp_path):
+    query = "SELECT id, parameters FROM ml_experiments WHERE id = 'r1'"
+    assert json.loads(cli(home, "sql", "sqlite", query, "--json").stdout) == [
+        {"id": "r1", "parameters": '{"lr":0.1}'}
+    ]
+    rows = csv.DictReader(cli(home, "sql", "sqlite", query, "--csv").stdout.splitlines())
+    assert list(rows) == [{"id": "r1", "parameters": '{"lr":0.1}'}]
+    assert '{"lr":0.1}' in cli(home, "sql", "sqlite", query).stdout
+    done = cli(home, "sql", "postgres", "DELETE FROM ml_experiments")
+    assert (done.returncode, done.stderr.startswith("PostgreSQL is only read here: ")) == (1, True)
+    file = tmp_path / "x.csv"
+    assert cli(home, "export", "run_features", str(file)).stdout == f"4 rows written to {file}.\n"
+    done = cli(home, "export", "run_features", str(file))
+    assert (done.returncode, "--overwrite" in done.stderr) == (1, True)
+    assert cli(home, "export", "run_features", str(file), "--overwrite").returncode == 0
+    assert f"Home: {home}\n" in cli(home, "status").stdout
 
 
 def test_the_bad_row_is_kept_with_its_reason(home, small):
