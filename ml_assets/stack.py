@@ -5,10 +5,12 @@ how a file is written is said in its room. Nothing here changes a store or makes
 """
 
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import Refusal
+from ml_assets.home import is_home
 from ml_assets.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -46,6 +48,12 @@ class Stack:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    @cached_property
+    def _resources(self) -> dict[str, Any]:
+        from ml_assets.resources import store_resources
+
+        return store_resources(self.settings)
+
     def __repr__(self) -> str:
         return f"<ml_assets.Stack of {self.home}>"
 
@@ -73,14 +81,16 @@ class Stack:
         A store that does not answer is warned of, and its tables are missing.
 
         Raises:
-            Refusal: there is no home.
+            Refusal: there is no home, and no store is a server.
         """
         import pyarrow as pa
 
         from ml_assets.maintenance.status import stores_status
+        from ml_assets.stores.registry import STORES
 
-        self.settings.require_home()
-        stores, _ = stores_status(self.settings, start=True)
+        if all(self.settings.mode(kind.name) == "embedded" for kind in STORES):
+            self.settings.require_home()
+        stores, _ = stores_status(self.settings, start=is_home(self.home))
         for name, told in stores.items():
             if told["state"] != "healthy":
                 warnings.warn(
@@ -107,7 +117,6 @@ class Stack:
             Refusal: there is no home or no such store, it answers no SQL, the query is wrong, or would change something.
             StoreUnavailable: the store does not answer.
         """
-        from ml_assets.resources import store_resources
         from ml_assets.stores.registry import STORES
 
         asked = {kind.name: kind.asks for kind in STORES if kind.asks == kind.resources[0]}
@@ -118,7 +127,7 @@ class Stack:
             instead = f"what lies there is a table of {known.asks} too: ask that, or " if known.asks else ""
             raise Refusal(f"{store} answers no SQL: {instead}export its tables to a file (export).")
         self.settings.require_home(store)
-        return store_resources(self.settings)[str(asked[store])].answer(query)
+        return self._resources[str(asked[store])].answer(query)
 
     def export(self, table: str, path: Path | str, overwrite: bool = False) -> int:
         """Write a table to a file, a batch at a time: Parquet, CSV or a DuckDB file, as its ending says.
@@ -156,11 +165,10 @@ class Stack:
     def _table(self, name: str) -> "tuple[TableStore, Contract]":
         """The table that is meant, of this project first; those of others are asked of the stores."""
         from ml_assets.contracts import tables
-        from ml_assets.resources import store_resources
         from ml_assets.stores.registry import stores
 
         prefix, _, bare = name.rpartition("/")
-        held = stores(store_resources(self.settings))
+        held = stores(self._resources)
         named = [store for store in held if prefix in ("", store.name, store.prefix, *store.also_holds)]
         if not named:
             raise Refusal(
