@@ -91,10 +91,10 @@ class Stack:
         if all(self.settings.mode(kind.name) == "embedded" for kind in STORES):
             self.settings.require_home()
         stores, _ = stores_status(self.settings, start=is_home(self.home))
-        for name, told in stores.items():
-            if told["state"] != "healthy":
+        for kind in STORES:
+            if (told := stores[kind.name])["state"] != "healthy":
                 warnings.warn(
-                    f"The tables of {name}, which is {told['state']}, are not listed: {told['detail']}",
+                    f"The tables of {kind.name}, which is {told['state']}, are not listed: {told['detail']}",
                     stacklevel=2,
                 )
         rows = [

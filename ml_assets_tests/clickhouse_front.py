@@ -145,7 +145,8 @@ class Handler(BaseHTTPRequestHandler):
     def _run(self, connection: Any, query: dict[str, str], body: bytes) -> Answer:
         if query.get("database"):
             connection.query(f"USE `{query['database'].replace('`', '``')}`")
-        for name, value in query.items():
+        # A server sets all of them at once; here none could be set any more after that one.
+        for name, value in sorted(query.items(), key=lambda each: each[0] == "readonly"):
             if name not in NOT_SETTINGS and not name.startswith("param_"):
                 connection.query(f"SET {name} = {literal(value)}")
         statement = query.get("query", "").encode()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.errors import Refusal, StoreBusy, StoreUnavailable
 from ml_assets.lib.current_run import run_id
 from ml_assets.resources.clickhouse import ClickHouseResource
 
@@ -54,6 +54,28 @@ def test_the_database_is_there_and_atomic(either: ClickHouseResource) -> None:
             "SELECT name, engine FROM system.databases WHERE name = currentDatabase()"
         ).result_rows
     assert rows == [("ml_metrics", "Atomic")]
+
+
+def test_a_query_is_answered_and_changes_nothing(either: ClickHouseResource) -> None:
+    with either.client(write=True) as client:
+        client.command("CREATE TABLE t (a Int64, s String, v Array(Float32)) ENGINE = MergeTree ORDER BY a")
+        client.command("INSERT INTO t VALUES (1, 'x', [0.5])")
+    assert either.answer("SELECT * FROM t").to_pylist() == [{"a": 1, "s": "x", "v": [0.5]}]
+    assert either.answer("SELECT * FROM t WHERE a > 1").num_rows == 0
+    for write in ("INSERT INTO t SELECT * FROM t", "DROP TABLE t", "SELECT * FROM t SETTINGS readonly = 0"):
+        with pytest.raises(Refusal, match="only read here"):
+            either.answer(write)
+    with pytest.raises(Refusal, match=r"cannot answer this: .*nowhere"):
+        either.answer("SELECT * FROM nowhere")
+    with either.client(write=True) as client:  # the engine is open for writers as before
+        client.command("INSERT INTO t SELECT * FROM t")
+        assert client.command("SELECT count() FROM t") == 2
+
+
+def test_a_store_that_nobody_wrote_is_not_made_by_a_query(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="holds nothing yet"):
+        ClickHouseResource(home=str(tmp_path)).answer("SELECT 1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_log_of_queries_tells_the_run(either: ClickHouseResource) -> None:
