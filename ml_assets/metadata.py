@@ -3,6 +3,7 @@
 What belongs here: turning contracts and rows into Dagster's metadata. What does not: reading stores.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PREVIEW_CHARACTERS = 60
+
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": " ", "\n": " "}
+_MARKUP = re.compile(r"[&<>\r\n\\`*~|\[\]]|(?<!\w)_|_(?!\w)")
+"""What Markdown or HTML would take for more than text; an underscore within a word is one."""
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -63,7 +68,7 @@ def table_metadata(
 
 
 def preview(table: "pa.Table") -> dg.MarkdownMetadataValue:
-    """A few rows as a Markdown table; long values are cut."""
+    """A few rows as a Markdown table; long values are cut, and what they hold is shown as it is, not rendered."""
     names = table.schema.names
     lines = ["| " + " | ".join(map(_cell, names)) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in table.to_pylist()]
@@ -143,4 +148,4 @@ def _cell(value: object) -> str:
         value = f"[{', '.join(f'{x:.3g}' for x in value[:3])}, ...] ({len(value)})"
     text = "" if value is None else str(value)
     text = text if len(text) <= _PREVIEW_CHARACTERS else text[: _PREVIEW_CHARACTERS - 3] + "..."
-    return text.replace("|", "\\|").replace("\r", " ").replace("\n", " ")
+    return _MARKUP.sub(lambda found: _ESCAPES.get(found[0], f"\\{found[0]}"), text)
