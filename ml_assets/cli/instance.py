@@ -6,16 +6,20 @@ import os
 
 from dagster import DagsterInstance
 
+from ml_assets.services.home import private_home
 from ml_assets.settings import PROJECT_ROOT, Settings
 
 
 def prepare_home(settings: Settings) -> None:
-    """Create the folders and link dagster.yaml; safe to repeat, and from several processes at once.
+    """Create the folders, the home for its owner alone, and link dagster.yaml.
+
+    It is safe to repeat, and from several processes at once.
 
     Raises:
         OSError: if the home cannot be written.
     """
-    for folder in (settings.home, settings.dagster_home, settings.landing):
+    private_home(settings.home)
+    for folder in (settings.dagster_home, settings.landing):
         folder.mkdir(parents=True, exist_ok=True)
     wanted = PROJECT_ROOT / "dagster.yaml"
     link = settings.dagster_home / "dagster.yaml"

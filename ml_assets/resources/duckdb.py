@@ -35,6 +35,7 @@ from ml_assets.resources.base import (
     unavailable,
     with_database,
 )
+from ml_assets.services.home import private_home
 from ml_assets.sql_files import read_sql
 from ml_assets.stores.duckdb import connections, inlining
 from ml_assets.stores.duckdb.extensions import extension_file, not_installed
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 
 CATALOG_DATABASE = "lake"
 """PostgreSQL database that holds the catalog."""
+
+_CREDENTIAL = "lake_catalog"
+"""DuckDB's name for the catalog's password."""
 
 _INTERRUPT_EVERY_S = 0.02
 _VANISHED_MS = 15_000
@@ -141,8 +145,10 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
         It is closed when the last relation made from it is gone.
         """
-        statement = self._attach_statement(self.resolved_catalog_url(), *([] if write else ["READ_ONLY"]))
-        key = (statement, self.home, self.memory_limit, self.threads)
+        url = self.resolved_catalog_url()
+        # The URL too: the statement has no password.
+        statement = self._attach_statement(url, *([] if write else ["READ_ONLY"]))
+        key = (url, statement, self.home, self.memory_limit, self.threads)
         connection = connections.connection(key, lambda: self._fresh(write))
         try:
             connection.execute("SET TimeZone = 'UTC'")
@@ -384,6 +390,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         folder = Path(tempfile.gettempdir()) if elsewhere else Path(self.home) / "tmp" / "duckdb"
         spill = folder / uuid.uuid4().hex
         try:
+            private_home(Path(self.home))
             spill.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
             raise StoreUnavailable(
@@ -413,6 +420,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         import duckdb
 
         url = self.resolved_catalog_url()
+        self._keep_password(connection, url)
         try:
             if write:
                 self._attach_retrying(connection, url)
@@ -422,6 +430,20 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             # Without `from`: the driver's message may hold the password.
             cause = one_sentence(fault).rpartition("Unable to connect to Postgres at ")[2]
             raise unavailable("DuckLake's catalog", url, cause, self._remedy(cause)) from None
+
+    def _keep_password(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
+        """Give the instance the catalog's password as a secret, of which no query shows more than its name.
+
+        What stands in the statement that attaches the lake is shown by `duckdb_databases()` to whoever may query.
+        """
+        from psycopg.conninfo import conninfo_to_dict
+
+        password = conninfo_to_dict(url).get("password")
+        if password is not None:
+            connection.execute(
+                f"CREATE OR REPLACE TEMPORARY SECRET {_CREDENTIAL} "
+                f"(TYPE postgres, PASSWORD {quote_literal(str(password))})"
+            )
 
     def _attach_readable(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
         import duckdb
@@ -507,19 +529,23 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         return f"{self.data.rstrip('/')}/catalog-{identity}.json"
 
     def _attach_statement(self, url: str, *options: str) -> str:
-        from psycopg.conninfo import make_conninfo
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-        server = make_conninfo(
-            url,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            application_name="ml-assets",
-            keepalives_idle=30,
+        given = {
+            **conninfo_to_dict(url),
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "ml-assets",
+            "keepalives_idle": 30,
             # A server that vanished without a word is given up; one that takes its time is not.
-            tcp_user_timeout=_VANISHED_MS,
-        )
+            "tcp_user_timeout": _VANISHED_MS,
+        }
+        secret = given.pop("password", None) is not None
+        server = make_conninfo("", **given)
         target = quote_literal(f"ducklake:postgres:{server}")
         # Of the server's tables only the catalog's are looked at: in all schemas it takes twice as long.
         settings = [*options, f"DATA_PATH {quote_literal(self.data)}", "META_SCHEMA 'public'"]
+        if secret:
+            settings.append(f"META_CREDENTIAL {_CREDENTIAL}")
         if not plain(self.catalog_url) and not plain(self.postgres_url):
             # The embedded catalog is of this home alone, so its data is here even if the folder was moved.
             settings.append("OVERRIDE_DATA_PATH true")

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ml_assets.errors import ServiceError
+from ml_assets.services.home import private_home
 
 if TYPE_CHECKING:
     import psutil
@@ -157,6 +158,7 @@ class Server(ABC):
                 f"The embedded {self.title} does not {does}: `ml-assets refresh` or `make up` starts it."
             )
         with self._explained():
+            private_home(self.home)
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._starting():
                 return self._ready_url() or self._revive() or self._start()

@@ -1,10 +1,14 @@
 """DuckLakeResource on a real catalog and real files."""
 
+import socketserver
+import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -367,3 +371,42 @@ def test_an_object_store_prefix_is_passed_through(tmp_path: Path) -> None:
 def test_healthy(lake: DuckLakeResource) -> None:
     health = lake.health()
     assert (health.state, health.version, health.detail) == ("healthy", duckdb.__version__, "")
+
+
+@contextmanager
+def asking_for_a_password() -> Iterator[tuple[int, list[bytes]]]:
+    """A port that asks whoever connects as PostgreSQL does for a password in the clear, and hangs up; what it heard."""
+    heard: list[bytes] = []
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while len(self.request.recv(1024)) == 8:  # for encryption
+                self.request.sendall(b"N")
+            self.request.sendall(b"R" + struct.pack("!ii", 8, 3))
+            heard.append(self.request.recv(1024))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], heard
+        server.shutdown()
+
+
+def test_the_catalogs_password_reaches_the_server_and_no_query(lake: DuckLakeResource) -> None:
+    password = "o'pen sesame"
+    with asking_for_a_password() as (port, heard):
+        url = f"postgresql://u:o'pen%20sesame@127.0.0.1:{port}/x"
+        asked = lake.model_copy(update={"catalog_url": url})
+        with lake.get_connection() as connection, pytest.raises(duckdb.IOException) as failed:
+            asked._keep_password(connection, url)
+            connection.execute(asked._attach_statement(url, "READ_ONLY").replace("AS lake", "AS other"))
+    assert "sesame" not in str(failed.value)
+    assert password.encode() in heard[0]
+
+    # The embedded server asks for none, whatever it is given.
+    given = lake.model_copy(update={"catalog_url": f"{lake.catalog_url}&password=o%27pen%20sesame"})
+    for write in (True, False):
+        with given.get_connection(write=write) as connection:
+            for shown in ("databases", "settings", "secrets", "views", "tables", "variables"):
+                assert "sesame" not in str(connection.execute(f"FROM duckdb_{shown}()").fetchall()), shown
+            with pytest.raises(duckdb.Error):
+                connection.execute("FROM duckdb_secrets(redact = false)")
