@@ -70,10 +70,11 @@ class Stack:
         Args:
             verify: recompute the content hashes from the stores, and list those that differ as `differences`.
         """
-        from ml_assets.maintenance.status import status_json, stores_status
+        from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
 
         stores, differences = stores_status(self.settings, verify)
-        return status_json(self.settings, stores, differences if verify else None)
+        quarantined = quarantined_rows(self.settings, stores)
+        return status_json(self.settings, stores, quarantined, differences if verify else None)
 
     def tables(self) -> "pa.Table":
         """All tables that hold something or could: store, table, rows, asset (its key) and content hash.

@@ -153,14 +153,15 @@ def status(
 ) -> None:
     """Each store's health, tables, rows and content hashes. Exit status 1 if a store is down or differs."""
     from ml_assets.cli.report import print_status
-    from ml_assets.maintenance.status import status_json, stores_status
+    from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
 
     settings = _settings()
     stores, differences = stores_status(settings, verify)
+    quarantined = quarantined_rows(settings, stores)
     if as_json:
-        print(json.dumps(status_json(settings, stores, differences if verify else None)))
+        print(json.dumps(status_json(settings, stores, quarantined, differences if verify else None)))
     else:
-        print_status(settings, stores)
+        print_status(settings, stores, quarantined)
     for difference in differences:
         print(
             f"{difference.store}/{difference.table} holds {difference.measured}, but {difference.recorded} "
@@ -251,13 +252,17 @@ def retire(
 @partial(_command, group=quarantine, name="list")
 def list_quarantined(
     stream: Annotated[str, typer.Argument(help="one stream; all if none is named")] = "",
-    limit: Annotated[int, typer.Option(help="rows of a stream, newest first")] = 20,
+    limit: Annotated[int | None, typer.Option(help="single rows: so many of a stream, newest first")] = None,
+    every: Annotated[bool, typer.Option("--all", help="single rows: all of them, newest first")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show quarantined rows with file, line and reason."""
+    """Show why rows are in quarantine: how many for each reason, with an example. --limit and --all show single rows.
+
+    --json prints single rows, 20 of a stream unless told otherwise.
+    """
     from ml_assets.cli import quarantine
 
-    quarantine.show(_settings(_TAKEN_IN), stream, limit, as_json)
+    quarantine.show(_settings(_TAKEN_IN), stream, limit, every, as_json)
 
 
 @partial(_command, group=quarantine)

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import Refusal
@@ -11,27 +12,64 @@ from ml_assets.intake.judge import Bounds
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings, redact_url
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-def show(settings: Settings, stream: str, limit: int, as_json: bool) -> None:
-    """Print quarantined rows."""
+
+_ROWS = 20
+_CHARACTERS = 200
+
+
+def show(settings: Settings, stream: str, limit: int | None, every: bool, as_json: bool) -> None:
+    """Print why rows are in quarantine, or the rows.
+
+    Args:
+        settings: which stores.
+        stream: one, or "" for all.
+        limit: single rows, so many of a stream; None for the reasons, or for 20 if `as_json`.
+        every: single rows, all of them.
+        as_json: single rows as JSON.
+    """
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     stores = store_resources(settings)
+    lake, postgres = stores["lake"], stores["postgres"]
+    single = every or as_json or limit is not None
+    most = None if every else _ROWS if limit is None else limit
     rows = [
         row
         for name in _streams(stream)
-        for row in quarantine.quarantined(stores["lake"], stores["postgres"], name, limit).to_pylist()
+        for row in (
+            quarantine.quarantined(lake, postgres, name, most)
+            if single
+            else quarantine.reasons(lake, postgres, name)
+        ).to_pylist()
     ]
     if as_json:
         print(json.dumps(rows, default=str))
         return
-    table = Table("stream", "reason", "row")
-    for row in rows:
-        # Text, since rows may well hold what looks like markup.
-        table.add_row(*(Text(cell) for cell in (row["stream"], row["reason"], (row["text"] or "")[:200])))
-    Console().print(table if rows else "Nothing is in quarantine.")
+    if not rows:
+        print("Nothing is in quarantine.")
+    elif single:
+        table = Table("stream", "reason", "row")
+        for row in rows:
+            _add(table, row["stream"], row["reason"], (row["text"] or "")[:_CHARACTERS])
+        Console().print(table)
+    else:
+        table = Table("stream", "rows", "files", "reason", "example")
+        for row in rows:
+            example = f"{row['unit']} line {row['line']}: {row['text'][:_CHARACTERS]}"
+            _add(table, row["stream"], f"{row['rows']:,}", f"{row['files']:,}", row["reason"], example)
+        Console().print(table)
+        print("`ml-assets quarantine list --all` shows the rows, `quarantine export` writes them to a file.")
+
+
+def _add(table: "Table", *cells: str) -> None:
+    from rich.text import Text
+
+    # Text, since rows may well hold what looks like markup.
+    table.add_row(*map(Text, cells))
 
 
 def export(settings: Settings, stream: str, file: Path) -> str:

@@ -111,8 +111,14 @@ def _count(things: Sized, name: str) -> str:
     return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
-def print_status(settings: Settings, stores: dict[str, Any]) -> None:
-    """The home, the health of the stores, then their tables."""
+def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[str, int] | None) -> None:
+    """The home, the health of the stores, then their tables, then what is in quarantine.
+
+    Args:
+        settings: which home.
+        stores: as `stores_status` tells it.
+        quarantined: rows by stream; None if that is not known.
+    """
     console = Console()
     console.print(f"Home: {settings.home}", soft_wrap=True, markup=False, highlight=False)
     health = Table("store", "mode", "state", "version", "ms", "where", title="Stores")
@@ -129,6 +135,11 @@ def print_status(settings: Settings, stores: dict[str, Any]) -> None:
     console.print(tables)
     if extensions := stores["postgres"].get("extensions"):
         console.print(f"PostgreSQL extensions: {', '.join(extensions)}")
+    if quarantined:
+        told = ", ".join(f"{name} {rows:,}" for name, rows in quarantined.items())
+        console.print(f"Rows in quarantine: {told}; `ml-assets quarantine list` tells why.", style="yellow")
+    elif quarantined is not None:
+        console.print("Nothing is in quarantine.")
 
 
 def print_recovery(found: list[Recovery]) -> None:

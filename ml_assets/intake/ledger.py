@@ -285,6 +285,16 @@ def counts(connection: "psycopg.Connection", ingest_ids: Sequence[str]) -> dict[
     return {stream: dict(zip(names, numbers, strict=True)) for stream, *numbers in rows}
 
 
+def totals(connection: "psycopg.Connection", stream: str) -> tuple[int, int, int]:
+    """Of all that counts at present: contents, rows read, rows quarantined."""
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum(rows_read), 0)::bigint, coalesce(sum(rows_quarantined), 0)::bigint "
+        "FROM ledger.units WHERE stream = %s AND state = 'live'",
+        (stream,),
+    ).fetchone()
+    return row or (0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Account:
     """What became of a content's rows: read = loaded + superseded + quarantined."""
@@ -353,6 +363,17 @@ def loaded_by_day(connection: "psycopg.Connection", stream: str) -> dict[date, i
 
 
 # --- quarantine -------------------------------------------------------------------------------------
+
+
+def quarantine_counts(connection: "psycopg.Connection") -> dict[str, int]:
+    """Quarantined rows of live contents by stream, of those that have any. No ledger is like an empty one."""
+    if connection.execute("SELECT to_regclass('ledger.units')").fetchone() == (None,):
+        return {}
+    rows = connection.execute(
+        "SELECT stream, sum(rows_quarantined)::bigint FROM ledger.units "
+        "WHERE state = 'live' AND rows_quarantined > 0 GROUP BY stream ORDER BY stream"
+    )
+    return dict(rows.fetchall())
 
 
 def quarantining(connection: "psycopg.Connection", stream: str) -> list[tuple[str, str, datetime]]:

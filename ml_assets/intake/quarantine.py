@@ -27,6 +27,12 @@ from ml_assets.stores.touched_days import Postgres
 
 LANDING_ROOT = ""
 
+_SHOWN_VALUE = r"(?s)^(\w+ (?:is|begins with)) '.{0,60}?'([,;]| and has)"
+"""The value in a reason, as judge.py writes it."""
+
+_COUNTED = r"^(has|the line has|the bytes from) [\d,]+ (fields|bytes|on)"
+"""The number in a reason, as splitter.py writes it."""
+
 _LIVE = pa.schema(
     {"unit_hash": pa.string(), "origin": pa.string(), "loaded_at": pa.timestamp("us", tz="UTC")}
 )
@@ -38,16 +44,39 @@ def quarantined(lake: Lake, postgres: Postgres, stream: str, limit: int | None =
     Args:
         limit: rows at most; None for all.
     """
+    return _asked(lake, postgres, stream, "quarantined", limit=2**62 if limit is None else limit)
+
+
+def reasons(lake: Lake, postgres: Postgres, stream: str) -> pa.Table:
+    """Why rows of what counts at present are in quarantine, the most frequent reason first.
+
+    A reason leaves out file, line and value, so that what is mended in one go stands in one row.
+
+    Returns:
+        stream, reason, rows, files, and unit, line and the beginning of the text of one such row of the newest.
+    """
+    return _asked(lake, postgres, stream, "quarantine_reasons", shown=_SHOWN_VALUE, counted=_COUNTED)
+
+
+def counts(postgres: Postgres) -> dict[str, int]:
+    """How many rows of what counts at present are in quarantine, by stream, of those that have any.
+
+    The ledger knows; where there is none yet, none is made.
+    """
+    with postgres.connect() as connection:
+        return ledger.quarantine_counts(connection)
+
+
+def _asked(lake: Lake, postgres: Postgres, stream: str, statement: str, **values: Any) -> pa.Table:
+    """What a statement of sql/duckdb/raw tells of a stream's intake and of the contents that hold quarantined rows."""
     touched_days.ensure_schema(postgres)
     ensure_tables(lake)
     with postgres.connect() as connection:
         live = [dict(zip(_LIVE.names, each, strict=True)) for each in ledger.quarantining(connection, stream)]
-    statement = read_sql("duckdb/raw/quarantined.sql").format(table=quote_identifier(f"intake_{stream}"))
+    text = read_sql(f"duckdb/raw/{statement}.sql").format(table=quote_identifier(f"intake_{stream}"))
     with lake.get_connection() as connection:
         connection.register("live", pa.Table.from_pylist(live, _LIVE))
-        return connection.execute(
-            statement, {"stream": stream, "limit": 2**62 if limit is None else limit}
-        ).to_arrow_table()
+        return connection.execute(text, {"stream": stream, **values}).to_arrow_table()
 
 
 def reopen(

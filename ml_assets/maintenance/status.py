@@ -5,6 +5,7 @@ never written is not made. The tables of `intake` are left out as the ledgers ar
 them, so no write records a hash of the whole table, and what they lead to is in `raw`.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ml_assets import services
 from ml_assets.contracts import Contract, Tables, tables
 from ml_assets.errors import DamagedCollection, StoreBusy, StoreUnavailable
+from ml_assets.intake import quarantine
 from ml_assets.lib.faults import one_sentence
 from ml_assets.resources import store_resources
 from ml_assets.resources.base import BUSY_TIMEOUT_S
@@ -51,15 +53,19 @@ def tables_of(store: TableStore, tables: Tables) -> list[Contract]:
 
 
 def status_json(
-    settings: Settings, stores: dict[str, Any], differences: list[Difference] | None
+    settings: Settings,
+    stores: dict[str, Any],
+    quarantined: dict[str, int] | None,
+    differences: list[Difference] | None,
 ) -> dict[str, Any]:
     """What `ml-assets status --json` prints.
 
     Args:
         stores: as `stores_status` gives them.
+        quarantined: as `quarantined_rows` gives them.
         differences: None if nothing was verified.
     """
-    told: dict[str, Any] = {"home": str(settings.home), "stores": stores}
+    told: dict[str, Any] = {"home": str(settings.home), "stores": stores, "quarantined": quarantined}
     return told if differences is None else {**told, "differences": [vars(each) for each in differences]}
 
 
@@ -91,6 +97,22 @@ def stores_status(
     for answer in status.values():
         answer["detail"] = settings.masked(answer["detail"])
     return status, differences
+
+
+def quarantined_rows(settings: Settings, status: Mapping[str, Any]) -> dict[str, int] | None:
+    """Rows in quarantine by stream, of those that have any; None if PostgreSQL, where the ledger is, does not answer.
+
+    Args:
+        settings: which stores.
+        status: what `stores_status` has just told.
+    """
+    if status["postgres"]["state"] != "healthy":
+        return None
+    try:
+        with services.only_running():
+            return quarantine.counts(store_resources(settings)["postgres"])
+    except StoreUnavailable:  # it has gone since
+        return None
 
 
 def _told(settings: Settings, store: str, resource: Any, health: StoreHealth) -> dict[str, Any]:

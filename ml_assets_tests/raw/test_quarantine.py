@@ -3,10 +3,12 @@
 import json
 from datetime import timedelta
 
+import dagster as dg
 import psycopg
 import pytest
 
 from ml_assets.contracts import STREAMS
+from ml_assets.defs.raw.checks import nothing_quarantined
 from ml_assets.intake import files, ledger, quarantine, raw
 from ml_assets.intake.judge import Bounds
 from ml_assets.intake.landing import list_files
@@ -33,6 +35,52 @@ def test_it_is_listed_and_exported(room, tmp_path):
     assert quarantine.export_rows(table, tmp_path / "out.jsonl") == 2
     exported = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert exported[1]["reason"] == "a.jsonl line 3: run_id is missing; every row must have it."
+
+
+def test_rows_are_grouped_by_reason_whatever_value_file_and_line(room):
+    room.put(
+        "runs",
+        "a.jsonl",
+        lines({**RUN, "status": "o'k, "}, {**RUN, "status": "it's, so;"}, {"experiment": "e"}),
+    )
+    room.put("runs", "b.jsonl", lines(RUN, {**RUN, "status": "done"}))
+    room.put("runs", "c.csv", "run_id,experiment\n1,2,3\n1\n")
+    room.put("metrics", "m.jsonl", lines({"run_id": "r1"}))
+    assert quarantine.counts(room.postgres) == {}
+    room.take_in("runs")
+    room.take_in("metrics")
+
+    told = quarantine.reasons(room.lake, room.postgres, "runs").to_pylist()
+
+    assert [(row["rows"], row["files"], row["reason"]) for row in told] == [
+        (3, 2, "status is ...; write one of created, running, completed, failed, cancelled."),
+        (2, 1, "has ... fields where the header has 2; quote the fields that hold ','."),
+        (1, 1, "run_id is missing; every row must have it."),
+    ]
+    assert (told[2]["unit"], told[2]["line"], told[2]["text"]) == ("a.jsonl", 3, '{"experiment": "e"}')
+    assert quarantine.counts(room.postgres) == {"metrics": 1, "runs": 6}
+
+
+def test_a_check_warns_while_rows_are_in_quarantine(room):
+    def checked() -> dg.AssetCheckEvaluation:
+        defs = dg.Definitions(
+            asset_checks=[nothing_quarantined("runs")],
+            jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())],
+            resources={"lake": room.lake, "postgres": room.postgres},
+        )
+        with dg.DagsterInstance.ephemeral() as instance:
+            done = defs.resolve_job_def("checks").execute_in_process(instance=instance)
+        return done.get_asset_check_evaluations()[0]
+
+    assert checked().passed
+    room.put("runs", "a.jsonl", lines(RUN, {**RUN, "status": "done"}))
+    room.take_in("runs")
+    found = checked()
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert found.description == (
+        "Rows in quarantine: 1. `ml-assets quarantine list runs` shows them. 1 times: status is ...; write one of "
+        "created, running, completed, failed, cancelled."
+    )
 
 
 def test_a_mended_file_needs_no_retry(room):
@@ -234,9 +282,9 @@ def told(cli, settings, environment, room):
     files.take_in_files("runs", listing, stores["lake"], stores["postgres"], room.bounds)
     given = {name: value for name, value in environment.items() if name != "ML_ASSETS_HOME"}
 
-    def run(*arguments: str, status: int = 0) -> str:
+    def run(*arguments: str, status: int | None = 0) -> str:
         done = cli(settings.home, *arguments, **given)
-        assert done.returncode == status, done.stderr
+        assert status is None or done.returncode == status, done.stderr
         return (done.stderr if status else done.stdout).strip()
 
     return run
@@ -247,7 +295,11 @@ def test_the_command_line(told, settings, tmp_path):
     (row,) = json.loads(told("quarantine", "list", "runs", "--json"))
     assert (row["stream"], row["unit"], row["line"]) == ("runs", "a.jsonl", 2)
     assert row["reason"].startswith(reason)
-    assert "a.jsonl line 2" in told("quarantine", "list")
+    assert "a.jsonl line 2" in told("quarantine", "list", "--all")
+    assert "a.jsonl line 2" in told("quarantine", "list", "--limit", "1")
+    assert "status is ..." in told("quarantine", "list")
+    # Its exit status is of servers that do not run here.
+    assert json.loads(told("status", "--json", status=None))["quarantined"] == {"runs": 1}
     assert told("quarantine", "list", "metrics") == "Nothing is in quarantine."
     assert told("quarantine", "list", "cats", status=1).startswith(
         "There is no stream 'cats': name one of runs,"

@@ -9,7 +9,7 @@ import dagster as dg
 from ml_assets.contracts import STREAMS, Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.raw.assets import external_assets, intake_asset, raw_asset
-from ml_assets.defs.raw.checks import intake_accounts, raw_accounts
+from ml_assets.defs.raw.checks import intake_accounts, nothing_quarantined, raw_accounts
 from ml_assets.defs.raw.sensors import landing_sensor, mlflow_sensor, touched_days_sensor
 from ml_assets.settings import Settings
 
@@ -24,6 +24,7 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
         ],
         asset_checks=[
             *(table_checks(tables, f"duckdb/raw_{name}") for name in STREAMS),
+            *(nothing_quarantined(name) for name in STREAMS),
             *(intake_accounts(name) for name in STREAMS),
             *(raw_accounts(name) for name in STREAMS),
         ],

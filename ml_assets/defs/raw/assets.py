@@ -107,6 +107,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
             reports[root] = take_in_mlflow(stream.name, mlflow.client(), root, lake, postgres, bounds)
         skipped = left_alone(stream.name, {root: report.skipped for root, report in reports.items()})
         told = _told(list(reports.values()), skipped) | _held(lake, stream, list(reports.values()))
+        told |= _totals(postgres, stream)
         return dg.MaterializeResult(metadata=told)
 
     return intake
@@ -128,6 +129,14 @@ def _told(reports: list[IntakeReport], skipped: Mapping[str, str]) -> dict[str, 
     if skipped:
         told |= {"files_left_alone": len(skipped), "left_alone": dict(sorted(skipped.items())[:_SHOWN])}
     return told
+
+
+def _totals(postgres: PostgresResource, stream: Stream) -> dict[str, Any]:
+    """What all files and runs that count at present amount to: the newest event is the one that people look at."""
+    touched_days.ensure_schema(postgres)
+    with postgres.connect() as connection:
+        contents, read, quarantined = ledger.totals(connection, stream.name)
+    return {"total_contents": contents, "total_rows_read": read, "total_rows_quarantined": quarantined}
 
 
 def _held(lake: DuckLakeResource, stream: Stream, reports: list[IntakeReport]) -> dict[str, Any]:
