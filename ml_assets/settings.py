@@ -4,6 +4,7 @@ Every field is set by the environment variable `ML_ASSETS_<FIELD>`, or in the `.
 store's URL left unset means the embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -39,6 +40,9 @@ MINILM_DIMENSION = 384
 
 STORES = ("postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow")
 
+
+StreamName = Literal["runs", "metrics", "performance", "predictions", "documents"]
+"""The streams of contracts/streams.py, which stands above this room."""
 
 _USERINFO = re.compile(r"^([\w+.-]*://[^:]*:)(.*)@", re.DOTALL)
 """Up to the last @: a password in which somebody forgot to encode a slash, say, is a password all the same."""
@@ -144,6 +148,10 @@ class Settings(BaseSettings):
         description="folders, separated by a colon, whose files may be listed as those of runs; besides the landing "
         "folder and MLflow's artifacts",
     )
+    naive_times_utc: Annotated[tuple[StreamName, ...], NoDecode] = Field(
+        default=(),
+        description="streams whose times are UTC where they name no zone, as a JSON list or separated by commas",
+    )
     demo_end: date | None = Field(default=None, description="last replayed day of the demo, UTC")
 
     @field_validator("home", mode="after")
@@ -158,6 +166,15 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return [os.path.abspath(Path(folder).expanduser()) for folder in value.split(os.pathsep) if folder]
+
+    @field_validator("naive_times_utc", mode="before")
+    @classmethod
+    def _streams(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)  # what is no JSON raises a ValueError, which pydantic tells of
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @field_validator("*", mode="before")
     @classmethod

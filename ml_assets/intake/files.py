@@ -159,6 +159,7 @@ class _Files:
         self._report = ingest.report
         self._root = root
         self._source = source
+        self._naive_utc = ingest.stream.name in ingest.bounds.naive_utc
         self._gone = gone
         self._content: dict[LandingFile, landing.Content] = {}
         self._misread: set[str] = set()
@@ -292,7 +293,7 @@ class _Files:
                     self._unread.add(unit_hash)
 
         source, types = text_source(self._stream, wanted)
-        select = judge_rows(self._stream, source, types, extras=True)
+        select = judge_rows(self._stream, source, types, extras=True, naive_utc=self._naive_utc)
         self._ingest.insert(target, select, (SPLIT_SCHEMA, batches()))
         return counts
 
@@ -373,7 +374,7 @@ class _Files:
         number = "file_row_number + 1"
         if self._source or any(name.lower() == "file_row_number" for name in given):
             number = "row_number() OVER ()"  # slower, and told apart from a column of the file's
-        row = _Arranged(self._stream, given, by_query=self._source is not None)
+        row = _Arranged(self._stream, given, self._naive_utc, by_query=self._source is not None)
         rows = row.relation(relation, file.unit, unit_hash, number)
         self._ingest.insert(target, row.judged(rows, row.raw_text))
         counted = execute(f"SELECT count(*) FROM {relation}").fetchone()
@@ -427,7 +428,7 @@ class _Files:
             if bulk is None:
                 return False
             relation, types = bulk
-            row = _Arranged(self._stream, types)
+            row = _Arranged(self._stream, types, self._naive_utc)
             # Hash and line are known later: the line from the place of a row, since a window function over the
             # reader would read with one thread.
             judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
@@ -501,13 +502,17 @@ class _Arranged:
 
     Args:
         given: DuckDB type by name.
+        naive_utc: as in `judge_rows`.
         by_query: whether a source's query gave these types.
     """
 
-    def __init__(self, stream: Stream, given: Mapping[str, str], by_query: bool = False) -> None:
+    def __init__(
+        self, stream: Stream, given: Mapping[str, str], naive_utc: bool, by_query: bool = False
+    ) -> None:
         known = {column.name for column in stream.columns}
         self._stream = stream
         self._by_query = by_query
+        self._naive_utc = naive_utc
         self._types = {name: kind for name, kind in given.items() if name in known}
         self._names = {name: name if name in known else f"unknown {n}" for n, name in enumerate(given)}
         self._unknown = [name for name in given if name not in known]
@@ -535,7 +540,13 @@ class _Arranged:
     def judged(self, relation: str, raw_text: str) -> str:
         """`judge_rows` of the relation."""
         return judge_rows(
-            self._stream, relation, self._types, bool(self._unknown), raw_text, by_query=self._by_query
+            self._stream,
+            relation,
+            self._types,
+            bool(self._unknown),
+            raw_text,
+            by_query=self._by_query,
+            naive_utc=self._naive_utc,
         )
 
 

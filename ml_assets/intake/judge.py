@@ -65,11 +65,13 @@ class Bounds:
         first_day: first daily partition, UTC.
         now: no row may lie on a later day than this moment's.
         files: which folders of this machine a row's files may lie in.
+        naive_utc: streams whose times are UTC where they name no zone.
     """
 
     first_day: date
     now: datetime
     files: FileRules = field(default_factory=FileRules)
+    naive_utc: tuple[str, ...] = ()
 
     @property
     def end(self) -> datetime:
@@ -111,6 +113,7 @@ def judge_rows(
     raw_text: str = "raw_text",
     by_query: bool = False,
     list_files: bool = True,
+    naive_utc: bool = False,
 ) -> str:
     """A SELECT that gives every row of `source` in the columns of intake.
 
@@ -127,8 +130,11 @@ def judge_rows(
         raw_text: SQL of the row as it came; evaluated for bad rows only.
         by_query: whether the types are those of a source's query, and not the file's own.
         list_files: whether the files of rows that name a folder of this machine are to be listed in their tags.
+        naive_utc: whether a time without a zone is UTC, as its stream's setting says; otherwise it is refused.
     """
-    readings = {c.name: _read(stream, c, types.get(c.name), extras, by_query) for c in stream.columns}
+    readings = {
+        c.name: _read(stream, c, types.get(c.name), extras, by_query, naive_utc) for c in stream.columns
+    }
     typed = ",\n        ".join(f"{r.value} AS {_v(name)}" for name, r in readings.items())
     reasons = "\n            ".join(
         f"WHEN {fault} THEN {_sentence(name, r.given, sentence)}"
@@ -190,13 +196,17 @@ def _sentence(name: str, given: str, sentence: str) -> str:
     return f"concat({', '.join(parts)})"
 
 
-def _read(stream: Stream, column: Column, given_type: str | None, extras: bool, by_query: bool) -> _Reading:
+def _read(
+    stream: Stream, column: Column, given_type: str | None, extras: bool, by_query: bool, naive_utc: bool
+) -> _Reading:
     if given_type is None:
         reading = _Reading("''", f"NULL::{UNPARSED_TYPES[column.type]}", "false")
+    elif column.type == "timestamp":
+        reading = _read_timestamp(stream, column, *_plain(column, given_type.upper()), naive_utc)
     else:
         reading = _READERS[column.type](column, *_plain(column, given_type.upper()))
     faults = list(reading.faults)
-    if by_query and given_type in _NAIVE:
+    if by_query and given_type in _NAIVE and not naive_utc:
         faults = [(reading.present, _NAIVE_BY_QUERY.format("{}", given_type))]
     value = reading.value
     if column.name == stream.extras_column and extras:
@@ -300,12 +310,21 @@ def _read_integer(column: Column, name: str, given_type: str) -> _Reading:
     return _Reading(text, value, present, (fault,))
 
 
-def _read_timestamp(column: Column, name: str, given_type: str) -> _Reading:
+def _read_timestamp(stream: Stream, column: Column, name: str, given_type: str, naive_utc: bool) -> _Reading:
     present = f"{name} IS NOT NULL"
-    zone = "is {}, without a time zone; add Z to it if it is UTC"
+    setting = (
+        f"or, if all times of {stream.name} without one are UTC, name {stream.name} in ML_ASSETS_NAIVE_TIMES_UTC and "
+        "retry"
+    )
     if given_type == "TIMESTAMP WITH TIME ZONE":
         return _Reading(f"{name}::VARCHAR", name, present)
     if given_type in _NAIVE:
+        if naive_utc:  # the session's zone is UTC
+            return _Reading(f"{name}::VARCHAR", f"{name}::TIMESTAMP::TIMESTAMPTZ", present)
+        zone = (
+            f"is {{}}, of a column of type {given_type}, which has no time zone; if it is UTC, write the column with "
+            f"that zone (dt.tz_localize('UTC') in pandas, timestamp('us', 'UTC') in Arrow), {setting}"
+        )
         return _Reading(f"{name}::VARCHAR", "NULL::TIMESTAMPTZ", present, ((present, zone),))
     text = name if given_type == "VARCHAR" else f"{name}::VARCHAR"
     number = f"TRY_CAST({text} AS DECIMAL(38, 9))"
@@ -319,10 +338,16 @@ def _read_timestamp(column: Column, name: str, given_type: str) -> _Reading:
         f"WHEN regexp_matches({text}, '{_ZONED}', 'i') THEN {either} "
         f"WHEN {number} IS NOT NULL THEN {_epoch(number)} END"
     )
+    without_zone = f"coalesce(TRY_CAST({text} AS TIMESTAMP), TRY_CAST(concat({text}, ':00') AS TIMESTAMP))"
+    if naive_utc:
+        value = f"coalesce({value}, {without_zone}::TIMESTAMPTZ)"
     unread = f"{_v(column.name)} IS NULL AND {present}"
-    naive = f"CASE WHEN {unread} THEN TRY_CAST({text} AS TIMESTAMP) IS NOT NULL END"
+    naive = f"CASE WHEN {unread} THEN {without_zone} IS NOT NULL END"
+    zone = f"is {{}}, without a time zone; add Z to it if it is UTC, {setting}"
+    day = f"is {{}}, without time and zone; write it like 2026-01-31T00:00:00Z if it is UTC, {setting}"
+    naive_day = f"CASE WHEN {unread} AND NOT contains({text}, ':') THEN {without_zone} IS NOT NULL END"
     unknown = "is {}, not a time; write it like 2026-01-31T09:30:00Z"
-    return _Reading(text, value, present, ((naive, zone), (unread, unknown)))
+    return _Reading(text, value, present, ((naive_day, day), (naive, zone), (unread, unknown)))
 
 
 def _epoch(number: str) -> str:
@@ -355,7 +380,6 @@ _READERS: dict[str, Callable[[Column, str, str], _Reading]] = {
     "string": _read_string,
     "float64": _read_float,
     "int64": _read_integer,
-    "timestamp": _read_timestamp,
     "json": _read_json,
 }
 

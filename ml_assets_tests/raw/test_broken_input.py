@@ -182,7 +182,14 @@ RUNS = {
             created_at=pa.array([1_777_000_000], pa.timestamp("s")),
         ),
         [],
-        [(1, "created_at is '2026-04-24 03:06:40', without a time zone; add Z to it if it is UTC")],
+        [
+            (
+                1,
+                "created_at is '2026-04-24 03:06:40', of a column of type TIMESTAMP, which has no time zone; if it is "
+                "UTC, write the column with that zone (dt.tz_localize('UTC') in pandas, timestamp('us', 'UTC') in "
+                "Arrow), or, if all times of runs without one are UTC, name runs in ML_ASSETS_NAIVE_TIMES_UTC and retry",
+            )
+        ],
     ),
     "empty.jsonl": ("", [], []),
     "empty.csv": ("", [], []),
@@ -276,8 +283,11 @@ EVENTS = {
             "seconds as text",
         ],
         [
-            (7, "timestamp is '2026-05-01T10:00:00', without a time zone; add Z to it if it is UTC"),
-            (8, "timestamp is '2026-05-01', without a time zone"),
+            (
+                7,
+                "timestamp is '2026-05-01T10:00:00', without a time zone; add Z to it if it is UTC, or, if all",
+            ),
+            (8, "timestamp is '2026-05-01', without time and zone; write it like 2026-01-31T00:00:00Z"),
             (9, "timestamp is '2026-07-01T00:00:00Z', in the future"),
             (10, "before the first daily partition; correct it, or set ML_ASSETS_PARTITIONS_START"),
             (11, "timestamp is '2026-02-30T00:00:00Z', not a time; write it like 2026-01-31T09:30:00Z"),

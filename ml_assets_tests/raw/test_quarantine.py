@@ -1,10 +1,13 @@
 """The ways out of quarantine, and withdrawal."""
 
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ml_assets.contracts import STREAMS
@@ -81,6 +84,37 @@ def test_a_check_warns_while_rows_are_in_quarantine(room):
         "Rows in quarantine: 1. `ml-assets quarantine list runs` shows them. 1 times: status is ...; write one of "
         "created, running, completed, failed, cancelled."
     )
+
+
+def test_times_without_a_zone_are_utc_where_the_streams_setting_says_so(room, monkeypatch):
+    noon = datetime(2026, 5, 1, 12)
+    naive = [
+        "2026-05-01T12:00:00",
+        "2026-05-01 12:00",
+        "2026-05-01",
+        "2026-05-01T14:00:00+02:00",
+        "noon",
+        "infinity",
+    ]
+    rows = [{**RUN, "run_id": f"t{n}", "created_at": written} for n, written in enumerate(naive)]
+    room.put("runs", "a.jsonl", lines(*rows))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([{**RUN, "run_id": "p", "created_at": noon}]), sink)
+    room.put("runs", "b.parquet", sink.getvalue().to_pybytes())
+    room.take_in("runs")
+    assert room.raw("runs", "run_id") == ["t3"]
+    assert all(
+        "name runs in ML_ASSETS_NAIVE_TIMES_UTC and retry" in room.quarantine("runs")[n][2] for n in (0, 1, 2)
+    )
+
+    monkeypatch.setattr(room, "bounds", replace(room.bounds, naive_utc=("runs",)))
+    assert reopen(room) == 2
+    room.take_in("runs")
+
+    at = noon.replace(tzinfo=UTC)
+    found = [("p", at), ("t0", at), ("t1", at), ("t2", at.replace(hour=0)), ("t3", at)]
+    assert room.raw("runs", "run_id", "created_at") == found
+    assert [line for _, line, _ in room.quarantine("runs")] == [5, 6]
 
 
 def test_a_mended_file_needs_no_retry(room):

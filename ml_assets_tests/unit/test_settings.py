@@ -1,8 +1,11 @@
+import typing
+
 import pytest
 from pydantic import ValidationError
 
+from ml_assets.contracts import STREAMS
 from ml_assets.intake.artifacts import FileRules
-from ml_assets.settings import Settings, redact_url
+from ml_assets.settings import Settings, StreamName, redact_url
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +113,15 @@ def test_files_of_runs_may_lie_in_folders_of_the_home_and_in_those_that_are_name
     rules = FileRules(Settings().artifact_folders)
     assert [str(root) for root in rules.roots[-2:]] == ["/data/models", "/srv/runs"]
     assert not rules.allows(tmp_path / "postgres")
+
+
+def test_streams_are_named_as_a_list_of_json_or_with_commas(monkeypatch):
+    assert Settings().naive_times_utc == ()
+    for given in ('["runs", "metrics"]', "runs, metrics", "runs,metrics,"):
+        monkeypatch.setenv("ML_ASSETS_NAIVE_TIMES_UTC", given)
+        assert Settings().naive_times_utc == ("runs", "metrics")
+    for wrong in ("cats", '["cats"]', "[runs]"):
+        monkeypatch.setenv("ML_ASSETS_NAIVE_TIMES_UTC", wrong)
+        with pytest.raises(ValidationError):
+            Settings()
+    assert set(typing.get_args(StreamName)) == STREAMS.keys()

@@ -97,7 +97,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
         rules = FileRules(settings.artifact_folders).with_root(
             mlflow.artifact_root() if stream.from_mlflow else None
         )
-        bounds = Bounds(settings.partitions_start, datetime.now(UTC), rules)
+        bounds = Bounds(settings.partitions_start, datetime.now(UTC), rules, settings.naive_times_utc)
         reports = {
             root: take_in_files(stream.name, listing, lake, postgres, bounds, source)
             for root, source, listing in stream_inputs(stream.name, settings.landing, settings.sources)
