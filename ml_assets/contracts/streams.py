@@ -51,6 +51,7 @@ class Stream:
             more values wins, then the greater content hash, so the result does not depend on the order of arrival.
         extras_column: JSON column that keeps unknown columns.
         from_mlflow: whether MLflow has such rows too.
+        whole_files: whether a Markdown or text file is a row as well.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Stream:
     extras_column: str
     from_mlflow: bool = False
     mlflow_key: tuple[str, ...] = ()
+    whole_files: bool = False
 
     @property
     def unique_across_days(self) -> bool:
@@ -199,6 +201,7 @@ STREAMS: dict[str, Stream] = {
             None,
             (Version(("updated_at",)),),
             "metadata",
+            whole_files=True,
         ),
     )
 }

@@ -230,8 +230,8 @@ class _Files:
             if file.log:
                 sha256 += landing.look_through(file.log_path).sha256
             return self._source.content_hash(sha256, file.unit)
-        self._misread |= landing.misread_hashes(sha256, file.format, file.compression)
-        return landing.content_hash(sha256, file.format, file.compression)
+        self._misread |= landing.misread_hashes(sha256, file.format, file.compression, file.stem)
+        return landing.content_hash(sha256, file.format, file.compression, file.stem)
 
     def _withdraw_misread(self) -> None:
         """Withdraw files that had a wrong ending and have been renamed since: they lie here under another name."""
@@ -268,7 +268,7 @@ class _Files:
         """Rows of the files into the stage; returns the rows read by content."""
         counts = dict.fromkeys(files, 0)
         if self._source is None:
-            for wanted in ("jsonl", "csv"):
+            for wanted in ("jsonl", "csv", *landing.TEXTS.values()):
                 some = {h: f for h, f in files.items() if f.format == wanted}
                 if some:
                     counts |= self._read_text(STAGE, wanted, some)
@@ -278,7 +278,7 @@ class _Files:
         return counts
 
     def _read_text(self, target: str, wanted: str, files: Mapping[str, LandingFile]) -> dict[str, int]:
-        """JSON lines or CSV, line by line."""
+        """JSON lines or CSV line by line, texts as a whole."""
         counts = dict.fromkeys(files, 0)
         names = [column.name for column in self._stream.columns]
 
@@ -418,7 +418,7 @@ class _Files:
         import duckdb
         import numpy as np
 
-        if self._source is not None or file.format == "parquet":
+        if self._source is not None or file.format not in ("jsonl", "csv"):
             return False  # goes straight into the lake
         if file.compression:
             return False  # lines would not be counted
@@ -554,7 +554,7 @@ def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
     """SQL of the relation that `judge_rows` reads from records of JSON text, and the types of its columns.
 
     Args:
-        wanted: `jsonl`, whose JSON columns hold values, or `csv`, whose JSON columns hold text.
+        wanted: `jsonl`, whose JSON columns hold values, or another format, whose JSON columns hold text.
     """
     types = {c.name: "JSON" if c.type == "json" and wanted == "jsonl" else "VARCHAR" for c in stream.columns}
     structure = quote_literal(orjson.dumps(types).decode())

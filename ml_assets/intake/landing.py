@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,15 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal, NamedTuple
 
-FileFormat = Literal["jsonl", "csv", "parquet", "foreign"]
+FileFormat = Literal["jsonl", "csv", "parquet", "markdown", "text", "foreign"]
 Compression = Literal["", "gzip", "zstd"]
 
 FORMATS: dict[str, FileFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+TEXTS: dict[str, FileFormat] = {".md": "markdown", ".txt": "text"}
+"""Of files that are one document each, in the stream that takes them (`Stream.whole_files`)."""
+
+WITH_TEXTS: dict[str, FileFormat] = {**FORMATS, **TEXTS}
+
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
 UNFINISHED = (".tmp", ".partial")
@@ -74,6 +79,12 @@ class LandingFile(NamedTuple):
         return Path(self.location)
 
     @property
+    def stem(self) -> str:
+        """The unit without the ending that tells format and compression."""
+        stem = self.unit.rpartition(".")[0]
+        return stem.rpartition(".")[0] if self.compression else stem
+
+    @property
     def log_path(self) -> Path:
         """Where SQLite keeps the log."""
         return Path(self.location + _SQLITE_LOG)
@@ -107,13 +118,13 @@ class Listing:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def file_format(name: str) -> tuple[FileFormat, Compression] | None:
-    """Format and compression by the end of the name; None if it is none of ours."""
+def file_format(name: str, formats: Mapping[str, FileFormat]) -> tuple[FileFormat, Compression] | None:
+    """Format and compression by the end of the name; None if it is none of `formats`."""
     stem, dot, ending = name.lower().rpartition(".")
     compression = COMPRESSIONS.get(dot + ending, "")
     if compression:
         _, dot, ending = stem.rpartition(".")
-    found = FORMATS.get(dot + ending)
+    found = formats.get(dot + ending)
     return (found, compression) if found else None
 
 
@@ -127,19 +138,27 @@ def unit_name(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def list_files(folder: Path) -> Listing:
-    """Every file below a stream's folder, in order of path. A folder that is not there is empty."""
+def list_files(folder: Path, whole_files: bool = False) -> Listing:
+    """Every file below a stream's folder, in order of path. A folder that is not there is empty.
+
+    Args:
+        folder: the stream's.
+        whole_files: whether the stream takes texts, as one row each.
+    """
     listing = Listing()
-    _list_folder(os.fspath(folder), "", folder.resolve(), listing)
+    _list_folder(os.fspath(folder), "", folder.resolve(), listing, WITH_TEXTS if whole_files else FORMATS)
     return listing
 
 
-def _list_folder(folder: str, above: str, inside: Path, listing: Listing) -> None:
+def _list_folder(
+    folder: str, above: str, inside: Path, listing: Listing, formats: Mapping[str, FileFormat]
+) -> None:
     """Files of a folder, then those of the folders in it.
 
     Args:
         above: what the units of its files begin with.
         inside: folder that nothing may lead out of.
+        formats: by ending.
     """
     try:
         with os.scandir(folder) as found:
@@ -155,7 +174,7 @@ def _list_folder(folder: str, above: str, inside: Path, listing: Listing) -> Non
             continue
         unit = above + (entry.name if entry.name.isascii() else unit_name(entry.name))
         if not _is_folder(entry):
-            look_at(entry.path, unit, listing, inside if entry.is_symlink() else None)
+            look_at(entry.path, unit, listing, inside if entry.is_symlink() else None, formats=formats)
         elif entry.is_symlink():
             listing.skipped[unit] = "a linked folder is not followed; put the files themselves here"
         else:
@@ -163,7 +182,7 @@ def _list_folder(folder: str, above: str, inside: Path, listing: Listing) -> Non
     for path, unit in folders:
         if os.path.islink(path):  # noqa: PTH114 - exchanged for one since it was looked at
             continue
-        _list_folder(path, f"{unit}/", inside, listing)
+        _list_folder(path, f"{unit}/", inside, listing, formats)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -173,12 +192,20 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version: str = "") -> None:
+def look_at(
+    path: str,
+    unit: str,
+    listing: Listing,
+    inside: Path | None,
+    version: str = "",
+    formats: Mapping[str, FileFormat] = FORMATS,
+) -> None:
     """Put a file on the list, or the reason why it is left alone.
 
     Args:
         inside: folder that the file has to lie in; None if that is known.
         version: of the query that reads it; "" for a landing file.
+        formats: by ending, of a landing file.
     """
     if len(unit.encode()) > LONGEST_UNIT:
         listing.skipped[unit] = (
@@ -191,9 +218,9 @@ def look_at(path: str, unit: str, listing: Listing, inside: Path | None, version
     if version and _is_beside(path):
         listing.skipped[unit] = "SQLite's own beside the file of this name, with which it is read"
         return
-    known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path)
+    known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path, formats)
     if known is None:
-        endings = ", ".join(FORMATS)
+        endings = ", ".join(formats)
         listing.skipped[unit] = f"its name ends in none of {endings} (or these with .gz or .zst); rename it"
         return
     # Path.resolve raises for a link that leads to itself.
@@ -269,16 +296,18 @@ class Content:
     keys: int | None
 
 
-def content_hash(sha256: str, format: FileFormat, compression: Compression) -> str:
+def content_hash(sha256: str, format: FileFormat, compression: Compression, stem: str) -> str:
     """Hash of a file's bytes as they are read: the same bytes under a name that tells another format are another
-    content."""
-    return hashlib.sha256(f"{format}\0{compression}\0{sha256}".encode()).hexdigest()
+    content. Of a text the name is a part: it tells the document."""
+    name = f"{stem}\0" if format in TEXTS.values() else ""
+    return hashlib.sha256(f"{format}\0{compression}\0{name}{sha256}".encode()).hexdigest()
 
 
-def misread_hashes(sha256: str, format: FileFormat, compression: Compression) -> set[str]:
+def misread_hashes(sha256: str, format: FileFormat, compression: Compression, stem: str) -> set[str]:
     """What `content_hash` would be had the name told another format or compression."""
-    readings = {content_hash(sha256, f, c) for f in FORMATS.values() for c in ("", *COMPRESSIONS.values())}
-    return readings - {content_hash(sha256, format, compression)}
+    formats = WITH_TEXTS.values()
+    readings = {content_hash(sha256, f, c, stem) for f in formats for c in ("", *COMPRESSIONS.values())}
+    return readings - {content_hash(sha256, format, compression, stem)}
 
 
 def look_through(path: Path, count_lines: bool = False, count_keys: bool = False) -> Content:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import SourceError
-from ml_assets.intake.landing import Listing, list_files, look_at, unit_name
+from ml_assets.intake.landing import TEXTS, Listing, list_files, look_at, unit_name
 from ml_assets.intake.readers import Query, without_guesses
 from ml_assets.settings import SQL_DIR
 
@@ -160,11 +160,17 @@ def stream_inputs(
         SourceError: as `sources`.
     """
     found, refused = sources(stream, globs)
-    return [
-        ("", None, list_files(landing_folder / stream)),
-        *((source.root, source, list_source(source, landing_folder)) for source in found),
-        (REFUSED, None, Listing(skipped=refused)),
-    ]
+    listed = [(source.root, source, list_source(source, landing_folder)) for source in found]
+    own = list_files(landing_folder / stream, STREAMS[stream].whole_files)
+    if STREAMS[stream].whole_files and listed:
+        # A text that a query reads is what the query makes of it.
+        taken = {os.path.realpath(file.location) for *_, listing in listed for file in listing.files}
+        own.files = [
+            file
+            for file in own.files
+            if file.format not in TEXTS.values() or os.path.realpath(file.location) not in taken
+        ]
+    return [("", None, own), *listed, (REFUSED, None, Listing(skipped=refused))]
 
 
 def stream_listings(stream: str, landing_folder: Path, globs: Mapping[str, str]) -> dict[str, Listing]:

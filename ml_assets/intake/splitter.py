@@ -1,6 +1,6 @@
-"""A file of lines as rows of JSON text, whatever is wrong with it.
+"""A file of lines, or a text, as rows of JSON text, whatever is wrong with it.
 
-What belongs here: bytes, encodings, lines and CSV records. Each record comes out either as the text of one
+What belongs here: bytes, encodings, lines, CSV records and documents. Each record comes out either as the text of one
 JSON object or with the reason why it cannot be one; nothing is dropped and nothing raises, so one broken line
 costs that line and no other. What the values mean is judge.py's business.
 """
@@ -11,13 +11,15 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 
 import orjson
 import pyarrow as pa
 
-from ml_assets.intake.landing import Compression, LandingFile, read_chunks
+from ml_assets.intake.landing import TEXTS, Compression, LandingFile, read_chunks
+from ml_assets.lib.headings import first_heading
 
 MAX_LINE_BYTES = 16 << 20
 """Longest line that is read as a row; a longer one is quarantined."""
@@ -34,6 +36,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 _FIRST_LINE_END = re.compile(rb"\r\n|\n|\r(?=.)", re.DOTALL)
 _MAX_RECORD_LINES = 1_000
 """Lines that one quoted CSV field may span."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SPLIT_SCHEMA = pa.schema(
     [
@@ -78,7 +82,7 @@ class Line:
 
 
 def split(file: LandingFile, unit_hash: str, known: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The records of a JSONL or CSV file as batches of `SPLIT_SCHEMA`.
+    """The records of a file as batches of `SPLIT_SCHEMA`: those of JSONL or CSV, or a text as the one that it is.
 
     Args:
         known: the stream's column names, by which a CSV header and its delimiter are recognised.
@@ -86,8 +90,7 @@ def split(file: LandingFile, unit_hash: str, known: Sequence[str]) -> Iterator[p
     Raises:
         FileNotFoundError: the file is gone.
     """
-    lines = _lines(_decoded(unpacked(file.path, file.compression)))
-    records = _json_records(lines) if file.format == "jsonl" else _csv_records(lines, known)
+    records = _records(file, known)
     pending: list[Record] = []
     size = 0
     for record in records:
@@ -98,6 +101,14 @@ def split(file: LandingFile, unit_hash: str, known: Sequence[str]) -> Iterator[p
             pending, size = [], 0
     if pending:
         yield _batch(file.unit, unit_hash, pending)
+
+
+def _records(file: LandingFile, known: Sequence[str]) -> Iterator[Record]:
+    content = _decoded(unpacked(file.path, file.compression))
+    if file.format in TEXTS.values():
+        return _document(file, content)
+    lines = _lines(content)
+    return _json_records(lines) if file.format == "jsonl" else _csv_records(lines, known)
 
 
 def _batch(unit: str, unit_hash: str, records: list[Record]) -> pa.RecordBatch:
@@ -276,11 +287,11 @@ def _line(number: int, data: bytes, length: int) -> Line:
     return Line(number, text, fault)
 
 
-def _text(data: bytes) -> tuple[str, str | None]:
+def _text(data: bytes, what: str = "line") -> tuple[str, str | None]:
     if b"\0" in data:
         return (
             data.decode("utf-8", "backslashreplace").replace("\0", "\\x00"),
-            "the line holds NUL bytes; write it again without them",
+            f"the {what} holds NUL bytes; write it again without them",
         )
     try:
         return data.decode(), None
@@ -290,6 +301,41 @@ def _text(data: bytes) -> tuple[str, str | None]:
 
 
 # --- records ----------------------------------------------------------------------------------------
+
+
+def _document(file: LandingFile, content: Iterator[bytes | CutOff]) -> Iterator[Record]:
+    """A text as one row of the stream `documents`; none if it is blank."""
+    data, fault = bytearray(), None
+    for chunk in content:
+        if isinstance(chunk, CutOff):
+            fault = f"{chunk.why}; deliver the whole file again"
+            break
+        data += chunk
+        if len(data) > MAX_LINE_BYTES:
+            fault = f"the file has more than {MAX_LINE_BYTES:,} bytes; split it into several documents"
+            break
+    text, unread = _text(bytes(data), "file")
+    if fault or unread:
+        yield Record(1, None, text, fault or unread)
+    elif text.strip():
+        name = file.stem.rpartition("/")[2]
+        title = first_heading(text) if file.format == "markdown" else None
+        row = {
+            "document_id": file.stem,
+            "title": title or name,
+            "text": text,
+            "source": file.unit,
+            "updated_at": _time(file.mtime_ns),
+        }
+        yield Record(1, orjson.dumps(row).decode(), text)
+
+
+def _time(mtime_ns: int) -> str:
+    """A file's time as the judge reads times."""
+    try:
+        return (_EPOCH + timedelta(microseconds=mtime_ns // 1_000)).isoformat()
+    except OverflowError:  # which is for the judge to refuse
+        return "beyond the year 9999"
 
 
 def _json_records(lines: Iterator[Line]) -> Iterator[Record]:

@@ -69,7 +69,7 @@ class Room:
 
     def take_in(self, stream: str) -> IntakeReport:
         """Take in what is new in the landing folder."""
-        listing = list_files(self.landing(stream))
+        listing = list_files(self.landing(stream), STREAMS[stream].whole_files)
         return take_in_files(stream, listing, self.lake, self.postgres, self.bounds)
 
     def raw(self, stream: str, *columns: str) -> list[Any]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_assets.contracts import STREAMS
-from ml_assets.intake import files
+from ml_assets.intake import files, sources, splitter
 from ml_assets.intake.artifacts import FileRules
 from ml_assets.intake.landing import list_files
 from ml_assets.stores import touched_days
@@ -427,3 +427,84 @@ def test_files_of_a_row_are_listed_once_and_only_where_that_is_allowed(room, tmp
         assert len(told) == 1
     assert [listed[run_id] for run_id in "def"] == [None] * 3
     assert tags["a"] == {"colour": "red", "team": "blue"}
+
+
+@pytest.fixture
+def texts(room, monkeypatch):
+    """The room on a day after the times of its files, which are those of texts."""
+    monkeypatch.setattr(room, "bounds", replace(room.bounds, now=datetime.now(UTC)))
+    return room
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+def test_a_text_is_a_document(texts, monkeypatch, packed, large):
+    if large:
+        monkeypatch.setattr(files, "LARGE_BYTES", 10)
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[packed]
+    written = "Intro.\r\n\n## Größe ##\n\n# Other\n"
+    path = texts.put("documents", f"guides/v1.2/size.md{packed}", pack(written.encode()))
+    texts.put("documents", f"plain.TXT{packed}", pack(b"# no heading"))
+    texts.put("documents", "blank.md", "\ufeff \n")
+
+    report = texts.take_in("documents")
+
+    assert (report.contents, report.rows_read, report.rows_quarantined, report.skipped) == (3, 2, 0, {})
+    rows = texts.raw("documents", "document_id", "title", "text", "source", "updated_at")
+    changed = datetime.fromtimestamp(path.stat().st_mtime_ns // 1000 / 1e6, UTC)
+    assert rows[0] == ("guides/v1.2/size", "Größe", written, f"guides/v1.2/size.md{packed}", changed)
+    assert rows[1][:4] == ("plain", "plain", "# no heading", f"plain.TXT{packed}")
+    assert texts.take_in("documents").ingest_id == ""
+
+
+def test_a_changed_text_is_the_next_version_and_one_that_is_gone_stays(texts):
+    texts.put("documents", "a.md", "# One")
+    texts.put("documents", "copy.md", "# One")
+    texts.take_in("documents")
+    assert texts.raw("documents", "document_id", "title") == [("a", "One"), ("copy", "One")]
+
+    texts.put("documents", "a.md", "# Two")
+    (texts.landing("documents") / "copy.md").unlink()
+    texts.take_in("documents")
+    assert texts.raw("documents", "document_id", "title") == [("a", "Two"), ("copy", "One")]
+    texts.put("documents", "a.md", "# One")
+    texts.take_in("documents")
+    assert texts.raw("documents", "document_id", "title") == [("a", "One"), ("copy", "One")]
+
+    path = texts.landing("documents") / "a.md"
+    path.rename(path.with_suffix(".txt"))
+    texts.take_in("documents")
+    assert texts.raw("documents", "document_id", "title") == [("a", "a"), ("copy", "One")]
+
+
+def test_what_is_no_text_is_quarantined_with_the_reason(texts, monkeypatch):
+    monkeypatch.setattr(splitter, "MAX_LINE_BYTES", 1_000)
+    texts.put("documents", "cut.txt.gz", gzip.compress(b"cut off" * 100)[:20])
+    texts.put("documents", "latin.md", "# Größe".encode("latin-1"))
+    texts.put("documents", "long.txt", "x" * 1_001)
+    texts.put("documents", "nul.txt", "a\0b")
+    texts.put("documents", "utf16.txt", "Größe".encode("utf-16"))
+    assert texts.take_in("documents").rows_quarantined == 4
+    assert texts.raw("documents", "document_id", "text") == [("utf16", "Größe")]
+    assert [reason for *_, reason in texts.quarantine("documents")] == [
+        "cut.txt.gz line 1: the gzip file is cut off; deliver the whole file again.",
+        "latin.md line 1: the bytes from 5 on are no UTF-8; save the file as UTF-8.",
+        "long.txt line 1: the file has more than 1,000 bytes; split it into several documents.",
+        "nul.txt line 1: the file holds NUL bytes; write it again without them.",
+    ]
+
+
+def test_other_streams_leave_texts_alone(room):
+    room.put("runs", "notes.md", "# Notes")
+    assert list(room.take_in("runs").skipped) == ["notes.md"]
+
+
+def test_a_text_that_a_source_reads_is_not_a_document_by_itself(room, tmp_path, monkeypatch):
+    query = "-- stream: documents\n-- glob: documents/notes/*.md\nSELECT content FROM read_text($file)"
+    (tmp_path / "notes.sql").write_text(query)
+    monkeypatch.setattr(sources.sources, "__defaults__", (tmp_path,))
+    room.put("documents", "notes/a.md", "# A")
+    room.put("documents", "b.md", "# B")
+    listings = sources.stream_listings("documents", room.folder / "landing", {})
+    found = {root: [file.unit for file in each.files] for root, each in listings.items()}
+    assert found == {"": ["b.md"], "source:notes": ["documents/notes/a.md"], sources.REFUSED: []}

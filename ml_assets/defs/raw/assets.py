@@ -48,8 +48,9 @@ def external_assets(settings: Settings) -> list[dg.AssetSpec]:
             owners=OWNERS,
             description=(
                 f"Files in `landing/{stream.name}` (JSON lines, CSV, Parquet; plain, gzip or zstd; "
-                f"sub-folders allowed). One row is {stream.description}. A sensor looks here every few "
-                "seconds; `ml-assets refresh` does so at once."
+                f"sub-folders allowed). One row is {stream.description}. "
+                f"{'A Markdown or text file is one, too. ' if stream.whole_files else ''}A sensor looks here every "
+                "few seconds; `ml-assets refresh` does so at once."
             ),
             metadata={"folder": dg.MetadataValue.path(str(settings.landing / stream.name))},
         )
