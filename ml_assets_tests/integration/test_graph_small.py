@@ -200,6 +200,7 @@ def test_intake_shows_what_it_holds(home, small):
     assert record.asset_materialization
     metadata = record.asset_materialization.metadata
     assert metadata["dagster/row_count"].value == 6
+    assert (metadata["total_rows_read"].value, metadata["total_rows_quarantined"].value) == (6, 1)
     header, _, *rows = str(metadata["preview"].value).splitlines()
     assert "| run_id |" in header
     assert [("2026-03-03" in row, "more.jsonl" in row) for row in rows] == [(True, True)]  # of the newest day
