@@ -1,10 +1,11 @@
 """`ml-assets sql` and `ml-assets export`: what they print. What they do is in stack.py."""
 
-import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 
@@ -27,7 +28,13 @@ def sql(settings: Settings, store: str, query: str, form: Literal["table", "json
                 write(batch)
         sys.stdout.write(text.getvalue().to_pybytes().decode())
     elif form == "json":
-        print(json.dumps(answer.to_pylist(), default=str))
+        import orjson
+
+        if doubled := [name for name, count in Counter(answer.schema.names).items() if count > 1]:
+            raise Refusal(
+                f"JSON has a name once, and {doubled[0]!r} is several columns: name them apart with AS."
+            )
+        print(orjson.dumps(answer.to_pylist(), default=str).decode())
     else:
         from rich.console import Console
         from rich.markup import escape
@@ -38,7 +45,7 @@ def sql(settings: Settings, store: str, query: str, form: Literal["table", "json
         for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
             # Text, since rows may well hold what looks like markup.
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-        Console().print(table, f"{answer.num_rows:,} rows")
+        Console().print(table, f"{answer.num_rows:,} {'row' if answer.num_rows == 1 else 'rows'}")
 
 
 def export(settings: Settings, table: str, path: Path, overwrite: bool) -> str:

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from ml_assets.cli.refresh import Progress as Told
 from ml_assets.cli.refresh import Report
+from ml_assets.home import is_home
 from ml_assets.settings import Settings
 from ml_assets.tables.store import Recovery
 
@@ -120,7 +121,8 @@ def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[s
         quarantined: rows by stream; None if that is not known.
     """
     console = Console()
-    console.print(f"Home: {settings.home}", soft_wrap=True, markup=False, highlight=False)
+    nothing = "" if is_home(settings.home) else " (nothing is kept there yet)"
+    console.print(f"Home: {settings.home}{nothing}", soft_wrap=True, markup=False, highlight=False)
     health = Table("store", "mode", "state", "version", "ms", "where", title="Stores")
     for name, store in stores.items():
         state = f"[{STATE_STYLE[store['state']]}]{store['state']}[/]"
