@@ -302,7 +302,7 @@ def test_what_is_asked_comes_in_the_types_of_the_store(home, small):
     ]
     assert (json.loads(told["parameters"][0].as_py()), len(told["embedding"][0])) == ({"lr": 0.1}, 384)
     parameters = stack.sql(
-        "sqlite", "SELECT value FROM ml_experiments, json_each(parameters) WHERE id = 'r1'"
+        "sqlite", "SELECT value FROM ml_experiments e, json_each(parameters) WHERE e.id = 'r1'"
     )
     assert parameters.to_pylist() == [{"value": 0.1}]
 
