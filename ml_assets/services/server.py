@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -42,7 +43,11 @@ LOG_LIMIT_BYTES = 8 << 20
 
 # `struct flock`: l_type, l_whence, l_start, l_len, l_pid; on macOS l_start, l_len, l_pid, l_type, l_whence.
 _FLOCK = "qqihh" if sys.platform == "darwin" else "hhqqi4x"
-_COMPLAINT = re.compile(r"FATAL|PANIC|ERROR|[Ee]rror|not available|No space left")
+_COMPLAINT = re.compile(r"FATAL|PANIC|ERROR|[Ee]rror|not available|not permitted|No space left")
+# PostgreSQL's: why it ended, and not what it says to whoever asks meanwhile whether it is there.
+_END = re.compile(r"\b(?:FATAL|PANIC):(?!\s*the database system is )")
+_DETAIL = re.compile(r"\bDETAIL:\s+(.*)")
+_ADVICE = re.compile(r"\b(?:HINT|DETAIL|STATEMENT|CONTEXT|hint|detail):")
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -106,8 +111,14 @@ class Server(ABC):
         """Name of the program's file, by which its processes are told from others."""
 
     def prepare(self) -> None:
-        """Make the data folder ready, with nobody in it."""
+        """Make the data folder ready, with nobody in it.
+
+        Raises:
+            ServiceError: what lies there is closed to this user, as after a copy made by somebody else.
+        """
         self.data.mkdir(mode=0o700, exist_ok=True)
+        if closed := closed_entries(self.folder, self.data):
+            raise ServiceError(self._closed(closed[0], os.strerror(errno.EACCES)))
         self._kill_leftovers()
 
     def remedy(self, said: str) -> str:
@@ -352,12 +363,20 @@ class Server(ABC):
         where = error.filename or self.folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"The disk of {where} is full: free some space, or set ML_ASSETS_HOME to another disk."
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno == errno.EROFS:
             return (
-                f"{where} is not open to user {os.geteuid()} ({error.strerror}), so {self.title} "
-                "cannot run there: correct its owner and mode, or set ML_ASSETS_HOME to a folder of your own."
+                f"{where} lies on a file system that is read-only, so {self.title} cannot run there: "
+                "mount it for writing, or set ML_ASSETS_HOME to a folder elsewhere."
             )
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return self._closed(Path(os.fsdecode(where)), error.strerror)
         return f"The embedded {self.title} cannot run in {self.folder}: {error.strerror or error} ({where})."
+
+    def _closed(self, where: Path, why: str | None) -> str:
+        return (
+            f"{where} is not open to user {os.geteuid()} ({why}), so {self.title} cannot run there: "
+            f"{opening(where, self.home)}, or set ML_ASSETS_HOME to a folder of your own."
+        )
 
 
 def holder(lock: Path) -> int | None:
@@ -444,9 +463,54 @@ def environment() -> dict[str, str]:
     return {**kept, "ANONYMIZED_TELEMETRY": "False"}
 
 
+def closed_entries(*folders: Path) -> list[Path]:
+    """What of the folders, and directly in them, this user may not read and write; of root's nothing ever is.
+
+    Raises:
+        PermissionError: a folder may not be listed.
+    """
+    entries = [entry for folder in folders for entry in (folder, *sorted(folder.iterdir()))]
+    return [each for each in entries if not os.access(each, os.R_OK | os.W_OK) and not each.is_symlink()]
+
+
+def opening(entry: Path, home: Path) -> str:
+    """The command that opens a home, of which an entry is closed, to this user, as words that follow a colon."""
+    if not os.path.lexists(home):
+        user = f"-o {os.geteuid()} -g {os.getegid()}"
+        return f"`sudo install -d {user} {shlex.quote(str(home))}` makes the home for this user"
+    while not os.access(entry, os.F_OK):  # unlike Path.exists, False of what lies behind a closed folder
+        entry = entry.parent
+    if entry.stat().st_uid != os.geteuid():
+        return f"`{chown(home)}` gives it to this user"
+    return f"`chmod -R u+rwX {shlex.quote(str(home))}` opens it"
+
+
+def chown(folder: Path, uid: int | None = None, gid: int | None = None) -> str:
+    """The command that gives a folder, and all below it, to a user; this one if none is named."""
+    uid, gid = os.geteuid() if uid is None else uid, os.getegid() if gid is None else gid
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return f"{sudo}chown -R {uid}:{gid} {shlex.quote(str(folder))}"
+
+
 def complaint(text: str) -> str:
-    """The last line of a log that complains, else the last line; with the way out of a full disk."""
+    """What a log complains of in one line, with the way out of a full disk.
+
+    It is why PostgreSQL ended, with the detail but without the hint or the time; else the last line that
+    complains; else the last line.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    grave = [line for line in lines if _COMPLAINT.search(line)]
-    last = (grave or lines or ["it said nothing"])[-1].rstrip(".")
+    last = _end(lines)
+    if last is None:
+        grave = [line for line in lines if _COMPLAINT.search(line) and not _ADVICE.search(line)]
+        last = (grave or lines or ["it said nothing"])[-1].rstrip(".")
     return f"{last}; free some space" if os.strerror(errno.ENOSPC) in last else last
+
+
+def _end(lines: list[str]) -> str | None:
+    """The first line that says why PostgreSQL ended, since what comes after follows from it; None if none does."""
+    for number, line in enumerate(lines):
+        if found := _END.search(line):
+            said = line[found.start() :].rstrip(".")
+            detail = _DETAIL.search(lines[number + 1]) if number + 1 < len(lines) else None
+            return f"{said}: {detail[1].rstrip('.')}" if detail else said
+    return None

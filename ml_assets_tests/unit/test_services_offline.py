@@ -73,6 +73,19 @@ def test_lock_names_the_process_that_holds_it(tmp_path: Path) -> None:
         ("hello\n\n", "hello"),
         ("FATAL:  no room.\nLOG:  shut down\n", "FATAL:  no room"),
         (
+            "2026 UTC [7] FATAL:  the database system is starting up\n"
+            "2026 UTC [6] PANIC:  could not open file: Permission denied\n"
+            '2026 UTC [8] FATAL:  lock file "postmaster.pid" already exists\n'
+            "2026 UTC [8] HINT:  Is another postmaster, or an error, there?\n",
+            "PANIC:  could not open file: Permission denied",
+        ),
+        (
+            "2026 UTC [7] FATAL:  files are incompatible\n2026 UTC [7] DETAIL:  Theirs is 16.\n",
+            "FATAL:  files are incompatible: Theirs is 16",
+        ),
+        ("x: error: no folder\nx: hint: another error\nbye", "x: error: no folder"),
+        ('"root" execution is not permitted.\nSee how to start\n', '"root" execution is not permitted'),
+        (
             "FATAL: x: No space left on device\nbye",
             "FATAL: x: No space left on device; free some space",
         ),
