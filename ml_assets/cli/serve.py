@@ -1,12 +1,12 @@
 """`ml-assets up`: the demo where it is wanted, then Dagster's UI and daemon in the foreground until Ctrl-C."""
 
 import signal
-import socket
 import subprocess
 import sys
 
 from ml_assets.cli.session import MARK, held
 from ml_assets.errors import Refusal
+from ml_assets.services.server import bind_fault
 from ml_assets.settings import PROJECT_ROOT, Settings
 
 
@@ -94,16 +94,11 @@ def _end_as_ctrl_c_does() -> None:
 
 def _require_port(settings: Settings) -> None:
     """Refuse early, before minutes of training, if the UI's port is taken."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the web server does: a port in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise Refusal(
-                f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): stop what "
-                "listens there, or choose another one with ML_ASSETS_PORT."
-            ) from error
+    if fault := bind_fault(settings.host, settings.port):
+        raise Refusal(
+            f"Port {settings.port} on {settings.host} cannot be used ({fault.strerror}): stop what "
+            "listens there, or choose another one with ML_ASSETS_PORT."
+        ) from fault
 
 
 def _url(settings: Settings) -> str:

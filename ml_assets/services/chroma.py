@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ml_assets.errors import ServiceError
-from ml_assets.services.server import PROBE_TIMEOUT_S, Server, package_folder
+from ml_assets.services.server import PROBE_TIMEOUT_S, Server, bind_fault, package_folder
 
 SQLITE_LONGEST_PATH = 511
 _RUN = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', 'run', *sys.argv[1:]])"
@@ -32,7 +32,7 @@ class Chroma(Server):
     def choose_url(self, last: str | None) -> str:
         """The last port if it is free, so that clients need not learn a new one; else any free one."""
         port = urlsplit(last).port if last else None
-        if port is None or not _free(port):
+        if port is None or bind_fault("127.0.0.1", port):
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
@@ -93,14 +93,3 @@ class Chroma(Server):
             return False
         port = urlsplit(url).port
         return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do: connections of the last server that are still closing do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

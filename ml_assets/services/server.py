@@ -427,6 +427,18 @@ def ask(path: str, question: bytes) -> bytes | None:
             return None
 
 
+def bind_fault(host: str, port: int) -> OSError | None:
+    """Why no server could listen on a port; None if one could."""
+    with socket.socket() as probe:
+        # As servers do: connections of the last server that are still closing do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as fault:
+            return fault
+    return None
+
+
 def runtime_folder(home: Path, uid: int) -> Path:
     """Short folder for the sockets of `home`, for `uid` alone; the same for every process.
 
@@ -463,14 +475,20 @@ def environment() -> dict[str, str]:
     return {**kept, "ANONYMIZED_TELEMETRY": "False"}
 
 
-def closed_entries(*folders: Path) -> list[Path]:
-    """What of the folders, and directly in them, this user may not read and write; of root's nothing ever is.
+def closed_entries(*places: Path) -> list[Path]:
+    """What of the files and folders, and directly in the folders, this user may not read and write.
 
     Raises:
         PermissionError: a folder may not be listed.
     """
-    entries = [entry for folder in folders for entry in (folder, *sorted(folder.iterdir()))]
-    return [each for each in entries if not os.access(each, os.R_OK | os.W_OK) and not each.is_symlink()]
+    closed: list[Path] = []
+    for place in places:
+        for entry in (place, *(sorted(place.iterdir()) if place.is_dir() else ())):
+            right = os.R_OK | os.W_OK | (os.X_OK if entry.is_dir() else 0)
+            # A link leads elsewhere; of what has gone meanwhile nothing is asked.
+            if not entry.is_symlink() and os.access(entry, os.F_OK) and not os.access(entry, right):
+                closed.append(entry)
+    return closed
 
 
 def opening(entry: Path, home: Path) -> str:
