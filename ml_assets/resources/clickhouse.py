@@ -16,10 +16,8 @@ And about clickhouse-connect (1.12, on a server): where the server hangs up befo
 second time, on a new connection, which cannot be turned off: one of our three tries is two connections then.
 """
 
-import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +46,7 @@ from ml_assets.resources.base import (
     unwritten,
 )
 from ml_assets.sql_files import read_sql
+from ml_assets.stores.clickhouse.holder import holder_file, holder_of, note_holder
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
@@ -429,7 +428,7 @@ class _Engine:
                 "check that you may write to that folder",
             ) from fault
         self._lock = lock
-        _write_holder(path, purpose)
+        note_holder(path, purpose)
 
     def _leave(self) -> None:
         with self._changed:
@@ -441,7 +440,7 @@ class _Engine:
         """Let others have it; the condition's lock is held."""
         if self._path and self._lock:
             with suppress(FileNotFoundError):
-                _holder_file(self._path).unlink()
+                holder_file(self._path).unlink()
             self._lock.release()
             self._path = self._lock = None
             self._changed.notify_all()
@@ -450,25 +449,8 @@ class _Engine:
 _ENGINE = _Engine()
 
 
-def _holder_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.holder")
-
-
-def _write_holder(path: Path, purpose: str) -> None:
-    """Say who has the engine open. The lock itself does not depend on this file."""
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
-    new = path.with_name(f"{path.name}.holder.new")
-    new.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose or command or "python"}))
-    new.replace(_holder_file(path))
-
-
 def _busy(path: Path, timeout_s: float) -> StoreBusy:
-    try:
-        holder = json.loads(_holder_file(path).read_text())
-        who = f"process {holder['pid']} ({holder['purpose']})"
-    except (OSError, ValueError, KeyError):  # it is just opening or just closing
-        who = "another process"
     return StoreBusy(
-        f"Embedded ClickHouse at {path} has been held by {who} for more than {timeout_s:g} s: wait for it to "
+        f"Embedded ClickHouse at {path} has been held by {holder_of(path)} for more than {timeout_s:g} s: wait for it to "
         "end, raise ML_ASSETS_LOCK_TIMEOUT_S, or set ML_ASSETS_CLICKHOUSE_URL to a server."
     )
