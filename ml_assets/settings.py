@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import date
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,8 +36,14 @@ PROJECT_ROOT = _CHECKOUT or _PACKAGE / "project"
 SQL_DIR = PROJECT_ROOT / "sql"
 """All SQL of the project, one statement of purpose per file."""
 
+LONGEST_HOME = 400
+"""Bytes. The longest path below it, a run's history with SQLite's journal, takes 69 more of SQLite's 511."""
+
 MINILM_DIMENSION = 384
 """Length of the vectors of all-MiniLM-L6-v2, the default embedding model."""
+
+_NO_SETTINGS = ("ML_ASSETS_SESSION", "ML_ASSETS_TEST_")
+"""Variables of `up`, and of the tests."""
 
 STORES = ("postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow")
 
@@ -297,6 +304,16 @@ class Settings(BaseSettings):
 
             return EnvVar(name)
         return value
+
+    def unknown_variables(self) -> dict[str, str]:
+        """Variables that are named like settings and are none, each with the nearest that is one, or ""."""
+        known = [f"ML_ASSETS_{field.upper()}" for field in type(self).model_fields if field != "dotenv"]
+        given = sorted(name for name in {**self.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_"))
+        return {
+            name: next(iter(get_close_matches(name.upper(), known, 1)), "")
+            for name in given
+            if name.upper() not in known and not name.startswith(_NO_SETTINGS)
+        }
 
     def publish(self) -> None:
         """Put what a `.env` said into the environment of this process, where `secret` finds it by its name.

@@ -1,4 +1,4 @@
-"""The command line: `ml-assets up | demo | refresh | status | sql | export | recover | quarantine | retire | down`.
+"""The command line: `ml-assets up | demo | refresh | status | doctor | sql | export | recover | quarantine | ...`.
 
 What belongs here: options, progress, tables, exit status. What a command does lies in a module of its own.
 """
@@ -214,6 +214,15 @@ def recover(as_json: Json = False) -> None:
     else:
         print_recovery(found)
     if any(each.state in ("down", "failed") for each in found):
+        raise typer.Exit(1)
+
+
+@_command
+def doctor(as_json: Json = False) -> None:
+    """Look for what keeps this home from working, and say what to do. Exit status 1 if there is an error."""
+    from ml_assets.cli import doctor
+
+    if not doctor.doctor(read_settings(), as_json):
         raise typer.Exit(1)
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ml_assets.errors import Refusal
 from ml_assets.lib.faults import chain, failed_server, full_disk, lost_server, timed_out
-
-LONGEST_HOME = 400
-"""Bytes. The longest path below it, a run's history with SQLite's journal, takes 69 more of SQLite's 511."""
+from ml_assets.settings import LONGEST_HOME
 
 _ROOM_MB = 64
 """With more than this free it is not the disk of the home that is full, but a server's; PostgreSQL asks for 16."""

@@ -18,9 +18,8 @@ import pytest
 
 from ml_assets import services
 from ml_assets.cli import session
-from ml_assets.cli.faults import LONGEST_HOME
 from ml_assets.maintenance.status import stores_status
-from ml_assets.settings import PROJECT_ROOT, Settings
+from ml_assets.settings import LONGEST_HOME, PROJECT_ROOT, Settings
 
 RUN = {
     "run_id": "r1",
@@ -104,6 +103,23 @@ def test_port_taken(cli, tmp_path):
     assert "ML_ASSETS_PORT" in told
     made = [path.name for path in (tmp_path / "home").iterdir()]
     assert made == ["up.lock"], "nothing is trained before the port is known to be free"
+
+
+def test_doctor(cli, tmp_path):
+    home = tmp_path / "home"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli(home, "doctor", ML_ASSETS_PORT=port, ML_ASSETS_PROT="1", COLUMNS="60")
+        assert done.returncode == 1, done.stderr
+        assert f"process {os.getpid()}" in " ".join(done.stdout.split())
+        assert "environment: Did you mean ML_ASSETS_PORT?\n" in done.stdout
+        assert "1 error, " in done.stdout.splitlines()[-1]
+        told = json.loads(cli(home, "doctor", "--json", ML_ASSETS_PORT=port).stdout)["findings"]
+    assert [each["subject"] for each in told if each["state"] == "error"] == ["port of the UI"]
+    assert cli(home, "doctor", ML_ASSETS_PORT=port).returncode == 0
+    assert not home.exists()
+    (tmp_path / "file").touch()
+    assert "\nhome: Remove it, " in cli(tmp_path / "file", "doctor", ML_ASSETS_PORT=port).stdout
 
 
 @pytest.mark.parametrize(
