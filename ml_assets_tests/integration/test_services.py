@@ -20,8 +20,10 @@ import pytest
 import redis
 
 from ml_assets import services
+from ml_assets.maintenance.doctor import examine
 from ml_assets.services import postgres as postgres_service
 from ml_assets.services.postgres import Postgres
+from ml_assets.settings import Settings
 
 ROOT = Path(services.__file__).parents[2]
 NAMES = list(services.SERVERS)
@@ -212,6 +214,46 @@ def test_ordinary_user() -> None:
     finally:
         services.stop_all(home)
         shutil.rmtree(home)
+
+
+def test_copied_home_beside_its_original(home: Path) -> None:
+    copy, data = home.with_name("copy"), Postgres(home.with_name("copy")).data
+    with psycopg.connect(services.ensure("postgres", home)) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
+    with redis.Redis.from_url(services.ensure("redis", home)) as client:
+        client.set("kept", "yes")
+    services.ensure("chroma", home)
+    services.stop_all(home)
+    # As many a tool copies: all of it is of whoever copied, and the modes are lost.
+    subprocess.run(["cp", "-r", "--no-preserve=mode", home, copy], check=True)
+    assert data.stat().st_mode & 0o777 == 0o755
+    originals = {name: services.ensure(name, home) for name in NAMES}
+    # What a copy of a running home holds besides.
+    shutil.copy(Postgres(home).data / "postmaster.pid", data / "postmaster.pid")
+    try:
+        found = {each.subject: each for each in examine(Settings(home=copy)) if each.state == "warning"}
+        assert {"PostgreSQL", "server postgres"} <= found.keys()
+        copies = {name: services.ensure(name, copy) for name in NAMES}
+        assert not set(copies.values()) & set(originals.values())
+        with psycopg.connect(copies["postgres"]) as connection:
+            assert connection.execute("UPDATE kept SET n = 2 RETURNING n").fetchone() == (2,)
+        with psycopg.connect(originals["postgres"]) as connection:
+            assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
+        with redis.Redis.from_url(copies["redis"]) as client:
+            assert client.get("kept") == b"yes"
+        assert data.stat().st_mode & 0o777 == 0o700
+        assert [
+            each for each in examine(Settings(home=copy)) if "PostgreSQL" in each.subject and each.remedy
+        ] == []
+        services.stop_all(copy)
+        # What is not ours to mend is told by the line that says it, not by the hints that follow.
+        (data / "PG_VERSION").write_text("16\n")
+        with pytest.raises(
+            services.ServiceError, match=r"FATAL: .*: The data directory .* version 16, .* Its data"
+        ):
+            services.ensure("postgres", copy)
+    finally:
+        services.stop_all(copy)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")

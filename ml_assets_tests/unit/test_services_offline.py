@@ -3,13 +3,20 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock  # noqa: F401 - a stranger may not import it any more
+import psutil  # noqa: F401
 import pytest
 
 from ml_assets import services
 from ml_assets.errors import ServiceError
 from ml_assets.services import server
+from ml_assets.services.postgres import Postgres
+
+STRANGER = 65534
 
 
 def test_import_is_light_and_starts_nothing() -> None:
@@ -120,3 +127,56 @@ def test_home_below_a_file(tmp_path: Path) -> None:
 def test_home_too_long_for_sqlite(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="bytes too long for the SQLite file"):
         services.ensure("chroma", tmp_path.joinpath(*["x" * 100] * 5))
+
+
+def told_to_a_stranger(action: Callable[[], str]) -> str:
+    """The service error of an action of an ordinary user who has just copied a home."""
+    reader, writer = os.pipe()
+    if not os.fork():
+        try:
+            os.setgroups([])
+            os.setgid(STRANGER)
+            os.setuid(STRANGER)
+            os.write(writer, action().encode())
+        except ServiceError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.wait()
+    with os.fdopen(reader, "rb") as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture
+def copied() -> Iterator[Path]:
+    """Home of a stranger in a place that everybody can reach."""
+    with tempfile.TemporaryDirectory(prefix="mla-test-copied-") as folder:
+        home = Path(folder)
+        for each in (home, home / "services", Postgres(home).folder, Postgres(home).data):
+            each.mkdir(exist_ok=True)
+            each.chmod(0o755)
+            os.chown(each, STRANGER, STRANGER)
+        yield home
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_copy_of_another_user(copied: Path) -> None:
+    made = Postgres(copied)
+    command = f"`sudo chown -R {STRANGER}:{STRANGER} {copied}` gives it to this user"
+    # As root leaves it, as a tool that keeps numbers leaves it, and with one file of root's in it.
+    os.chown(made.data, 1234, 1234)
+    made.data.chmod(0o700)
+    assert told_to_a_stranger(made.ensure) == (
+        f"{made.data} is not open to user {STRANGER} (Permission denied), so PostgreSQL cannot run there: "
+        f"{command}, or set ML_ASSETS_HOME to a folder of your own."
+    )
+    made.data.chmod(0o777)
+    told = told_to_a_stranger(made.ensure)
+    assert told.startswith(f"{made.data} belongs to user 1234, and PostgreSQL takes no data of another user")
+    assert command in told
+    os.chown(made.data, STRANGER, STRANGER)
+    (made.data / "PG_VERSION").touch(mode=0o600)
+    assert told_to_a_stranger(made.ensure).startswith(
+        f"{made.data}/PG_VERSION is not open to user {STRANGER}"
+    )
