@@ -308,7 +308,9 @@ class Settings(BaseSettings):
     def unknown_variables(self) -> dict[str, str]:
         """Variables that are named like settings and are none, each with the nearest that is one, or ""."""
         known = [f"ML_ASSETS_{field.upper()}" for field in type(self).model_fields if field != "dotenv"]
-        given = sorted(name for name in {**self.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_"))
+        given = sorted(
+            name for name in {**self.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_")
+        )
         return {
             name: next(iter(get_close_matches(name.upper(), known, 1)), "")
             for name in given

@@ -398,7 +398,9 @@ def environment(settings: Settings) -> Iterator[Finding]:
         remedy = f"Did you mean {nearest}?" if nearest else "docs/servers.md and README.md name the settings."
         yield Finding("environment", "warning", f"{name} is no setting and has no effect", remedy)
     if not unknown:
-        given = sorted(name for name in {**settings.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_"))
+        given = sorted(
+            name for name in {**settings.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_")
+        )
         yield Finding("environment", "ok", ", ".join(given) or "no setting, everything as by default")
 
 
