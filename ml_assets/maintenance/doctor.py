@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from shlex import quote
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from ml_assets import services
 from ml_assets.lib.words import counted
 from ml_assets.services.postgres import FORBIDDEN_MODE
-from ml_assets.services.server import Server, bind_fault, chown, closed_entries, opening
+from ml_assets.services.server import Server, bind_fault, chown, closed_entries, holder, opening
 from ml_assets.settings import LONGEST_HOME, Settings
 
 FULL_MB = 64
@@ -95,7 +94,7 @@ def home(settings: Settings) -> Iterator[Finding]:
     while not os.access(place, os.F_OK) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        yield Finding("home", "error", f"{place} is not a folder", f"Remove it, or {elsewhere}.")
+        yield Finding("home", "error", f"{place} is not a folder", f"Move it away, or {elsewhere}.")
         return
     room = os.statvfs(place)
     if room.f_flag & os.ST_RDONLY:
@@ -121,9 +120,9 @@ def _owner(folder: Path) -> Finding:
     if status.st_uid != os.geteuid():
         told = f"{folder} ({_whose(status)}) is not of this user, {os.geteuid()}, whose files it would get"
         return Finding("home", "warning", told, _reunion(status.st_uid, folder))
-    if status.st_mode & stat.S_IWOTH:
-        told = f"{folder} ({_whose(status)}) can be written by everybody"
-        return Finding("home", "warning", told, f"`chmod o-w {quote(str(folder))}` closes it.")
+    if status.st_mode & 0o077 and not status.st_mode & stat.S_ISVTX:
+        told = f"{folder} ({_whose(status)}) is open to others"
+        return Finding("home", "warning", told, "The next start makes it its owner's alone.")
     return Finding("home", "ok", f"{folder} ({_whose(status)})")
 
 
@@ -245,7 +244,12 @@ def _cluster(settings: Settings, folder: Path) -> Iterator[Finding]:
 
 
 def servers(settings: Settings) -> Iterator[Finding]:
-    """Which embedded servers run, and what those have left that do not."""
+    """Whether `up` and the embedded servers run, and what those have left that do not."""
+    if pid := holder(settings.home / "up.lock"):
+        yield Finding("up", "ok", f"runs as process {pid}")
+    elif (left := settings.home / "up.json").exists():
+        told = f"{left} is of an `ml-assets up` that was killed, or of the home that this was copied from"
+        yield Finding("up", "warning", told, "`ml-assets down` ends what a killed one has left.")
     for name, server in services.SERVERS.items():
         if settings.mode(name) == "embedded":
             yield from _run(f"server {name}", partial(_server, server=server(settings.home)), settings)

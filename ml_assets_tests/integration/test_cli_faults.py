@@ -119,7 +119,7 @@ def test_doctor(cli, tmp_path):
     assert cli(home, "doctor", ML_ASSETS_PORT=port).returncode == 0
     assert not home.exists()
     (tmp_path / "file").touch()
-    assert "\nhome: Remove it, " in cli(tmp_path / "file", "doctor", ML_ASSETS_PORT=port).stdout
+    assert "\nhome: Move it away, " in cli(tmp_path / "file", "doctor", ML_ASSETS_PORT=port).stdout
 
 
 @pytest.mark.parametrize(

