@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ml_assets.errors import Refusal
+from ml_assets.services.home import private_home
 
 if TYPE_CHECKING:
     import psutil
@@ -47,7 +48,7 @@ def held(home: Path, url: str) -> Iterator[str]:
         if former := _recorded(home):
             end(former["mark"])
         mark = uuid4().hex
-        _record(home, {"pid": os.getpid(), "url": url, "mark": mark})
+        _record(home, {"pid": os.getpid(), "url": url, "mark": mark, "lock": _identity(home)})
         try:
             yield mark
         finally:
@@ -131,7 +132,7 @@ def _send(process: "psutil.Process", number: int) -> None:
 
 def _acquired(home: Path) -> int:
     """Descriptor of the lock, which is held until it is closed; no other one of this file may be closed here."""
-    home.mkdir(parents=True, exist_ok=True)
+    private_home(home)
     while True:
         descriptor = os.open(_lock(home), os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -173,14 +174,25 @@ def _file(home: Path) -> Path:
     return home / "up.json"
 
 
-def _recorded(home: Path) -> dict[str, str]:
+def _recorded(home: Path) -> dict[str, Any]:
     try:
-        return json.loads(_file(home).read_bytes())
+        record = json.loads(_file(home).read_bytes())
     except (FileNotFoundError, ValueError):  # a power cut can leave an empty file, and no process
         return {}
+    # Of a home that was copied, it tells of the original's processes, which are none of ours.
+    return record if record.get("lock") == _identity(home) else {}
 
 
-def _record(home: Path, record: dict[str, str | int]) -> None:
+def _identity(home: Path) -> list[int] | None:
+    """What tells the lock of this home from the lock of a copy, and stays the same if the home is moved."""
+    try:
+        status = _lock(home).stat()
+    except FileNotFoundError:
+        return None
+    return [status.st_dev, status.st_ino]
+
+
+def _record(home: Path, record: dict[str, Any]) -> None:
     draft = _file(home).with_suffix(".new")
     draft.write_text(json.dumps(record))
     draft.replace(_file(home))

@@ -419,6 +419,9 @@ with held(settings.home, "http://here") as mark:
 """The part of `up` that serves, without the stores, which are started by whoever asks."""
 
 
+SERVERS = {"dagster_webserver", "dagster._daemon", "code-server"}
+
+
 @contextmanager
 def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """That process and the mark of its session, once web server, daemon and code server are there."""
@@ -432,7 +435,7 @@ def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     try:
         wait_for((home / "up.json").exists)
         mark = json.loads((home / "up.json").read_text())["mark"]
-        wait_for(lambda: {"dagster_webserver", "dagster._daemon", "code-server"} <= words_of(mark))
+        wait_for(lambda: words_of(mark) >= SERVERS)
         yield up, mark
     finally:
         up.kill()
@@ -471,7 +474,11 @@ def test_impatience_leaves_no_servers_behind(tmp_path, number):
 
 
 def test_a_killed_up_leaves_no_servers_behind(tmp_path):
+    """By itself; and the `down` of a copy of the home touches none."""
     with serving(tmp_path / "home") as (up, mark):
+        shutil.copytree(tmp_path / "home", tmp_path / "copy", ignore=shutil.ignore_patterns("dagster"))
+        assert session.stop(tmp_path / "copy") is None
+        assert len(session.members(mark)) >= len(SERVERS)
         up.kill()
         wait_for(lambda: not session.members(mark))
 
@@ -481,6 +488,7 @@ def test_down_finds_what_a_killed_up_and_its_killed_keeper_left(cli, tmp_path):
         (keeper,) = psutil.Process(up.pid).children()
         up.kill()
         keeper.kill()
+        up.wait()  # a process that is being killed holds its lock for a moment
         done = cli(tmp_path / "home", "down")
         assert (done.returncode, session.members(mark)) == (0, []), done.stderr
     assert done.stdout.splitlines() == [
