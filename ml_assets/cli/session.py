@@ -76,6 +76,8 @@ def stop(home: Path) -> str | None:
             if not _left(home, pid, STOP_SECONDS):
                 raise Refusal(f"`ml-assets up` (process {pid}) cannot be killed: see to it.")
     served = (bool(record) and end(record["mark"])) or served
+    if _holder(home) is None:  # else another `up` has begun
+        _file(home).unlink(missing_ok=True)
     servers = f"UI at {record['url']}, daemon and code server" if served else ""
     if pid is not None:
         return f"`ml-assets up` (process {pid}){f' with {servers}' if servers else ''}"

@@ -491,6 +491,7 @@ def test_down_finds_what_a_killed_up_and_its_killed_keeper_left(cli, tmp_path):
         up.wait()  # a process that is being killed holds its lock for a moment
         done = cli(tmp_path / "home", "down")
         assert (done.returncode, session.members(mark)) == (0, []), done.stderr
+        assert not (tmp_path / "home" / "up.json").exists()
     assert done.stdout.splitlines() == [
         "Stopped UI at http://here, daemon and code server of an `ml-assets up` that was killed.",
         "No embedded service was running.",
