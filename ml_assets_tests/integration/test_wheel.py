@@ -45,6 +45,10 @@ def test_a_graph_from_the_wheel(tmp_path: Path, environment: dict[str, str]):
 
     where = "import ml_assets, ml_assets.settings as s; print(ml_assets.__file__); print(s.PROJECT_ROOT)"
     assert all(line.startswith(str(site)) for line in command("-c", where).splitlines())
+    unnamed = "import os; del os.environ['ML_ASSETS_HOME']; os.environ['XDG_DATA_HOME'] = '/of/a/user'; "
+    found = command("-c", f"{unnamed}from ml_assets.settings import Settings; print(Settings().home)")
+    assert found.strip().endswith("ml-assets")
+    assert str(PROJECT_ROOT) not in found
     assert json.loads(command("-m", "ml_assets.cli", "refresh", "--json"))["streams"]["runs"]["loaded"] == 1
     told = json.loads(command("-m", "ml_assets.cli", "status", "--json", "--verify"))
     assert told["differences"] == []
