@@ -545,7 +545,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         # Of the server's tables only the catalog's are looked at: in all schemas it takes twice as long.
         settings = [*options, f"DATA_PATH {quote_literal(self.data)}", "META_SCHEMA 'public'"]
         if secret:
-            settings.append(f"META_CREDENTIAL {_CREDENTIAL}")
+            settings.append(f"META_SECRET {_CREDENTIAL}")
         if not plain(self.catalog_url) and not plain(self.postgres_url):
             # The embedded catalog is of this home alone, so its data is here even if the folder was moved.
             settings.append("OVERRIDE_DATA_PATH true")
