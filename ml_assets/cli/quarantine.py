@@ -31,7 +31,6 @@ def show(settings: Settings, stream: str, limit: int | None, every: bool, as_jso
         as_json: single rows as JSON.
     """
     from rich.console import Console
-    from rich.table import Table
 
     stores = store_resources(settings)
     lake, postgres = stores["lake"], stores["postgres"]
@@ -52,17 +51,24 @@ def show(settings: Settings, stream: str, limit: int | None, every: bool, as_jso
     if not rows:
         print("Nothing is in quarantine.")
     elif single:
-        table = Table("stream", "reason", "row")
+        table = _table("stream", "reason", "row")
         for row in rows:
             _add(table, row["stream"], row["reason"], (row["text"] or "")[:_CHARACTERS])
         Console().print(table)
     else:
-        table = Table("stream", "rows", "files", "reason", "example")
+        table = _table("stream", "rows", "files", "reason", "example")
         for row in rows:
             example = f"{row['unit']} line {row['line']}: {row['text'][:_CHARACTERS]}"
             _add(table, row["stream"], f"{row['rows']:,}", f"{row['files']:,}", row["reason"], example)
         Console().print(table)
         print("`ml-assets quarantine list --all` shows the rows, `quarantine export` writes them to a file.")
+
+
+def _table(*names: str) -> "Table":
+    from rich.table import Column, Table
+
+    # Folded, since the name of a setting that is cut off is of no use.
+    return Table(*(Column(name, overflow="fold") for name in names))
 
 
 def _add(table: "Table", *cells: str) -> None:
