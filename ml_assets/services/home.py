@@ -27,5 +27,5 @@ def private_home(home: Path) -> Path:
     if open_to_others and found.st_uid == os.geteuid():
         # Some mounts have no modes of their own, and some cannot be written; whoever mounted them decides.
         with suppress(OSError):
-            home.chmod(0o700)
+            home.chmod(stat.S_IMODE(found.st_mode) & 0o700)
     return home
