@@ -37,8 +37,7 @@ from ml_assets.settings import Settings
 
 store, version, dies = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if dies:
-    place = {"chroma": (chroma, "_flip"), "clickhouse": (clickhouse_write, "publish")}[store]
-    place = {"chroma": (manifest, "flip"), "clickhouse": (clickhouse, "publish")}[store]
+    place = {"chroma": (manifest, "flip"), "clickhouse": (clickhouse_write, "publish")}[store]
     setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 columns = (
     Column("id", "string", nullable=False),
