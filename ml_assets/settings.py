@@ -277,10 +277,17 @@ class Settings(BaseSettings):
             return self.executor
         return "in_process" if self.mode("clickhouse") == "embedded" else "multiprocess"
 
+    def url_of(self, store: str) -> str:
+        """The URL that is set for a store of `STORES`; "" if none is."""
+        # The catalog follows PostgreSQL unless it has a URL of its own.
+        urls = (
+            (self.lake_url, self.postgres_url) if store == "duckdb" else (getattr(self, f"{store}_url", ""),)
+        )
+        return next((url for url in urls if url), "")
+
     def mode(self, store: str) -> Literal["embedded", "server"]:
         """Whether a store of `STORES` is embedded here or a server that somebody else runs."""
-        # The catalog follows PostgreSQL unless it has a URL of its own.
-        url = self.lake_url or self.postgres_url if store == "duckdb" else getattr(self, f"{store}_url", None)
+        url = self.url_of(store)
         # A folder for the engine in this process is a place to keep the data, and no server.
         return "server" if url and not url.startswith("chdb:") else "embedded"
 

@@ -32,6 +32,7 @@ def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
     agreements = AGREEMENTS.get(asset, ())
     prefixes = {contract.store, *(agreement.parent.split("/")[0] for agreement in agreements)}
     stores = [kind_of(prefix) for prefix in sorted(prefixes)]
+    sql = kind_of(contract.store).checks
     specs = [
         dg.AssetCheckSpec("contract", asset=key(asset), description="Every row keeps the contract."),
         dg.AssetCheckSpec(
@@ -63,9 +64,9 @@ def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
         wanted = {check.name for check in context.selected_asset_check_keys}
         with fetching(context.resources) as fetch:
             if "contract" in wanted:
-                yield _contract_result(contract, fetch(contract.store, count_broken(contract))[0])
+                yield _contract_result(contract, fetch(contract.store, count_broken(sql, contract))[0])
             if "unique_key" in wanted:
-                yield _unique_result(contract, fetch(contract.store, doubled_keys(contract)))
+                yield _unique_result(contract, fetch(contract.store, doubled_keys(sql, contract)))
             for agreement in agreements:
                 if _agreement_name(agreement) in wanted:
                     yield _agreement_result(agreement, compare(tables, asset, agreement, fetch, days))

@@ -134,17 +134,7 @@ def _where(settings: Settings, store: str, resource: Any, health: StoreHealth) -
     with suppress(StoreUnavailable):  # it may have gone since it was asked
         if health.state != "down":
             return str(resource.location())
-    return _configured(settings, store)
-
-
-def _configured(settings: Settings, store: str) -> str:
-    # The catalog follows PostgreSQL unless it has a URL of its own.
-    urls = (
-        (settings.lake_url, settings.postgres_url)
-        if store == "duckdb"
-        else (getattr(settings, f"{store}_url", None),)
-    )
-    return next((url for url in urls if url), "")
+    return settings.url_of(store)
 
 
 def _add_tables(

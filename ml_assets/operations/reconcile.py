@@ -15,7 +15,8 @@ from ml_assets.contracts import Contract, Tables
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.operations.agreements import AGREEMENTS, Agreement
 from ml_assets.sql_files import read_sql
-from ml_assets.tables.contract_sql import key_parts, keys_of_part, present_tables, rows_of
+from ml_assets.stores.registry import kind_of
+from ml_assets.tables.contract_sql import key_parts, keys_of_part, rows_of
 
 Fetch = Callable[[str, str], Sequence[Sequence[Any]]]
 """(store, statement) -> rows."""
@@ -80,12 +81,12 @@ class Stored:
 
     def parts(self, values: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """See `Side`."""
-        statement = key_parts(self.store, self.rows, self.key, values)
+        statement = key_parts(kind_of(self.store).checks, self.rows, self.key, values)
         return {str(part): tuple(map(int, numbers)) for part, *numbers in self.fetch(self.store, statement)}
 
     def keys(self, part: str) -> list[str]:
         """See `Side`."""
-        statement = keys_of_part(self.store, self.rows, self.key, part)
+        statement = keys_of_part(kind_of(self.store).checks, self.rows, self.key, part)
         return [str(key) for (key,) in self.fetch(self.store, statement)]
 
 
@@ -128,8 +129,8 @@ def compare(
     child, parent = tables[asset], tables[agreement.parent]
     if not (child.partition_column and parent.partition_column):
         days = None
-    actual = rows_of(child, agreement.actual_where, days, owned=True)
-    expected = rows_of(parent, agreement.expected_where, days)
+    actual = rows_of(kind_of(child.store).checks, child, agreement.actual_where, days, owned=True)
+    expected = rows_of(kind_of(parent.store).checks, parent, agreement.expected_where, days)
     return compare_sides(
         asset,
         agreement.parent,
@@ -179,7 +180,7 @@ def compare_all(
     """Every agreement between tables that are there, over whole tables."""
     pairs = [(asset, one) for asset, several in agreements.items() for one in several]
     stores = {tables[name].store for asset, one in pairs for name in (asset, one.parent)}
-    present = {(store, row[0]) for store in stores for row in fetch(store, present_tables(store))}
+    present = {(store, row[0]) for store in stores for row in fetch(store, kind_of(store).checks.tables)}
     return [
         compare(tables, asset, one, fetch)
         for asset, one in pairs
@@ -189,7 +190,7 @@ def compare_all(
 
 def stored_keys(fetch: Fetch, contract: Contract) -> Stored:
     """The keys of a whole table."""
-    return Stored(fetch, contract.store, rows_of(contract), _key(contract))
+    return Stored(fetch, contract.store, rows_of(kind_of(contract.store).checks, contract), _key(contract))
 
 
 def _made(file: str, rows: str) -> str:

@@ -35,6 +35,11 @@ def needed_resources() -> set[str]:
     return {name for kind in STORES for name in kind.resources}
 
 
+def needed_pool() -> str | None:
+    """The pool of a step that opens every store."""
+    return next((kind.pool for kind in STORES if kind.pool), None)
+
+
 def kind_of(prefix: str) -> type[TableStore]:
     """The store that holds the assets whose keys begin with this.
 

@@ -1,5 +1,6 @@
-"""SQL that counts how a table breaks its contract. One text that PostgreSQL, DuckDB, ClickHouse and SQLite
-all understand, so that each store checks its own rows where they lie.
+"""SQL that counts how a table breaks its contract, so that each store checks its own rows where they lie.
+
+One text for all stores that answer SQL, but for the few expressions that a store says in its own way (`CheckSQL`).
 """
 
 from collections.abc import Iterable
@@ -26,11 +27,33 @@ class Rule:
     broken: str
 
 
-def table_name(contract: Contract) -> str:
-    """The quoted name under which the store knows the table."""
-    if contract.store == "duckdb":
-        return qualified(contract.schema, contract.table)
-    return quote_identifier(contract.table)
+@dataclass(frozen=True)
+class CheckSQL:
+    """How a store says what the checks ask. The defaults are PostgreSQL's.
+
+    Args:
+        in_schema: whether a table's name needs its schema.
+        day: the day of UTC that the time in {column} lies in, as text or as a date that compares with one.
+        tables: statement that returns the names of the store's tables, one a row.
+        key_hash: MD5 of the text {key} in hexadecimal digits.
+        key_number: the ten digits of `key_hash` after the first two, as a number.
+    """
+
+    in_schema: bool = False
+    day: str = "CAST({column} AS DATE)"
+    tables: str = "SELECT table_name FROM information_schema.tables"
+    key_hash: str = "md5({key})"
+    key_number: str = "('x' || substr(key_hash, 3, 10))::bit(40)::bigint"
+
+    def name_of(self, contract: Contract) -> str:
+        """The quoted name under which the store knows the table."""
+        return (
+            qualified(contract.schema, contract.table) if self.in_schema else quote_identifier(contract.table)
+        )
+
+    def day_of(self, column: str) -> str:
+        """The day of UTC that a column's time lies in."""
+        return self.day.format(column=quote_identifier(column))
 
 
 def rules(contract: Contract) -> list[Rule]:
@@ -64,42 +87,30 @@ def _span(column: Column) -> str:
     return f"between {column.minimum:g} and {column.maximum:g}"
 
 
-def count_broken(contract: Contract) -> str:
+def count_broken(sql: CheckSQL, contract: Contract) -> str:
     """Statement that returns one row: the number of rows, then how many break each of `rules`."""
     sums = [f"coalesce(sum(CASE WHEN {rule.broken} THEN 1 ELSE 0 END), 0)" for rule in rules(contract)]
-    return f"SELECT {', '.join(['count(*)', *sums])} FROM {table_name(contract)}"
+    return f"SELECT {', '.join(['count(*)', *sums])} FROM {sql.name_of(contract)}"
 
 
-def doubled_keys(contract: Contract, limit: int = 5) -> str:
+def doubled_keys(sql: CheckSQL, contract: Contract, limit: int = 5) -> str:
     """Statement that returns keys that stand more than once, with how often; none if all is well."""
     parts = [quote_identifier(name) for name in contract.key]
     if contract.partition_column and not contract.unique_across_days:
-        parts.append(_day(contract, contract.partition_column))
+        parts.append(sql.day_of(contract.partition_column))
     keys = ", ".join(parts)
     return (
-        f"SELECT {keys}, count(*) FROM {table_name(contract)} GROUP BY {keys} "
+        f"SELECT {keys}, count(*) FROM {sql.name_of(contract)} GROUP BY {keys} "
         f"HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {limit}"
     )
 
 
-def _day(contract: Contract, column: str) -> str:
-    """The day of UTC that a time lies in, as text or as a date that compares with one."""
-    name = quote_identifier(column)
-    if contract.store == "sqlite":
-        return f"substr({name}, 1, 10)"  # times are ISO text, of which a cast would take the number in front
-    # ClickHouse's Date ends in 2149 and begins in 1970: other days would become one of those.
-    return f"CAST({name} AS {'Date32' if contract.store == 'clickhouse' else 'DATE'})"
-
-
-def present_tables(store: str) -> str:
-    """Statement that returns the names of a store's tables, one a row."""
-    if store == "sqlite":
-        return "SELECT name FROM sqlite_master WHERE type = 'table'"
-    return "SELECT table_name FROM information_schema.tables"
-
-
 def rows_of(
-    contract: Contract, where: str = "", days: tuple[date, date] | None = None, owned: bool = False
+    sql: CheckSQL,
+    contract: Contract,
+    where: str = "",
+    days: tuple[date, date] | None = None,
+    owned: bool = False,
 ) -> str:
     """Statement that returns the rows of the days [first, last], or of the whole table.
 
@@ -113,25 +124,13 @@ def rows_of(
     conditions = [f"{quote_identifier(name)} = {quote_literal(value)}" for name, value in scope]
     conditions += [where] if where else []
     if days and contract.partition_column:
-        day = _day(contract, contract.partition_column)
+        day = sql.day_of(contract.partition_column)
         conditions.append(f"{day} BETWEEN '{days[0].isoformat()}' AND '{days[1].isoformat()}'")
     clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT * FROM {table_name(contract)}{clause}"
+    return f"SELECT * FROM {sql.name_of(contract)}{clause}"
 
 
-_HASHES = {
-    "duckdb": ("md5({key})", "('0x' || substr(key_hash, 3, 10))::BIGINT"),
-    "postgres": ("md5({key})", "('x' || substr(key_hash, 3, 10))::bit(40)::bigint"),
-    "clickhouse": (
-        "lower(hex(MD5({key})))",
-        "reinterpretAsUInt64(reverse(unhex(substring(key_hash, 3, 10))))",
-    ),
-    "sqlite": ("md5({key})", "hex_number(substr(key_hash, 3, 10))"),
-}
-"""By store: MD5 of a text in hexadecimal digits, and ten of them as a number. SQLite's come with its connection."""
-
-
-def key_parts(store: str, rows: str, key: str, values: Iterable[str] = ()) -> str:
+def key_parts(sql: CheckSQL, rows: str, key: str, values: Iterable[str] = ()) -> str:
     """Statement that adds up the hashes of keys, the same numbers in every store.
 
     It returns a row for each first two digits of the hashes: these, the number of rows, the sum of the ten digits that
@@ -142,21 +141,17 @@ def key_parts(store: str, rows: str, key: str, values: Iterable[str] = ()) -> st
         key: SQL of a row's key as text.
     """
     counts = "".join(f", count({quote_identifier(name)})" for name in values)
-    _, number = _hashes(store)
-    return f"SELECT {_PART}, count(*), sum({number}){counts} FROM ({_hashed(store, rows, key)}) AS hashed GROUP BY 1"
+    hashed = _hashed(sql, rows, key)
+    return f"SELECT {_PART}, count(*), sum({sql.key_number}){counts} FROM ({hashed}) AS hashed GROUP BY 1"
 
 
-def keys_of_part(store: str, rows: str, key: str, part: str) -> str:
+def keys_of_part(sql: CheckSQL, rows: str, key: str, part: str) -> str:
     """Statement that returns the keys whose hashes begin with two digits."""
-    return f"SELECT {key} FROM ({_hashed(store, rows, key)}) AS hashed WHERE {_PART} = {quote_literal(part)}"
+    return f"SELECT {key} FROM ({_hashed(sql, rows, key)}) AS hashed WHERE {_PART} = {quote_literal(part)}"
 
 
 _PART = "substring(key_hash, 1, 2)"
 
 
-def _hashed(store: str, rows: str, key: str) -> str:
-    return f"SELECT *, {_hashes(store)[0].format(key=key)} AS key_hash FROM ({rows}) AS rows_of_table"
-
-
-def _hashes(store: str) -> tuple[str, str]:
-    return _HASHES["postgres" if store == "serving" else store]
+def _hashed(sql: CheckSQL, rows: str, key: str) -> str:
+    return f"SELECT *, {sql.key_hash.format(key=key)} AS key_hash FROM ({rows}) AS rows_of_table"

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ml_assets.contracts import Contract
+from ml_assets.tables.contract_sql import CheckSQL
 from ml_assets.tables.validation import Limits, Window
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ class TableStore(Maintained):
 
     asks: ClassVar[str | None] = None
     """Key of the resource that answers SQL about its tables (`asking`); None if none does."""
+
+    checks: ClassVar[CheckSQL] = CheckSQL()
+    """How that resource says what the checks ask."""
 
     pool: ClassVar[str | None] = None
     """Pool of the steps that open it, where it cannot be opened twice at once."""

@@ -8,8 +8,10 @@ import duckdb
 import pytest
 
 from ml_assets.contracts import Column, Contract
+from ml_assets.stores.sqlite import SQLiteStore
 from ml_assets.tables.contract_sql import count_broken, doubled_keys, rows_of, rules
 
+SQL = SQLiteStore.checks
 CONTRACT = Contract(
     "sqlite/things",
     "a thing",
@@ -37,13 +39,13 @@ def database():
 
 
 def broken(connection) -> dict[str, int]:
-    _, *counts = connection.execute(count_broken(CONTRACT)).fetchone()
+    _, *counts = connection.execute(count_broken(SQL, CONTRACT)).fetchone()
     return {rule.text: n for rule, n in zip(rules(CONTRACT), counts, strict=True) if n}
 
 
 def test_good_rows_break_nothing(database):
     assert broken(database) == {}
-    assert database.execute(doubled_keys(CONTRACT)).fetchall() == []
+    assert database.execute(doubled_keys(SQL, CONTRACT)).fetchall() == []
 
 
 @pytest.mark.parametrize(
@@ -78,20 +80,20 @@ def test_nan_is_outside_every_range():
 
 def test_a_doubled_key_is_named(database):
     database.execute("INSERT INTO things VALUES (?, ?, ?, ?, ?)", GOOD)
-    assert database.execute(doubled_keys(CONTRACT)).fetchall() == [("x", 2)]
+    assert database.execute(doubled_keys(SQL, CONTRACT)).fetchall() == [("x", 2)]
 
 
 def test_count_looks_at_the_days_asked_for(database):
     database.execute("INSERT INTO things VALUES ('y', 0.5, 1, 'a', '2026-03-02T00:00:00.000000Z')")
     first = (date(2026, 3, 1), date(2026, 3, 1))
-    assert len(database.execute(rows_of(CONTRACT, days=first)).fetchall()) == 1
-    assert len(database.execute(rows_of(CONTRACT)).fetchall()) == 2
+    assert len(database.execute(rows_of(SQL, CONTRACT, days=first)).fetchall()) == 1
+    assert len(database.execute(rows_of(SQL, CONTRACT)).fetchall()) == 2
 
 
 def test_a_key_may_stand_again_on_another_day(database):
     """SQLite would make the year of a text that is cast to a date."""
     by_day = replace(CONTRACT, unique_across_days=False)
     database.execute("INSERT INTO things VALUES ('x', 0.5, 1, 'a', '2026-03-02T10:00:00.000000Z')")
-    assert database.execute(doubled_keys(by_day)).fetchall() == []
+    assert database.execute(doubled_keys(SQL, by_day)).fetchall() == []
     database.execute("INSERT INTO things VALUES ('x', 0.5, 1, 'a', '2026-03-02T23:59:59.999999Z')")
-    assert database.execute(doubled_keys(by_day)).fetchall() == [("x", "2026-03-02", 2)]
+    assert database.execute(doubled_keys(SQL, by_day)).fetchall() == [("x", "2026-03-02", 2)]

@@ -13,7 +13,7 @@ from ml_assets.defs.quality import maintenance
 from ml_assets.operations.agreements import AGREEMENTS
 from ml_assets.operations.reconcile import Comparison, Fetch, Listed, compare_all, compare_sides, stored_keys
 from ml_assets.settings import Settings
-from ml_assets.stores.registry import needed_resources, stores
+from ml_assets.stores.registry import needed_pool, needed_resources, stores
 
 RECONCILIATION = "quality/reconciliation"
 
@@ -40,7 +40,7 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
         check_specs=[
             dg.AssetCheckSpec("stores_agree", asset=key(RECONCILIATION), description="No comparison differs.")
         ],
-        pool="clickhouse",
+        pool=needed_pool(),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=HOURLY,
     )

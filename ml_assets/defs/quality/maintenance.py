@@ -7,7 +7,7 @@ import dagster as dg
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.maintenance import MaintenanceReport, maintain
 from ml_assets.settings import Settings
-from ml_assets.stores.registry import needed_resources
+from ml_assets.stores.registry import needed_pool, needed_resources
 from ml_assets.tables.store import Retention
 
 MAINTENANCE = "quality/maintenance"
@@ -30,7 +30,7 @@ def build(settings: Settings) -> dg.Definitions:
         ),
         code_version=code_version("maintenance 1"),
         required_resource_keys=needed_resources(),
-        pool="clickhouse",
+        pool=needed_pool(),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def maintenance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ml_assets.contracts import Contract
+from ml_assets.tables.contract_sql import CheckSQL
 from ml_assets.tables.store import Recovery, Retention, StoreHealth, TableStore, Written
 from ml_assets.tables.validation import WHOLE, Limits, Window
 
@@ -57,6 +58,12 @@ class ClickHouseStore(TableStore):
     kind: ClassVar[str] = "clickhouse"
     resources: ClassVar[tuple[str, ...]] = ("clickhouse",)
     asks: ClassVar[str | None] = "clickhouse"
+    checks: ClassVar[CheckSQL] = CheckSQL(
+        # ClickHouse's Date ends in 2149 and begins in 1970: other days would become one of those.
+        day="CAST({column} AS Date32)",
+        key_hash="lower(hex(MD5({key})))",
+        key_number="reinterpretAsUInt64(reverse(unhex(substring(key_hash, 3, 10))))",
+    )
     pool: ClassVar[str | None] = "clickhouse"
     limits: ClassVar[Limits] = Limits("ClickHouse", null_vector=False, first_year=1900, last_year=2299)
 

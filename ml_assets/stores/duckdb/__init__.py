@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ml_assets.contracts import Contract
+from ml_assets.tables.contract_sql import CheckSQL
 from ml_assets.tables.store import Maintained, Retention, StoreHealth, TableStore, Written
 from ml_assets.tables.validation import Limits, Window
 
@@ -107,6 +108,9 @@ class DuckLakeStore(TableStore):
     kind: ClassVar[str] = "ducklake"
     resources: ClassVar[tuple[str, ...]] = ("lake", "postgres")
     asks: ClassVar[str | None] = "lake"
+    checks: ClassVar[CheckSQL] = CheckSQL(
+        in_schema=True, key_number="('0x' || substr(key_hash, 3, 10))::BIGINT"
+    )
     limits: ClassVar[Limits] = Limits("DuckLake")
 
     def __init__(self, lake: Lake, postgres: "Postgres | None" = None) -> None:

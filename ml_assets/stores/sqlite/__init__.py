@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from ml_assets.contracts import Contract
+from ml_assets.tables.contract_sql import CheckSQL
 from ml_assets.tables.store import Retention, StoreHealth, TableStore, Written
 from ml_assets.tables.validation import WHOLE, Limits, Window
 
@@ -60,6 +61,11 @@ class SQLiteStore(TableStore):
     kind: ClassVar[str] = "sqlite"
     resources: ClassVar[tuple[str, ...]] = ("sqlite",)
     asks: ClassVar[str | None] = "sqlite"
+    checks: ClassVar[CheckSQL] = CheckSQL(
+        day="substr({column}, 1, 10)",  # times are ISO text, of which a cast would take the number in front
+        tables="SELECT name FROM sqlite_master WHERE type = 'table'",
+        key_number="hex_number(substr(key_hash, 3, 10))",  # a function of the connection, as md5 is
+    )
     limits: ClassVar[Limits] = Limits("SQLite", nul=False, nan=False, columns=2_000, row_bytes=1_000_000_000)
 
     def __init__(self, resource: "SQLiteFile") -> None:
