@@ -382,7 +382,12 @@ def test_ctrl_c_is_no_traceback(environment, settings, runs):
     land(settings.home, "runs", RUN)
     shards = settings.home / "dagster" / "history" / "runs"
     started = subprocess.Popen(
-        [sys.executable, "-c", "from ml_assets.cli import app; print('ready', flush=True); app()", "refresh"],
+        [
+            sys.executable,
+            "-c",
+            "from ml_assets.cli.app import app; print('ready', flush=True); app()",
+            "refresh",
+        ],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -29,7 +29,9 @@ def sessions(lake: DuckLakeResource) -> int:
     """Connections to the catalog's database that are at work or in a transaction, this one aside."""
     with PostgresResource(home="unused", url=lake.catalog_url).connect() as connection:
         row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+            # Not the server's own workers, such as autovacuum's.
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' "
+            "AND backend_type = 'client backend'"
         ).fetchone()
     assert row is not None
     return row[0] - 1

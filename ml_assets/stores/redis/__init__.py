@@ -118,6 +118,12 @@ class RedisStore(TableStore):
         with self._redis.client() or nullcontext() as cache:
             return copy_state(cache, contract) if cache is not None else None
 
+    def keys(self, contract: Contract) -> "set[str] | None":
+        """Keys of the rows that Redis answers with; None where PostgreSQL answers."""
+        from ml_assets.stores.redis.copies import held_keys
+
+        return held_keys(self._redis, contract)
+
     def recover(self, tables: Mapping[str, Contract]) -> Recovery:
         """Make every copy anew that is not the one that PostgreSQL's rows have, or that somebody has changed."""
         from ml_assets.lib.faults import one_sentence
