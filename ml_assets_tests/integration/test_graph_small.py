@@ -324,7 +324,7 @@ def test_every_table_can_be_exported(home, small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
 
 
-def test_the_page_s_example_runs_where_no_server_does(home, small, tmp_path, monkeypatch):
+def test_the_page_s_example_runs_where_no_server_does(cli, home, small, tmp_path, monkeypatch):
     services.stop_all(home)
     monkeypatch.setenv("ML_ASSETS_HOME", str(home))
     monkeypatch.chdir(tmp_path)
@@ -342,6 +342,9 @@ def test_the_page_s_example_runs_where_no_server_does(home, small, tmp_path, mon
     assert (len(others), len(vector)) == (3, 384)
     with duckdb.connect("index.duckdb", read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM experiment_index").fetchall() == [(4,)]
+    monkeypatch.undo()
+    # A server that was started again serves its copies once they were compared.
+    assert cli(home, "recover").returncode == 0
 
 
 def test_the_commands_print_and_write_the_same(cli, home, small, tmp_path):
