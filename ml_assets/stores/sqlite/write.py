@@ -35,7 +35,6 @@ class SQLiteTransaction(TableTransaction):
         self._before: Contract | None = None
 
     def ensure(self) -> None:
-        ledger.ensure(self._connection)
         self._before = ensure_table(self._connection, self.contract)
 
     def ledger(self) -> Buckets:
@@ -89,6 +88,7 @@ def ensure_table(connection: Connection, contract: Contract) -> Contract | None:
     Raises:
         ContractViolation: the table differs in another way, or cannot have its name; says what to do.
     """
+    ledger.ensure(connection)
     existing = columns_of(connection, contract.table)
     old = ledger.last_contract(connection, contract.asset)
     refuse_name(connection, contract)
