@@ -165,8 +165,7 @@ class Refresher:
 
     def touched_days(self) -> set[date]:
         """Days that intake touched, or whose rows look back on, or join, rows which came late."""
-        due_days = due.due_days(self._postgres)
-        return {day for days in due_days.values() for day in days} - {touched_days.WHOLE}
+        return _days_of(due.due_days(self._postgres))
 
     def run(
         self, purpose: str, selection: Iterable[dg.AssetKey], tags: Mapping[str, str]
@@ -196,9 +195,10 @@ class Refresher:
 
     def run_due_days(self) -> None:
         """Rebuild every daily table on the days that are due, in few runs."""
-        days = self.touched_days() | self.stale_days()
+        asked = due.due_days(self._postgres)
+        days = _days_of(asked) | self.stale_days()
         first: list[dg.AssetKey] = []
-        if due.metrics_first(days, due.due_days(self._postgres)):
+        if due.metrics_first(days, asked):
             first = [key("duckdb/raw_metrics")]
             self.run_days(days, first)
         self.run_days(days, [k for k in self.daily if k not in first])
@@ -266,6 +266,11 @@ class Refresher:
     def _latest_id(self, asset: dg.AssetKey) -> int:
         records = self._instance.fetch_materializations(asset, limit=1).records
         return records[0].storage_id if records else -1
+
+
+def _days_of(asked: Mapping[str, Iterable[date]]) -> set[date]:
+    """The days of all streams; not what stands for a table without days."""
+    return {day for days in asked.values() for day in days} - {touched_days.WHOLE}
 
 
 def _purpose(span: DayRange) -> str:
