@@ -1,8 +1,10 @@
-"""Feature tables are SELECT files; this reads from the SQL itself what they depend on.
+"""Feature tables are SELECT files; this says what they depend on, from the SQL itself.
 
-What belongs here: parsing of the files in sql/duckdb. Which Dagster assets they become is decided in defs/.
+What belongs here: what a file's text and syntax tree tell, and column lineage. Which Dagster assets the files become is
+decided in defs/; the engine that parses them is in stores/duckdb/select_file.py.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,27 +30,19 @@ class FeatureSQL:
     parameters: frozenset[str]
 
 
-def parse_feature(name: str, text: str) -> FeatureSQL:
-    """Parse one SELECT file.
+def described(
+    name: str, text: str, tables: Iterable[tuple[str, str]], parameters: Iterable[str]
+) -> FeatureSQL:
+    """A SELECT file by what its syntax tree names.
 
     Args:
         name: the file's name without its ending.
         text: what it holds.
-
-    Raises:
-        ValueError: if the file is not one statement that DuckDB's dialect can parse.
+        tables: schema and name of every table that it reads.
+        parameters: names of the parameters that it binds.
     """
-    import sqlglot
-    from sqlglot import expressions as exp
-    from sqlglot.errors import ParseError
-
-    try:
-        statement = sqlglot.parse_one(text, dialect="duckdb")
-    except ParseError as error:
-        raise ValueError(f"{name}.sql is not one SELECT that can be parsed: {error}") from error
-    parents = {f"duckdb/{table.name}" for table in statement.find_all(exp.Table) if table.db in LAKE_SCHEMAS}
-    parameters = frozenset(str(found.this) for found in statement.find_all(exp.Placeholder) if found.this)
-    return FeatureSQL(name, text, _header(text), tuple(sorted(parents)), parameters)
+    parents = {f"duckdb/{table}" for schema, table in tables if schema in LAKE_SCHEMAS}
+    return FeatureSQL(name, text, _header(text), tuple(sorted(parents)), frozenset(parameters))
 
 
 def _header(text: str) -> str:

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import tables
-from ml_assets.lib.feature_sql import column_lineage, parse_feature
+from ml_assets.lib.feature_sql import column_lineage
 from ml_assets.settings import SQL_DIR, Settings
+from ml_assets.stores.duckdb.select_file import parse_feature
 from ml_assets.tables.arrow_types import arrow_schema
 
 TABLES = tables(Settings())
@@ -37,9 +38,15 @@ def test_parents_and_parameters_come_from_the_sql(tmp_path):
 
 def test_sql_that_cannot_be_parsed_names_its_file(tmp_path):
     file = tmp_path / "broken.sql"
-    file.write_text("SELECT FROM WHERE (")
-    with pytest.raises(ValueError, match=r"broken\.sql"):
+    file.write_text("-- Broken.\nSELECT FROM WHERE (")
+    with pytest.raises(ValueError, match=r"broken\.sql.*line 2, column 13"):
         parse_feature(file.stem, file.read_text())
+
+
+@pytest.mark.parametrize("text", ["SELECT 1; SELECT 2", "CREATE TABLE t (a INT)", "-- nothing"])
+def test_a_file_that_is_not_one_select_names_its_file(text):
+    with pytest.raises(ValueError, match=r"other\.sql is not one SELECT"):
+        parse_feature("other", text)
 
 
 def test_lineage_goes_through_joins_and_ctes(tmp_path):

@@ -13,13 +13,14 @@ from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.raw import outdated_events, touch
-from ml_assets.lib.feature_sql import FeatureSQL, column_lineage, parse_feature
+from ml_assets.lib.feature_sql import FeatureSQL, column_lineage
 from ml_assets.lib.query import Query
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import SQL_DIR, Settings
 from ml_assets.sql_files import read_sql
+from ml_assets.stores.duckdb.select_file import parse_feature
 
 DESCRIPTIONS = {
     "run_features": (
