@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ml_assets.lib.feature_sql import FeatureSQL, described
+from ml_assets.lib.sql import quote_literal
 
 
 def parse_feature(name: str, text: str) -> FeatureSQL:
@@ -23,8 +24,9 @@ def parse_feature(name: str, text: str) -> FeatureSQL:
     """
     import duckdb
 
+    # As a literal: the driver imports pandas to bind a value.
     with duckdb.connect() as connection:
-        row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
+        row = connection.execute(f"SELECT json_serialize_sql({quote_literal(text)})").fetchone()
     answer = json.loads(row[0]) if row else {"error": True}
     if answer["error"]:
         raise ValueError(f"{name}.sql is not one SELECT that can be parsed: {_reason(answer, text)}")
