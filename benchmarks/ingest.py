@@ -28,8 +28,8 @@ from benchmarks.limits import finish, within
 from ml_assets import services
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.ingest import IntakeReport, ensure_tables
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.stores.touched_days import ensure_schema

@@ -105,9 +105,9 @@ def retire(settings: Settings, stream: str, file: str) -> str:
     found = quarantine.find_file(
         file, stores["postgres"], settings.landing, settings.sources, _streams(stream)
     )
-    for known in found:
-        counted, elsewhere = quarantine.retire_file(known, stores["lake"], stores["postgres"], bounds)
-        what = f"{known.unit} ({known.stream})"
+    for each in found:
+        counted, elsewhere = quarantine.retire_file(each, stores["lake"], stores["postgres"], bounds)
+        what = f"{each.item_name} ({each.stream})"
         if not counted:
             told.append(f"{what} was withdrawn before.")
         elif elsewhere:

@@ -64,7 +64,7 @@ class Manifest:
     def written(self) -> list[str]:
         """Landing files that were written, or were about to be when a call was killed."""
         # Only here: it imports pyarrow.
-        from ml_assets.demo.landing import files_of
+        from ml_assets.demo.landing_files import files_of
 
         unfinished = [day for day in range(1, self.days + 1) if day not in self.finished][:1]
         begun = [name for day in unfinished for name in files_of(day, self.date_of(day), self.days)]

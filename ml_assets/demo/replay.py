@@ -16,7 +16,7 @@ from time import perf_counter
 
 from threadpoolctl import threadpool_limits
 
-from ml_assets.demo import landing, plain_team
+from ml_assets.demo import landing_files, plain_team
 from ml_assets.demo.data import load
 from ml_assets.demo.documents import library_documents, note_documents
 from ml_assets.demo.manifest import Day, Manifest, last_day, only_one
@@ -179,8 +179,8 @@ class _Replay:
         return Served(made.model, str(record.model_name), version, record.experiment, logged.run_id)
 
     def _write(self, stream: str, rows: list[dict], day: int, today: date) -> str:
-        name, form = landing.name_of(today, stream), landing.format_of(day, stream)
-        return landing.write(self._settings.landing, stream, name, rows, form)
+        name, form = landing_files.name_of(today, stream), landing_files.format_of(day, stream)
+        return landing_files.write(self._settings.landing, stream, name, rows, form)
 
     @property
     def _files(self) -> Path:
@@ -198,7 +198,7 @@ class _Replay:
 
 
 def _files_of(manifest: Manifest, day: int) -> list[str]:
-    return landing.files_of(day, manifest.date_of(day), manifest.days)
+    return landing_files.files_of(day, manifest.date_of(day), manifest.days)
 
 
 def _served_plain(run: plain_team.PlainRun) -> Served:

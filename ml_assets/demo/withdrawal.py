@@ -33,9 +33,9 @@ def retire_former(settings: Settings, lake: Lake, postgres: Postgres) -> None:
         for stream in {stream for stream, _ in gone}:
             with postgres.connect() as connection:
                 known = ledger.known_places(connection, stream, LANDING_ROOT)
-            units = [unit for of, unit in gone if of == stream and unit in known]
-            if units:
+            item_names = [item_name for of, item_name in gone if of == stream and item_name in known]
+            if item_names:
                 with ingesting(STREAMS[stream], lake, postgres, bounds, IntakeReport()) as ingest:
-                    ingest.withdraw(LANDING_ROOT, units)
+                    ingest.withdraw(LANDING_ROOT, item_names)
         manifest.former = []
         manifest.write(settings.home)

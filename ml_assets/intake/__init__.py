@@ -1,6 +1,6 @@
 """Intake: from files and MLflow to rows of `intake.intake_<stream>`, with an account of every row.
 
-    landing.py         which files there are, and which of them are complete
+    input_files.py     which files there are, and which of them are complete
     splitter.py        a file's bytes as rows of text, whatever is wrong with them
     judge.py           rows as typed columns, or the reason why not (SQL made from the stream's contract)
     mlflow_reader.py   MLflow runs and metric histories as rows

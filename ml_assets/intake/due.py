@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ml_assets.contracts import STREAMS
 from ml_assets.intake import ledger
 from ml_assets.intake.files import pending_files
-from ml_assets.intake.landing import LandingFile
+from ml_assets.intake.input_files import InputFile
 from ml_assets.intake.sources import left_alone, stream_listings
 from ml_assets.intake.tracking import pending_runs
 from ml_assets.lib.days import DayRange, bridge
@@ -38,7 +38,7 @@ class StreamFiles:
         self._listings = stream_listings(stream, settings.landing, settings.sources)
 
     @property
-    def all(self) -> list[LandingFile]:
+    def all(self) -> list[InputFile]:
         """Every file, whether it was taken in or not."""
         return [file for listing in self._listings.values() for file in listing.files]
 
@@ -47,7 +47,7 @@ class StreamFiles:
         """The reason by path for what is not read."""
         return left_alone(self.stream, {root: each.skipped for root, each in self._listings.items()})
 
-    def new(self, postgres: Postgres) -> list[LandingFile]:
+    def new(self, postgres: Postgres) -> list[InputFile]:
         """The files that are new or changed, as the ledger tells."""
         listings = self._listings.items()
         return [file for root, each in listings for file in pending_files(self.stream, each, postgres, root)]

@@ -1,8 +1,8 @@
-"""Taking in files: what is new in a landing folder, or under the glob of a source, becomes rows of intake.
+"""This module takes in files: it turns the new files of a landing folder, or of a source's glob, into rows of intake.
 
-Small files are read line by line with every care, and share a commit. A large file has a commit of its own
-and is tried in bulk first, by DuckDB's own readers; if that finds anything odd, down to one bad row, it is
-read with care after all. So care costs nothing where all is well, and nothing is lost where it is not.
+It reads small files line by line and commits many of them together. It commits each large file by itself, and tries
+to read it in bulk first, with DuckDB's own readers. If the bulk reader finds a single bad row, the module reads the
+file again line by line. A clean file is therefore read fast, and no row of a bad file is lost.
 """
 
 import errno
@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from ml_assets.contracts import STREAMS, Stream
 from ml_assets.errors import ExtensionMissing
-from ml_assets.intake import landing, ledger, readers, splitter
+from ml_assets.intake import input_files, ledger, readers, splitter
 from ml_assets.intake.ingest import STAGE, Ingest, IntakeReport, Lake, ingesting
+from ml_assets.intake.input_files import InputFile
 from ml_assets.intake.judge import Bounds, judge_rows
-from ml_assets.intake.landing import LandingFile
-from ml_assets.intake.ledger import Known, Place
+from ml_assets.intake.ledger import KnownPlace, Place
 from ml_assets.intake.sources import Source
 from ml_assets.intake.splitter import SPLIT_SCHEMA, split
 from ml_assets.lib import faults
@@ -63,27 +63,27 @@ _BULK_JSON_TYPES = {"float64": "DOUBLE", "json": "JSON"}
 
 
 def pending_files(
-    stream: str, listing: landing.Listing, postgres: Postgres, root: str = ""
-) -> list[LandingFile]:
+    stream: str, listing: input_files.Listing, postgres: Postgres, root: str = ""
+) -> list[InputFile]:
     """Files of a listing that are new or changed.
 
     Args:
         root: "" for the landing folder, else a source's root.
     """
-    return _unknown(listing, _known(stream, postgres, root), root)
+    return _new_files(listing, _known_places(stream, postgres, root), root)
 
 
-def _known(stream: str, postgres: Postgres, root: str) -> dict[str, Known]:
+def _known_places(stream: str, postgres: Postgres, root: str) -> dict[str, KnownPlace]:
     touched_days.ensure_schema(postgres)
     with postgres.connect() as connection:
         return ledger.known_places(connection, stream, root)
 
 
-def _unknown(listing: landing.Listing, known: Mapping[str, Known], root: str) -> list[LandingFile]:
-    return [f for f in listing.files if not _is_known(f, known.get(f.unit), root)]
+def _new_files(listing: input_files.Listing, places: Mapping[str, KnownPlace], root: str) -> list[InputFile]:
+    return [f for f in listing.files if not _is_taken_in(f, places.get(f.item_name), root)]
 
 
-def _is_known(file: LandingFile, place: Known | None, root: str) -> bool:
+def _is_taken_in(file: InputFile, place: KnownPlace | None, root: str) -> bool:
     if place is None or place.fingerprint != file.fingerprint:
         return False
     # The ledger may be of a time at which a source's files of equal bytes were one content, and the first was read.
@@ -92,7 +92,7 @@ def _is_known(file: LandingFile, place: Known | None, root: str) -> bool:
 
 def take_in_files(
     stream_name: str,
-    listing: landing.Listing,
+    listing: input_files.Listing,
     lake: Lake,
     postgres: Postgres,
     bounds: Bounds,
@@ -108,13 +108,17 @@ def take_in_files(
     """
     report = IntakeReport(skipped=dict(listing.skipped))
     root = source.root if source else ""
-    known = _known(stream_name, postgres, root)
-    fresh = _unknown(listing, known, root)
+    places = _known_places(stream_name, postgres, root)
+    fresh = _new_files(listing, places, root)
     if not fresh:
         return report
-    landing.wait_until_quiet(fresh)
-    there = {file.unit for file in listing.files} | listing.skipped.keys()
-    gone = {unit: place.unit_hash for unit, place in known.items() if unit not in there and not place.retired}
+    input_files.wait_until_quiet(fresh)
+    there = {file.item_name for file in listing.files} | listing.skipped.keys()
+    gone = {
+        item_name: place.content_hash
+        for item_name, place in places.items()
+        if item_name not in there and not place.retired
+    }
     with ingesting(STREAMS[stream_name], lake, postgres, bounds, report) as ingest:
         intake = _Files(ingest, root, source, gone)
         for batch in _batches(fresh):
@@ -122,9 +126,9 @@ def take_in_files(
     return report
 
 
-def _batches(files: Sequence[LandingFile]) -> Iterator[list[LandingFile]]:
+def _batches(files: Sequence[InputFile]) -> Iterator[list[InputFile]]:
     """Small files together, large ones by themselves."""
-    batch: list[LandingFile] = []
+    batch: list[InputFile] = []
     size = 0
     for file in files:
         weight = _weight(file)
@@ -137,7 +141,7 @@ def _batches(files: Sequence[LandingFile]) -> Iterator[list[LandingFile]]:
         yield batch
 
 
-def _weight(file: LandingFile) -> int:
+def _weight(file: InputFile) -> int:
     return file.size * _UNPACKED if file.compression else file.size
 
 
@@ -149,7 +153,7 @@ class _Files:
     """Takes in files of one root on one ingest.
 
     Args:
-        gone: content by unit of files that were taken in and are no longer there.
+        gone: content hash by item name of the files that were taken in and are no longer there.
     """
 
     def __init__(self, ingest: Ingest, root: str, source: Source | None, gone: Mapping[str, str]) -> None:
@@ -161,11 +165,11 @@ class _Files:
         self._source = source
         self._naive_utc = ingest.stream.name in ingest.bounds.naive_utc
         self._gone = gone
-        self._content: dict[LandingFile, landing.Content] = {}
+        self._scans: dict[InputFile, input_files.FileScan] = {}
         self._misread: set[str] = set()
         self._unread: set[str] = set()
 
-    def take(self, files: Sequence[LandingFile]) -> None:
+    def take(self, files: Sequence[InputFile]) -> None:
         """Take in some files in one commit."""
         large = len(files) == 1 and _weight(files[0]) > LARGE_BYTES
         if large:
@@ -179,18 +183,20 @@ class _Files:
         self._withdraw_misread()
         fresh = self._ingest.claim({self._place(f): h for f, h in hashes.items()}, "landing")
         # Of several files with the same content the first is read.
-        chosen = {unit_hash: file for file, unit_hash in reversed(hashes.items()) if unit_hash in fresh}
+        chosen = {
+            content_hash: file for file, content_hash in reversed(hashes.items()) if content_hash in fresh
+        }
         # Rows that take the place of others come by way of the stage.
         large = large and bool(chosen) and not any(content.again for content in fresh.values())
         target = self._ingest.table if large else STAGE
         counts = self._read_large(*hashes.popitem(), bulk) if large else self._read_small(chosen)
         if large:
-            hashes = {file: unit_hash for unit_hash, file in chosen.items()}
+            hashes = {file: content_hash for content_hash, file in chosen.items()}
         # What was written to while it was read may be half of each state; what broke off is not all of it.
         moved = {
-            unit_hash
-            for unit_hash, file in chosen.items()
-            if unit_hash in self._unread or not self._is_complete(file)
+            content_hash
+            for content_hash, file in chosen.items()
+            if content_hash in self._unread or not self._is_complete(file)
         }
         if moved:
             self._drop(target, sorted(moved))
@@ -205,56 +211,58 @@ class _Files:
             self._ingest.connection.unregister(_BULK)
             self._ingest.connection.execute(f"DROP TABLE IF EXISTS temp.{_BULK}")
 
-    def _place(self, file: LandingFile) -> Place:
-        return Place(self._root, file.unit, file.fingerprint)
+    def _place(self, file: InputFile) -> Place:
+        return Place(self._root, file.item_name, file.fingerprint)
 
-    def _hashed(self, files: Sequence[LandingFile], large: bool = False) -> dict[LandingFile, str]:
+    def _hashed(self, files: Sequence[InputFile], large: bool = False) -> dict[InputFile, str]:
         """Content hashes of those files that can be read and are as they were listed."""
         hashes = {}
         for file in files:
             try:
-                content = landing.look_through(
+                scan = input_files.scan_file(
                     file.path, large and file.format in ("jsonl", "csv"), large and file.format == "jsonl"
                 )
-                unit_hash = self._content_hash(file, content.sha256)
+                content_hash = self._content_hash(file, scan.sha256)
             except OSError as fault:
                 self._skip(file, fault)
                 continue
             if self._is_complete(file):
-                self._content[file] = content
-                hashes[file] = unit_hash
+                self._scans[file] = scan
+                hashes[file] = content_hash
         return hashes
 
-    def _content_hash(self, file: LandingFile, sha256: str) -> str:
+    def _content_hash(self, file: InputFile, sha256: str) -> str:
         if self._source:
             if file.log:
-                sha256 += landing.look_through(file.log_path).sha256
-            return self._source.content_hash(sha256, file.unit)
-        self._misread |= landing.misread_hashes(sha256, file.format, file.compression, file.stem)
-        return landing.content_hash(sha256, file.format, file.compression, file.stem)
+                sha256 += input_files.scan_file(file.log_path).sha256
+            return self._source.content_hash(sha256, file.item_name)
+        self._misread |= input_files.misread_hashes(sha256, file.format, file.compression, file.stem)
+        return input_files.content_hash(sha256, file.format, file.compression, file.stem)
 
     def _withdraw_misread(self) -> None:
         """Withdraw files that had a wrong ending and have been renamed since: they lie here under another name."""
-        units = [unit for unit, unit_hash in self._gone.items() if unit_hash in self._misread]
+        item_names = [
+            item_name for item_name, content_hash in self._gone.items() if content_hash in self._misread
+        ]
         self._misread.clear()
-        if units:
-            self._ingest.withdraw(self._root, units)
+        if item_names:
+            self._ingest.withdraw(self._root, item_names)
 
-    def _is_complete(self, file: LandingFile) -> bool:
+    def _is_complete(self, file: InputFile) -> bool:
         try:
             if file.unchanged():
                 return True
         except OSError as fault:
             self._skip(file, fault)
             return False
-        self._report.skipped[file.unit] = _BEING_WRITTEN
+        self._report.skipped[file.item_name] = _BEING_WRITTEN
         return False
 
-    def _skip(self, file: LandingFile, fault: OSError) -> None:
+    def _skip(self, file: InputFile, fault: OSError) -> None:
         if isinstance(fault, FileNotFoundError):
-            self._report.skipped[file.unit] = "gone before it could be read"
+            self._report.skipped[file.item_name] = "gone before it could be read"
         else:
-            self._report.skipped[file.unit] = landing.unreadable(fault)
+            self._report.skipped[file.item_name] = input_files.unreadable(fault)
 
     def _drop(self, target: str, hashes: list[str]) -> None:
         self._ingest.connection.execute(
@@ -264,40 +272,40 @@ class _Files:
 
     # --- small files: with care, many in one commit ---
 
-    def _read_small(self, files: Mapping[str, LandingFile]) -> dict[str, int]:
+    def _read_small(self, files: Mapping[str, InputFile]) -> dict[str, int]:
         """Rows of the files into the stage; returns the rows read by content."""
         counts = dict.fromkeys(files, 0)
         if self._source is None:
-            for wanted in ("jsonl", "csv", *landing.TEXTS.values()):
+            for wanted in ("jsonl", "csv", *input_files.TEXTS.values()):
                 some = {h: f for h, f in files.items() if f.format == wanted}
                 if some:
                     counts |= self._read_text(STAGE, wanted, some)
-        for unit_hash, file in files.items():
+        for content_hash, file in files.items():
             if self._source is not None or file.format == "parquet":
-                counts[unit_hash] = self._read_table(STAGE, file, unit_hash)
+                counts[content_hash] = self._read_table(STAGE, file, content_hash)
         return counts
 
-    def _read_text(self, target: str, wanted: str, files: Mapping[str, LandingFile]) -> dict[str, int]:
+    def _read_text(self, target: str, wanted: str, files: Mapping[str, InputFile]) -> dict[str, int]:
         """JSON lines or CSV line by line, texts as a whole."""
         counts = dict.fromkeys(files, 0)
         names = [column.name for column in self._stream.columns]
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for unit_hash, file in files.items():
+            for content_hash, file in files.items():
                 try:
-                    for batch in split(file, unit_hash, names):
-                        counts[unit_hash] += batch.num_rows
+                    for batch in split(file, content_hash, names):
+                        counts[content_hash] += batch.num_rows
                         yield batch
                 except OSError as fault:
                     self._skip(file, fault)
-                    self._unread.add(unit_hash)
+                    self._unread.add(content_hash)
 
         source, types = text_source(self._stream, wanted)
         select = judge_rows(self._stream, source, types, extras=True, naive_utc=self._naive_utc)
         self._ingest.insert(target, select, (SPLIT_SCHEMA, batches()))
         return counts
 
-    def _read_table(self, target: str, file: LandingFile, unit_hash: str) -> int:
+    def _read_table(self, target: str, file: InputFile, content_hash: str) -> int:
         """A Parquet file, or any file that a source's query reads; as one quarantined row if that fails."""
         import duckdb
 
@@ -305,22 +313,22 @@ class _Files:
             with _unpacked(file) as path, _safe_name(path) as name:
                 if self._source:
                     self._run_query(self._source, name, target)
-                    return self._insert_table(target, file, unit_hash, _FOREIGN)
+                    return self._insert_table(target, file, content_hash, _FOREIGN)
                 relation = (
                     f"read_parquet({quote_literal(glob_free(name))}, {readers.options(readers.PARQUET)})"
                 )
-                return self._insert_table(target, file, unit_hash, relation)
+                return self._insert_table(target, file, content_hash, relation)
         except OSError as fault:
             if fault.errno in _OUT_OF_ROOM:
                 raise
             self._skip(file, fault)
-            self._unread.add(unit_hash)
+            self._unread.add(content_hash)
             return 0
         except ExtensionMissing as fault:
-            return self._leave_alone(target, file, unit_hash, str(fault))
+            return self._leave_alone(target, file, content_hash, str(fault))
         except (duckdb.Error, UnicodeDecodeError, _DamagedFile) as fault:
             if self._source and "database is locked" in str(fault):  # SQLite's; a writer is at it
-                return self._leave_alone(target, file, unit_hash, _BEING_WRITTEN)
+                return self._leave_alone(target, file, content_hash, _BEING_WRITTEN)
             if isinstance(fault, duckdb.Error) and not _is_of_the_file(fault, file.path):
                 raise
             self._begin_again(target)
@@ -328,13 +336,13 @@ class _Files:
             if self._source:
                 reader, mend = f"the query {self._source.name}", f"mend the query, or {mend}"
             why = f"cannot be read as {reader} ({_first_line(fault)})"
-            return self._insert_broken(target, file, unit_hash, f"{why}; {mend}")
+            return self._insert_broken(target, file, content_hash, f"{why}; {mend}")
 
-    def _leave_alone(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
+    def _leave_alone(self, target: str, file: InputFile, content_hash: str, why: str) -> int:
         """Nothing is entered of the file, so the next time reads it as if it had come then."""
         self._begin_again(target)
-        self._report.skipped[file.unit] = why
-        self._unread.add(unit_hash)
+        self._report.skipped[file.item_name] = why
+        self._unread.add(content_hash)
         return 0
 
     def _begin_again(self, target: str) -> None:
@@ -368,23 +376,23 @@ class _Files:
                     raise
                 tried.add(extension)
 
-    def _insert_table(self, target: str, file: LandingFile, unit_hash: str, relation: str) -> int:
+    def _insert_table(self, target: str, file: InputFile, content_hash: str, relation: str) -> int:
         execute = self._ingest.connection.execute
         given = {name: kind for name, kind, *_ in execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
         number = "file_row_number + 1"
         if self._source or any(name.lower() == "file_row_number" for name in given):
             number = "row_number() OVER ()"  # slower, and told apart from a column of the file's
         row = _Arranged(self._stream, given, self._naive_utc, by_query=self._source is not None)
-        rows = row.relation(relation, file.unit, unit_hash, number)
+        rows = row.relation(relation, file.item_name, content_hash, number)
         self._ingest.insert(target, row.judged(rows, row.raw_text))
         counted = execute(f"SELECT count(*) FROM {relation}").fetchone()
         if self._source:
             execute(f"DROP TABLE {_FOREIGN}")
         return counted[0] if counted else 0
 
-    def _insert_broken(self, target: str, file: LandingFile, unit_hash: str, why: str) -> int:
+    def _insert_broken(self, target: str, file: InputFile, content_hash: str, why: str) -> int:
         """A whole file as one quarantined row."""
-        row = {"unit": file.unit, "unit_hash": unit_hash, "line": 1, "broken": why}
+        row = {"unit": file.item_name, "unit_hash": content_hash, "line": 1, "broken": why}
         batch = pa.RecordBatch.from_pylist([row], schema=SPLIT_SCHEMA)
         select = judge_rows(self._stream, "arriving", {})
         self._ingest.insert(target, select, (SPLIT_SCHEMA, [batch]))
@@ -392,7 +400,7 @@ class _Files:
 
     # --- large files: in bulk ---
 
-    def _read_large(self, file: LandingFile, unit_hash: str, bulk: bool) -> dict[str, int]:
+    def _read_large(self, file: InputFile, content_hash: str, bulk: bool) -> dict[str, int]:
         """Rows of a file straight into the lake, in a transaction that is left open.
 
         Args:
@@ -400,20 +408,20 @@ class _Files:
         """
         self._ingest.connection.execute("BEGIN")
         if self._source is not None or file.format == "parquet":
-            return {unit_hash: self._read_table(self._ingest.table, file, unit_hash)}
+            return {content_hash: self._read_table(self._ingest.table, file, content_hash)}
         # A header line stands before the rows of a CSV.
         header = int(file.format == "csv")
-        rows = self._content[file].lines - header
+        rows = self._scans[file].lines - header
         if not bulk or not self._is_clean(file, rows):
-            return self._read_text(self._ingest.table, file.format, {unit_hash: file})
+            return self._read_text(self._ingest.table, file.format, {content_hash: file})
         self._ingest.insert(
             self._ingest.table,
-            f"SELECT {quote_literal(file.unit)} AS unit, {quote_literal(unit_hash)} AS unit_hash, "
+            f"SELECT {quote_literal(file.item_name)} AS unit, {quote_literal(content_hash)} AS unit_hash, "
             f"rowid + {header + 1} AS line, day, {self._columns} FROM {_BULK}",
         )
-        return {unit_hash: rows}
+        return {content_hash: rows}
 
-    def _read_bulk(self, file: LandingFile) -> bool:
+    def _read_bulk(self, file: InputFile) -> bool:
         """Read a file into `_BULK` by DuckDB's own readers; False if it has to be read with care."""
         import duckdb
         import numpy as np
@@ -429,9 +437,9 @@ class _Files:
                 return False
             relation, types = bulk
             row = _Arranged(self._stream, types, self._naive_utc)
-            # Hash and line are known later: the line from the place of a row, since a window function over the
+            # Hash and line are filled in later: the line from the place of a row, since a window function over the
             # reader would read with one thread.
-            judged = row.judged(row.relation(relation, file.unit, "", "0"), "NULL")
+            judged = row.judged(row.relation(relation, file.item_name, "", "0"), "NULL")
             rows = f"SELECT day, {self._columns}, quarantine_reason IS NOT NULL AS bad FROM ({judged})"
             connection = self._ingest.connection
             try:
@@ -447,7 +455,7 @@ class _Files:
                 return False  # no clean JSON lines or CSV
         return True
 
-    def _is_clean(self, file: LandingFile, lines: int) -> bool:
+    def _is_clean(self, file: InputFile, lines: int) -> bool:
         """Whether `_BULK` holds exactly one good row a line, none of which its reader may have bent."""
         numbers = [quote_identifier(c.name) for c in self._stream.columns if c.type == "float64"]
         suspects = " OR ".join(f"{name} IN (0, 1)" for name in numbers) or "false"
@@ -467,9 +475,9 @@ class _Files:
         bent = found[2] and splitter.contains(file, (b"true", b"false"))
         # Where there are no more keys than values, there is no unknown one. Where a value is null or is an object
         # itself, it takes a look at the names.
-        return not bent and (found[3] == self._content[file].keys or not self._has_unknown_keys(file))
+        return not bent and (found[3] == self._scans[file].keys or not self._has_unknown_keys(file))
 
-    def _has_unknown_keys(self, file: LandingFile) -> bool:
+    def _has_unknown_keys(self, file: InputFile) -> bool:
         """Whether an object of a JSON lines file has a key that the stream has not."""
         with _safe_name(file.path) as name:
             objects = f"read_json_objects({quote_literal(glob_free(name))}, {readers.options(readers.JSON_OBJECTS)})"
@@ -484,7 +492,7 @@ class _Files:
         relation = f"read_json({path}, {readers.options(readers.JSON_LINES)}, columns = {{{columns}}})"
         return relation, types
 
-    def _bulk_csv(self, file: LandingFile, path: str) -> tuple[str, dict[str, str]] | None:
+    def _bulk_csv(self, file: InputFile, path: str) -> tuple[str, dict[str, str]] | None:
         delimiter, header, refusal = splitter.file_header(file, [c.name for c in self._stream.columns])
         if refusal:
             return None
@@ -509,16 +517,16 @@ class _Arranged:
     def __init__(
         self, stream: Stream, given: Mapping[str, str], naive_utc: bool, by_query: bool = False
     ) -> None:
-        known = {column.name for column in stream.columns}
+        column_names = {column.name for column in stream.columns}
         self._stream = stream
         self._by_query = by_query
         self._naive_utc = naive_utc
-        self._types = {name: kind for name, kind in given.items() if name in known}
-        self._names = {name: name if name in known else f"unknown {n}" for n, name in enumerate(given)}
-        self._unknown = [name for name in given if name not in known]
+        self._types = {name: kind for name, kind in given.items() if name in column_names}
+        self._names = {name: name if name in column_names else f"unknown {n}" for n, name in enumerate(given)}
+        self._unknown = [name for name in given if name not in column_names]
         self.raw_text = _packed(self._names)
 
-    def relation(self, source: str, unit: str, unit_hash: str, line: str) -> str:
+    def relation(self, source: str, item_name: str, content_hash: str, line: str) -> str:
         """SQL of the relation.
 
         Args:
@@ -526,8 +534,8 @@ class _Arranged:
         """
         columns = [f"{quote_identifier(n)} AS {quote_identifier(alias)}" for n, alias in self._names.items()]
         columns += [
-            f"{quote_literal(unit)} AS unit",
-            f"{quote_literal(unit_hash)} AS unit_hash",
+            f"{quote_literal(item_name)} AS unit",
+            f"{quote_literal(content_hash)} AS unit_hash",
             f"{line} AS line",
             "NULL::VARCHAR AS broken",
         ]
@@ -574,9 +582,9 @@ def text_source(stream: Stream, wanted: str) -> tuple[str, dict[str, str]]:
     ), types
 
 
-def _unknown_keys(known: Sequence[str], document: str) -> str:
+def _unknown_keys(column_names: Sequence[str], document: str) -> str:
     """SQL condition that a JSON object has other keys than these."""
-    return f"NOT list_has_all([{', '.join(map(quote_literal, known))}], json_keys({document}))"
+    return f"NOT list_has_all([{', '.join(map(quote_literal, column_names))}], json_keys({document}))"
 
 
 def _packed(names: Mapping[str, str]) -> str:
@@ -616,7 +624,7 @@ def _is_of_the_file(fault: Exception, path: Path) -> bool:
 
 
 @contextmanager
-def _unpacked(file: LandingFile) -> Iterator[Path]:
+def _unpacked(file: InputFile) -> Iterator[Path]:
     """The file's path, or that of an unpacked copy.
 
     Raises:

@@ -1,15 +1,14 @@
-"""One ingest of one stream: the protocol that makes lake (rows) and PostgreSQL (ledger) agree.
+"""One ingest of one stream: the protocol by which the lake (rows) and PostgreSQL (ledger) agree.
 
     1. claim the contents in the ledger, state `loading`
     2. append their rows to the lake, one commit
     3. make them live in the ledger, with their counts and the days that they touch, one commit
 
-Raw tables read live contents only, so a process may be killed anywhere: what was claimed and never went live
-is removed by the next ingest, which holds the stream alone, and is taken in again. A content that is to be read
-once more stays live meanwhile: step 2 puts its new rows in the place of the old ones.
+Raw tables read only live contents, so a process may be killed at any step. The next ingest holds the stream alone; it
+removes the contents that were claimed and never went live, and takes them in again. A content that has to be read
+again stays live meanwhile: step 2 replaces its old rows with the new ones.
 
-What belongs here: claiming, appending, counting. Where rows come from is files.py's and tracking.py's
-business.
+This module claims, appends and counts. files.py and tracking.py bring the rows.
 """
 
 import time
@@ -26,7 +25,7 @@ from ml_assets.contracts import STREAMS, Contract, Stream
 from ml_assets.contracts.raw import intake_table
 from ml_assets.intake import ledger
 from ml_assets.intake.judge import Bounds, register_functions, set_bounds
-from ml_assets.intake.ledger import Content, Place
+from ml_assets.intake.ledger import ContentRecord, Place
 from ml_assets.lib.sql import qualified, quote_identifier
 from ml_assets.stores import touched_days
 from ml_assets.stores.touched_days import Postgres
@@ -129,7 +128,7 @@ class Ingest:
 
     # --- claim ---
 
-    def claim(self, places: Mapping[Place, str], origin: str) -> dict[str, Content]:
+    def claim(self, places: Mapping[Place, str], origin: str) -> dict[str, ContentRecord]:
         """Claim those of the contents that are to be read; returns them by hash.
 
         These are the contents that the ledger does not have, and those that are marked to be read again.
@@ -140,10 +139,12 @@ class Ingest:
                 ledger.begin_ingest(connection, self.stream.name, self.report.ingest_id)
             states = ledger.content_states(connection, self.stream.name, places.values())
             marked = ledger.marked(connection, self.stream.name, places.values())
-            fresh: dict[str, Content] = {}
-            for place, unit_hash in places.items():
-                if (unit_hash not in states or unit_hash in marked) and unit_hash not in fresh:
-                    fresh[unit_hash] = Content(unit_hash, origin, place.unit, again=unit_hash in states)
+            fresh: dict[str, ContentRecord] = {}
+            for place, content_hash in places.items():
+                if (content_hash not in states or content_hash in marked) and content_hash not in fresh:
+                    fresh[content_hash] = ContentRecord(
+                        content_hash, origin, place.item_name, again=content_hash in states
+                    )
             new = [content for content in fresh.values() if not content.again]
             ledger.claim(connection, self.stream.name, self.report.ingest_id, new)
         return fresh
@@ -178,16 +179,16 @@ class Ingest:
                 self.connection.unregister("arriving")
 
     def commit_stage(
-        self, places: Mapping[Place, str], fresh: Mapping[str, Content], counts: Mapping[str, int]
+        self, places: Mapping[Place, str], fresh: Mapping[str, ContentRecord], counts: Mapping[str, int]
     ) -> None:
         """Append the stage to the lake, then enter its contents in the ledger.
 
         Args:
-            places: where which content was found, those known before included.
+            places: the content hash by place, also of places that the ledger had before.
             fresh: contents whose rows are in the stage.
             counts: rows that were read of each.
         """
-        again = [content.unit_hash for content in fresh.values() if content.again]
+        again = [content.content_hash for content in fresh.values() if content.again]
         self.connection.execute("BEGIN")
         before = self._remove(again) if again else set()
         self.connection.execute(f"INSERT INTO {self.table} BY NAME SELECT * FROM {STAGE} ORDER BY day")
@@ -197,7 +198,7 @@ class Ingest:
     def commit(
         self,
         places: Mapping[Place, str],
-        fresh: Mapping[str, Content],
+        fresh: Mapping[str, ContentRecord],
         counts: Mapping[str, int],
         arrived: str,
         before: Set[date] = frozenset(),
@@ -220,10 +221,10 @@ class Ingest:
         self.report.rows_read += sum(content.rows_read for content in fresh.values())
         self.report.rows_quarantined += sum(content.rows_quarantined for content in fresh.values())
 
-    def withdraw(self, root: str, units: Sequence[str]) -> None:
+    def withdraw(self, root: str, item_names: Sequence[str]) -> None:
         """Retire places; contents that lie nowhere else retire with them."""
         with self._postgres.connect(write=True) as connection:
-            retired, changed = ledger.retire_places(connection, self.stream.name, root, units)
+            retired, changed = ledger.retire_places(connection, self.stream.name, root, item_names)
             self._touch(connection, set(), changed, "SELECT NULL WHERE false")
         self.report.retired += retired
 
@@ -241,24 +242,24 @@ class Ingest:
         self.connection.execute(f"DELETE FROM {self.table} WHERE {these}", {"hashes": list(hashes)})
         return {day for (day,) in rows}
 
-    def _count(self, fresh: Mapping[str, Content], counts: Mapping[str, int], arrived: str) -> None:
+    def _count(self, fresh: Mapping[str, ContentRecord], counts: Mapping[str, int], arrived: str) -> None:
         """Fill in the contents' counts from the rows, and hold them against what was read."""
         rows = self.connection.execute(
             "SELECT unit_hash, quarantine_reason IS NULL, coalesce(day, $whole), count(*) "
             f"FROM {arrived} GROUP BY ALL",
             {"whole": touched_days.WHOLE},
         ).fetchall()
-        for unit_hash, good, day, count in rows:
-            content = fresh[unit_hash]
+        for content_hash, good, day, count in rows:
+            content = fresh[content_hash]
             content.rows_read += count
             if good:
                 content.days[day] = count
             else:
                 content.rows_quarantined += count
-        for unit_hash, content in fresh.items():
-            if content.rows_read != counts[unit_hash]:
+        for content_hash, content in fresh.items():
+            if content.rows_read != counts[content_hash]:
                 raise RuntimeError(
-                    f"{content.unit}: {counts[unit_hash]:,} rows were read and {content.rows_read:,} judged; "
+                    f"{content.item_name}: {counts[content_hash]:,} rows were read and {content.rows_read:,} judged; "
                     "nothing of it was taken in. This is a fault of ml-assets: report it with the file."
                 )
 

@@ -1,7 +1,12 @@
-"""The ledger of intake, in PostgreSQL: contents, the places where they were found, touched days.
+"""The ledger of intake, in PostgreSQL: it records contents, the places where they were found, and their days.
 
-What belongs here: every statement on schema `ledger`. A function takes an open connection and leaves the
-transaction to its caller.
+An item is what an ingest takes in as one: a file, or a run of MLflow. A content is what an item held when it was
+read, and its `content_hash` identifies it. A place is where an item lies; several places may hold the same content.
+The tables are older than these words: their columns `unit` and `unit_hash` are `item_name` and `content_hash` here,
+and the table `units` holds the contents.
+
+This module holds the statements on these tables. Each function takes an open connection and leaves the transaction to
+its caller.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,45 +20,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a content was found.
+    """A place where a content was found.
 
     Args:
-        root: "" for landing files, else the tracking store.
-        unit: path below the stream's folder, or run id.
-        fingerprint: equal as long as nobody need look again.
+        root: "" for the landing folder, else the root of a source or the address of a tracking store.
+        item_name: the path of a file (see `InputFile`), or the id of a run.
+        fingerprint: as long as it stays the same, the item need not be read again.
     """
 
     root: str
-    unit: str
+    item_name: str
     fingerprint: str
 
 
-class Known(NamedTuple):
-    """A place as the ledger has it.
+class KnownPlace(NamedTuple):
+    """A place that the ledger has, with what it holds of it.
 
     Args:
-        elsewhere: its content was read at another place.
+        elsewhere: whether its content was read at another place.
     """
 
-    unit: str
+    item_name: str
     fingerprint: str
-    unit_hash: str
+    content_hash: str
     retired: bool
     elsewhere: bool
 
 
 @dataclass
-class Content:
-    """A content and what became of its rows.
+class ContentRecord:
+    """What the ledger records of one content: where it comes from and what became of its rows.
 
     Args:
-        again: it has been read before; its rows take the place of those.
-        days: good rows by day.
+        again: whether it has been read before; its new rows then replace the old ones.
+        days: the number of good rows by day.
     """
 
-    unit_hash: str
+    content_hash: str
     origin: str
-    unit: str
+    item_name: str
     again: bool = False
     rows_read: int = 0
     rows_quarantined: int = 0
@@ -63,15 +68,15 @@ class Content:
 # --- places and contents ----------------------------------------------------------------------------
 
 
-def known_places(connection: "psycopg.Connection", stream: str, root: str) -> dict[str, Known]:
-    """Everything found so far under a root, by unit."""
+def known_places(connection: "psycopg.Connection", stream: str, root: str) -> dict[str, KnownPlace]:
+    """Every place found so far under a root, by item name."""
     rows = connection.execute(
         "SELECT p.unit, fingerprint, unit_hash, retired, coalesce(u.unit <> p.unit, false) "
         "FROM ledger.places p LEFT JOIN ledger.units u USING (stream, unit_hash) "
         "WHERE stream = %s AND root = %s",
         (stream, root),
     )
-    return {place.unit: place for place in map(Known._make, rows.fetchall())}
+    return {place.item_name: place for place in map(KnownPlace._make, rows.fetchall())}
 
 
 def content_states(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> dict[str, str]:
@@ -93,13 +98,15 @@ def end_ingest(connection: "psycopg.Connection", ingest_id: str) -> None:
     connection.execute("UPDATE ledger.ingests SET finished_at = now() WHERE ingest_id = %s", (ingest_id,))
 
 
-def claim(connection: "psycopg.Connection", stream: str, ingest_id: str, contents: Iterable[Content]) -> None:
+def claim(
+    connection: "psycopg.Connection", stream: str, ingest_id: str, contents: Iterable[ContentRecord]
+) -> None:
     """Say that these contents are about to be appended."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO ledger.units (stream, unit_hash, origin, unit, ingest_id, state) "
             "VALUES (%s, %s, %s, %s, %s, 'loading')",
-            [(stream, c.unit_hash, c.origin, c.unit, ingest_id) for c in contents],
+            [(stream, c.content_hash, c.origin, c.item_name, ingest_id) for c in contents],
         )
 
 
@@ -108,7 +115,7 @@ def abandoned(connection: "psycopg.Connection", stream: str) -> list[str]:
     rows = connection.execute(
         "SELECT unit_hash FROM ledger.units WHERE stream = %s AND state = 'loading'", (stream,)
     )
-    return [unit_hash for (unit_hash,) in rows]
+    return [content_hash for (content_hash,) in rows]
 
 
 def forget(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]) -> None:
@@ -120,10 +127,10 @@ def forget(connection: "psycopg.Connection", stream: str, hashes: Sequence[str])
 
 
 def go_live(
-    connection: "psycopg.Connection", stream: str, ingest_id: str, contents: Sequence[Content]
+    connection: "psycopg.Connection", stream: str, ingest_id: str, contents: Sequence[ContentRecord]
 ) -> None:
     """Enter what was read of claimed contents, and make them live; what was read again needs no mark any more."""
-    again = [c.unit_hash for c in contents if c.again]
+    again = [c.content_hash for c in contents if c.again]
     connection.execute(
         "DELETE FROM ledger.unit_days WHERE stream = %s AND unit_hash = ANY(%s)", (stream, again)
     )
@@ -136,11 +143,11 @@ def go_live(
         cursor.executemany(
             "UPDATE ledger.units SET state = 'live', ingest_id = %s, rows_read = %s, rows_quarantined = %s, "
             "loaded_at = now() WHERE stream = %s AND unit_hash = %s",
-            [(ingest_id, c.rows_read, c.rows_quarantined, stream, c.unit_hash) for c in contents],
+            [(ingest_id, c.rows_read, c.rows_quarantined, stream, c.content_hash) for c in contents],
         )
         cursor.executemany(
             "INSERT INTO ledger.unit_days (stream, unit_hash, day, rows_good) VALUES (%s, %s, %s, %s)",
-            [(stream, c.unit_hash, day, rows) for c in contents for day, rows in c.days.items()],
+            [(stream, c.content_hash, day, rows) for c in contents for day, rows in c.days.items()],
         )
 
 
@@ -156,7 +163,7 @@ def put_places(connection: "psycopg.Connection", stream: str, places: Mapping[Pl
     before = connection.execute(
         "SELECT DISTINCT unit_hash FROM ledger.places "
         "WHERE stream = %s AND root = ANY(%s) AND unit = ANY(%s)",
-        (stream, sorted({place.root for place in places}), [place.unit for place in places]),
+        (stream, sorted({place.root for place in places}), [place.item_name for place in places]),
     ).fetchall()
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -165,7 +172,7 @@ def put_places(connection: "psycopg.Connection", stream: str, places: Mapping[Pl
             "fingerprint = excluded.fingerprint, unit_hash = excluded.unit_hash, "
             "retired = p.retired AND p.unit_hash = excluded.unit_hash AND NOT EXISTS (SELECT FROM ledger.units u "
             "WHERE u.stream = p.stream AND u.unit_hash = p.unit_hash AND u.origin = 'mlflow')",
-            [(stream, p.root, p.unit, p.fingerprint, h) for p, h in places.items()],
+            [(stream, p.root, p.item_name, p.fingerprint, h) for p, h in places.items()],
         )
     return _follow_places(connection, stream, sorted({h for (h,) in before} | set(places.values())))
 
@@ -184,22 +191,22 @@ def _follow_places(connection: "psycopg.Connection", stream: str, hashes: Sequen
         """,
         {"stream": stream, "hashes": list(hashes)},
     )
-    return [unit_hash for (unit_hash,) in changed]
+    return [content_hash for (content_hash,) in changed]
 
 
-def lies_elsewhere(connection: "psycopg.Connection", stream: str, root: str, unit: str) -> list[str]:
+def lies_elsewhere(connection: "psycopg.Connection", stream: str, root: str, item_name: str) -> list[str]:
     """Other places at which what lies at this one counts still."""
     rows = connection.execute(
         "SELECT other.unit FROM ledger.places p JOIN ledger.places other USING (stream, unit_hash) "
         "WHERE stream = %s AND p.root = %s AND p.unit = %s AND NOT other.retired "
         "AND (other.root, other.unit) <> (p.root, p.unit) ORDER BY other.unit",
-        (stream, root, unit),
+        (stream, root, item_name),
     )
-    return [unit for (unit,) in rows]
+    return [item_name for (item_name,) in rows]
 
 
 def retire_places(
-    connection: "psycopg.Connection", stream: str, root: str, units: Sequence[str]
+    connection: "psycopg.Connection", stream: str, root: str, item_names: Sequence[str]
 ) -> tuple[int, list[str]]:
     """Withdraw what lies at these places.
 
@@ -209,9 +216,9 @@ def retire_places(
     rows = connection.execute(
         "UPDATE ledger.places SET retired = true WHERE stream = %s AND root = %s AND unit = ANY(%s) "
         "AND NOT retired RETURNING unit_hash",
-        (stream, root, list(units)),
+        (stream, root, list(item_names)),
     ).fetchall()
-    return len(rows), _follow_places(connection, stream, [unit_hash for (unit_hash,) in rows])
+    return len(rows), _follow_places(connection, stream, [content_hash for (content_hash,) in rows])
 
 
 # --- days -------------------------------------------------------------------------------------------
@@ -229,7 +236,7 @@ def days_of(connection: "psycopg.Connection", stream: str, hashes: Sequence[str]
 def live_contents(
     connection: "psycopg.Connection", stream: str, first: date, last: date
 ) -> list[tuple[str, str]]:
-    """(unit_hash, origin) of live contents that have rows between these days."""
+    """(content hash, origin) of live contents that have rows between these days."""
     return connection.execute(
         "SELECT DISTINCT unit_hash, origin FROM ledger.units JOIN ledger.unit_days USING (stream, unit_hash) "
         "WHERE stream = %s AND state = 'live' AND day BETWEEN %s AND %s ORDER BY unit_hash",
@@ -247,7 +254,7 @@ def enter_loaded(
     last: date,
     rows: Iterable[tuple[str, date, int]],
 ) -> None:
-    """Enter how many rows of each (unit_hash, day) stand in the raw table; those not named have none."""
+    """Enter how many rows of each (content hash, day) stand in the raw table; those not named have none."""
     connection.execute(
         "UPDATE ledger.unit_days d SET rows_loaded = 0 FROM ledger.units u "
         "WHERE d.stream = u.stream AND d.unit_hash = u.unit_hash AND u.state = 'live' "
@@ -257,7 +264,7 @@ def enter_loaded(
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE ledger.unit_days SET rows_loaded = %s WHERE stream = %s AND unit_hash = %s AND day = %s",
-            [(count, stream, unit_hash, day) for unit_hash, day, count in rows],
+            [(count, stream, content_hash, day) for content_hash, day, count in rows],
         )
 
 
@@ -297,7 +304,11 @@ def totals(connection: "psycopg.Connection", stream: str) -> tuple[int, int, int
 
 @dataclass(frozen=True)
 class Account:
-    """What became of a content's rows: read = loaded + superseded + quarantined."""
+    """What became of a content's rows: read = loaded + superseded + quarantined.
+
+    Args:
+        unit: the item name; asset metadata shows the fields under these names.
+    """
 
     unit: str
     read: int
@@ -340,15 +351,15 @@ def day_counts(connection: "psycopg.Connection", stream: str, first: date, last:
     return row or (0, 0)
 
 
-def unit_counts(connection: "psycopg.Connection", stream: str) -> dict[str, tuple[str, int, int, int]]:
-    """(unit, rows read, good rows, quarantined rows) of every content that is not being loaded, by hash."""
+def content_counts(connection: "psycopg.Connection", stream: str) -> dict[str, tuple[str, int, int, int]]:
+    """(item name, rows read, good rows, quarantined rows) of every content that is not being loaded, by hash."""
     rows = connection.execute(
         "SELECT unit_hash, unit, rows_read, coalesce(sum(rows_good), 0)::bigint, rows_quarantined "
         "FROM ledger.units LEFT JOIN ledger.unit_days USING (stream, unit_hash) "
         "WHERE stream = %s AND state <> 'loading' GROUP BY unit_hash, unit, rows_read, rows_quarantined",
         (stream,),
     )
-    return {unit_hash: (unit, *numbers) for unit_hash, unit, *numbers in rows}  # type: ignore[misc]
+    return {content_hash: (item_name, *numbers) for content_hash, item_name, *numbers in rows}  # type: ignore[misc]
 
 
 def loaded_by_day(connection: "psycopg.Connection", stream: str) -> dict[date, int]:
@@ -377,7 +388,7 @@ def quarantine_counts(connection: "psycopg.Connection") -> dict[str, int]:
 
 
 def quarantining(connection: "psycopg.Connection", stream: str) -> list[tuple[str, str, datetime]]:
-    """(unit_hash, origin, loaded_at) of live contents that hold quarantined rows."""
+    """(content hash, origin, loaded_at) of live contents that hold quarantined rows."""
     return connection.execute(
         "SELECT unit_hash, origin, loaded_at FROM ledger.units "
         "WHERE stream = %s AND state = 'live' AND rows_quarantined > 0",
@@ -387,13 +398,13 @@ def quarantining(connection: "psycopg.Connection", stream: str) -> list[tuple[st
 
 def quarantining_hashes(connection: "psycopg.Connection", stream: str) -> set[str]:
     """Live contents that hold quarantined rows."""
-    return {unit_hash for unit_hash, *_ in quarantining(connection, stream)}
+    return {content_hash for content_hash, *_ in quarantining(connection, stream)}
 
 
 def content_places(
     connection: "psycopg.Connection", stream: str, hashes: Iterable[str]
 ) -> list[tuple[str, str, str, str, str]]:
-    """(root, unit, fingerprint, unit_hash, origin) of the places of live contents."""
+    """(root, item name, fingerprint, content hash, origin) of the places of live contents."""
     return connection.execute(
         "SELECT root, p.unit, fingerprint, unit_hash, origin "
         "FROM ledger.places p JOIN ledger.units u USING (stream, unit_hash) "
@@ -409,7 +420,7 @@ def reopened(connection: "psycopg.Connection") -> set[str]:
 
 
 def mark(connection: "psycopg.Connection", stream: str, places: Iterable[tuple[str, str]]) -> None:
-    """Have what lies at these places (root, unit) read again. Until then its rows count as they are."""
+    """Have what lies at these places (root, item name) read again. Until then its rows count as they are."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE ledger.places SET fingerprint = '' WHERE stream = %s AND root = %s AND unit = %s",
@@ -424,7 +435,7 @@ def marked(connection: "psycopg.Connection", stream: str, hashes: Iterable[str])
         "WHERE stream = %s AND fingerprint = '' AND unit_hash = ANY(%s)",
         (stream, list(hashes)),
     )
-    return {unit_hash for (unit_hash,) in rows}
+    return {content_hash for (content_hash,) in rows}
 
 
 def abandon_retired(connection: "psycopg.Connection", stream: str, hashes: Iterable[str]) -> int:

@@ -67,11 +67,11 @@ _ROWS_OF_RUNS = (
 TIMES = ("created_at", "completed_at", "timestamp")
 """Columns in milliseconds since 1970, as MLflow has them. It takes any number for one."""
 
-_UNIT_FIELDS = [("unit", pa.string()), ("unit_hash", pa.string()), ("line", pa.int64())]
+_ITEM_FIELDS = [("unit", pa.string()), ("unit_hash", pa.string()), ("line", pa.int64())]
 
 RUN_SCHEMA = pa.schema(
     [
-        *_UNIT_FIELDS,
+        *_ITEM_FIELDS,
         *(
             (name, pa.string())
             for name in (
@@ -99,7 +99,7 @@ RUN_SCHEMA = pa.schema(
 
 METRIC_SCHEMA = pa.schema(
     [
-        *_UNIT_FIELDS,
+        *_ITEM_FIELDS,
         ("run_id", pa.string()),
         ("key", pa.string()),
         ("step", pa.int64()),
@@ -123,12 +123,12 @@ class MLflowRun:
     """A run as a row.
 
     Args:
-        unit_hash: SHA-256 of the row.
+        content_hash: SHA-256 of the row.
         row: columns of the stream `runs`.
     """
 
     run_id: str
-    unit_hash: str
+    content_hash: str
     row: Mapping[str, Any]
 
 
@@ -137,7 +137,7 @@ class History:
     """All values of all metrics of a run, in columns, ordered by key, step, time and value."""
 
     run_id: str
-    unit_hash: str
+    content_hash: str
     keys: Sequence[str]
     steps: Sequence[int]
     values: Sequence[float]
@@ -155,7 +155,7 @@ def run_marks(client: "MlflowClient") -> dict[str, str]:
     """
     if _is_sql(client):
         return _sql_marks(client)
-    return {run.run_id: run.unit_hash for run in _list_runs(client)}
+    return {run.run_id: run.content_hash for run in _list_runs(client)}
 
 
 def read_runs(client: "MlflowClient", run_ids: Collection[str]) -> Iterator[MLflowRun]:
@@ -200,7 +200,7 @@ def _sql_marks(client: "MlflowClient") -> dict[str, str]:
 
 def run_batch(runs: Sequence[MLflowRun]) -> pa.RecordBatch:
     """Runs as one batch of `RUN_SCHEMA`."""
-    rows = [{"unit": r.run_id, "unit_hash": r.unit_hash, "line": 1, **r.row} for r in runs]
+    rows = [{"unit": r.run_id, "unit_hash": r.content_hash, "line": 1, **r.row} for r in runs]
     return pa.RecordBatch.from_pylist(rows, schema=RUN_SCHEMA)
 
 
@@ -388,7 +388,7 @@ def history_batch(history: History) -> pa.RecordBatch:
     count = len(history.keys)
     columns = [
         pa.array([history.run_id] * count, pa.string()),
-        pa.array([history.unit_hash] * count, pa.string()),
+        pa.array([history.content_hash] * count, pa.string()),
         pa.array(range(1, count + 1), pa.int64()),
         pa.array([history.run_id] * count, pa.string()),
         pa.array(history.keys, pa.string()),
@@ -402,11 +402,11 @@ def history_batch(history: History) -> pa.RecordBatch:
 def _history(run_id: str, points: Sequence[tuple[str, int, float, int]]) -> History:
     keys, steps, values, timestamps = zip(*points, strict=True) if points else ((), (), (), ())
     # As bits: JSON would write NaN and the infinities alike.
-    content = (
+    hashed = (
         orjson.dumps([run_id, keys, steps, timestamps])
         + pa.array(values, pa.float64()).buffers()[1].to_pybytes()
     )
-    return History(run_id, hashlib.sha256(content).hexdigest(), keys, steps, values, timestamps)
+    return History(run_id, hashlib.sha256(hashed).hexdigest(), keys, steps, values, timestamps)
 
 
 def _is_sql(client: "MlflowClient") -> bool:

@@ -16,8 +16,8 @@ from ml_assets.contracts import STREAMS
 from ml_assets.errors import NotTakenIn
 from ml_assets.intake import ledger
 from ml_assets.intake.ingest import IntakeReport, Lake, ensure_tables, ingesting
+from ml_assets.intake.input_files import text_path
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import unit_name
 from ml_assets.intake.raw import unbalanced_contents
 from ml_assets.intake.sources import sources, stream_listings
 from ml_assets.lib.sql import quote_identifier
@@ -99,38 +99,41 @@ def reopen(
     """
     touched_days.ensure_schema(postgres)
     listings = stream_listings(stream, landing_folder, globs)
-    there = {(root, file.unit, file.fingerprint) for root, each in listings.items() for file in each.files}
+    there = {
+        (root, file.item_name, file.fingerprint) for root, each in listings.items() for file in each.files
+    }
     with touched_days.only_one(postgres, stream):
         unbalanced = unbalanced_contents(postgres, lake, stream)
         with postgres.connect(write=True) as connection:
             wanted = ledger.quarantining_hashes(connection, stream) | unbalanced.keys()
             chosen = {
-                (root, unit): unit_hash
-                for root, unit, fingerprint, unit_hash, origin in ledger.content_places(
+                (root, item_name): content_hash
+                for root, item_name, fingerprint, content_hash, origin in ledger.content_places(
                     connection, stream, wanted
                 )
-                if (root == tracking_root if origin == "mlflow" else (root, unit, fingerprint) in there)
+                if (root == tracking_root if origin == "mlflow" else (root, item_name, fingerprint) in there)
             }
             ledger.mark(connection, stream, sorted(chosen))
             return len(set(chosen.values())) + ledger.abandon_retired(connection, stream, unbalanced)
 
 
 @dataclass(frozen=True)
-class Known:
+class LedgerFile:
     """A file as the ledger knows it.
 
     Args:
-        root, unit: as in `ledger.Place`.
+        stream: the stream that took it in.
+        root, item_name: as in `ledger.Place`.
     """
 
     stream: str
     root: str
-    unit: str
+    item_name: str
 
 
 def find_file(
     file: str, postgres: Postgres, landing_folder: Path, globs: Mapping[str, str], streams: Iterable[str]
-) -> list[Known]:
+) -> list[LedgerFile]:
     """What a file is in the ledger: once for each stream that takes something from it.
 
     Args:
@@ -142,13 +145,13 @@ def find_file(
         NotTakenIn: no such file was taken in.
     """
     touched_days.ensure_schema(postgres)
-    named: list[Known] = []
-    below: list[Known] = []
+    named: list[LedgerFile] = []
+    below: list[LedgerFile] = []
     landing_folder = landing_folder.absolute()
     for stream in streams:
         folders: dict[str, Path | None] = {LANDING_ROOT: landing_folder / stream}
         for source in sources(stream, globs)[0]:
-            # The units of files that lie elsewhere are whole paths.
+            # The item names of files that lie elsewhere are whole paths.
             folders[source.root] = None if Path(source.glob).is_absolute() else landing_folder
         for root, folder in folders.items():
             with postgres.connect() as connection:
@@ -157,12 +160,16 @@ def find_file(
                 (named, (landing_folder / file, Path(file).absolute())),
                 (below, (folder / file,) if folder else ()),
             ):
-                units = [
-                    unit_name(path.relative_to(folder) if folder else path)
+                item_names = [
+                    text_path(path.relative_to(folder) if folder else path)
                     for path in paths
                     if folder is None or path.is_relative_to(folder)
                 ]
-                found += [Known(stream, root, unit) for unit in dict.fromkeys(units) if unit in places]
+                found += [
+                    LedgerFile(stream, root, item_name)
+                    for item_name in dict.fromkeys(item_names)
+                    if item_name in places
+                ]
     if not named and not below:
         raise NotTakenIn(
             f"no file {file!r} was taken in: name it as it lies below {landing_folder}, such as runs/my.csv, or by "
@@ -170,23 +177,23 @@ def find_file(
         )
     if not named and len(below) > 1:
         raise NotTakenIn(
-            f"{file!r} may be a file of {' or '.join(known.stream for known in below)}: "
+            f"{file!r} may be a file of {' or '.join(each.stream for each in below)}: "
             f"name the stream as well, such as {below[0].stream}/{file}."
         )
     return named or below
 
 
-def retire_file(known: Known, lake: Lake, postgres: Postgres, bounds: Bounds) -> tuple[bool, list[str]]:
+def retire_file(file: LedgerFile, lake: Lake, postgres: Postgres, bounds: Bounds) -> tuple[bool, list[str]]:
     """Withdraw a file's rows; it is not taken in again before it changes.
 
     Returns:
         Whether it counted until now, and other places where the same content lies, so that its rows stay.
     """
     report = IntakeReport()
-    with ingesting(STREAMS[known.stream], lake, postgres, bounds, report) as ingest:
-        ingest.withdraw(known.root, [known.unit])
+    with ingesting(STREAMS[file.stream], lake, postgres, bounds, report) as ingest:
+        ingest.withdraw(file.root, [file.item_name])
     with postgres.connect() as connection:
-        return report.retired > 0, ledger.lies_elsewhere(connection, known.stream, known.root, known.unit)
+        return report.retired > 0, ledger.lies_elsewhere(connection, file.stream, file.root, file.item_name)
 
 
 def export_rows(table: pa.Table, path: Path) -> int:

@@ -208,15 +208,15 @@ def unbalanced_contents(postgres: Postgres, lake: Lake, stream: str) -> dict[str
     """The same by content hash."""
     touched_days.ensure_schema(postgres)
     with postgres.connect() as connection:
-        units = ledger.unit_counts(connection, stream)
+        contents = ledger.content_counts(connection, stream)
     with lake.get_connection() as connection:
         stored = _recount_intake(connection, stream)
     found = {}
-    for unit_hash, (unit, read, good, quarantined) in units.items():
-        held = stored.get(unit_hash, (0, 0))
+    for content_hash, (item_name, read, good, quarantined) in contents.items():
+        held = stored.get(content_hash, (0, 0))
         if held != (good, quarantined) or read != good + quarantined:
-            found[unit_hash] = (
-                f"{unit}: {read:,} rows were read, {good:,} taken in and {quarantined:,} quarantined, but "
+            found[content_hash] = (
+                f"{item_name}: {read:,} rows were read, {good:,} taken in and {quarantined:,} quarantined, but "
                 f"intake holds {held[0]:,} and {held[1]:,}; put it back in its place if it is gone, then "
                 f"`ml-assets quarantine retry {stream}` and `ml-assets refresh` read it again"
             )
@@ -261,7 +261,7 @@ def _recount_intake(connection: Any, stream: str) -> dict[str, tuple[int, int]]:
         "SELECT unit_hash, count(*) FILTER (quarantine_reason IS NULL), count(quarantine_reason) "
         f"FROM intake.{quote_identifier(f'intake_{stream}')} GROUP BY unit_hash"
     )
-    return {unit_hash: (good, bad) for unit_hash, good, bad in rows.fetchall()}
+    return {content_hash: (good, bad) for content_hash, good, bad in rows.fetchall()}
 
 
 def _recount_raw(connection: Any, stream: str) -> dict[date, int]:

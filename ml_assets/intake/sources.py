@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ml_assets.contracts import STREAMS
 from ml_assets.errors import SourceError
-from ml_assets.intake.landing import TEXTS, Listing, list_files, look_at, unit_name
+from ml_assets.intake.input_files import TEXTS, Listing, list_files, look_at, text_path
 from ml_assets.intake.readers import Query, without_guesses
 from ml_assets.settings import SQL_DIR
 
@@ -65,10 +65,10 @@ class Source:
         """What is run: the text, with the readers' guesses taken away."""
         return without_guesses(self.sql)
 
-    def content_hash(self, file_hash: str, unit: str) -> str:
+    def content_hash(self, file_hash: str, item_name: str) -> str:
         """Hash of a file as this query reads it. Its path is an input of the query, in whatever way that looks at it:
         by `$file`, by a reader's `filename`, by the names of folders."""
-        return hashlib.sha256(f"{self.name}\0{self.version}\0{unit}\0{file_hash}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.name}\0{self.version}\0{item_name}\0{file_hash}".encode()).hexdigest()
 
 
 def read_source(path: Path) -> Source:
@@ -131,7 +131,7 @@ def sources(
 def list_source(source: Source, landing_folder: Path) -> Listing:
     """The files under a source's glob, in order of path.
 
-    A unit is the path below the landing folder, or the whole one of a file that lies elsewhere: were it shorter,
+    An item name is the path below the landing folder, or the whole one of a file that lies elsewhere: were it shorter,
     a file under another glob could take the place of this one.
     """
     listing = Listing()
@@ -142,8 +142,8 @@ def list_source(source: Source, landing_folder: Path) -> Listing:
         path = Path(found)
         if path.is_dir():
             continue
-        unit = unit_name(path.relative_to(landing_folder) if below else path)
-        look_at(found, unit, listing, inside, source.version)
+        item_name = text_path(path.relative_to(landing_folder) if below else path)
+        look_at(found, item_name, listing, inside, source.version)
     return listing
 
 
@@ -185,7 +185,7 @@ def left_alone(stream: str, skipped: Mapping[str, Mapping[str, str]]) -> dict[st
         skipped: by root.
     """
     return {
-        f"{root or stream}/{unit.removeprefix('/')}": why
+        f"{root or stream}/{item_name.removeprefix('/')}": why
         for root, each in skipped.items()
-        for unit, why in each.items()
+        for item_name, why in each.items()
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 
-from ml_assets.intake.landing import TEXTS, Compression, LandingFile, read_chunks
+from ml_assets.intake.input_files import TEXTS, Compression, InputFile, read_chunks
 from ml_assets.lib.headings import first_heading
 
 MAX_LINE_BYTES = 16 << 20
@@ -81,41 +81,41 @@ class Line:
     fault: str | None = None
 
 
-def split(file: LandingFile, unit_hash: str, known: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def split(file: InputFile, content_hash: str, column_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The records of a file as batches of `SPLIT_SCHEMA`: those of JSONL or CSV, or a text as the one that it is.
 
     Args:
-        known: the stream's column names, by which a CSV header and its delimiter are recognised.
+        column_names: the stream's column names, by which a CSV header and its delimiter are recognised.
 
     Raises:
         FileNotFoundError: the file is gone.
     """
-    records = _records(file, known)
+    records = _records(file, column_names)
     pending: list[Record] = []
     size = 0
     for record in records:
         pending.append(record)
         size += len(record.text)
         if len(pending) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-            yield _batch(file.unit, unit_hash, pending)
+            yield _batch(file.item_name, content_hash, pending)
             pending, size = [], 0
     if pending:
-        yield _batch(file.unit, unit_hash, pending)
+        yield _batch(file.item_name, content_hash, pending)
 
 
-def _records(file: LandingFile, known: Sequence[str]) -> Iterator[Record]:
-    content = _decoded(unpacked(file.path, file.compression))
+def _records(file: InputFile, column_names: Sequence[str]) -> Iterator[Record]:
+    chunks = _decoded(unpacked(file.path, file.compression))
     if file.format in TEXTS.values():
-        return _document(file, content)
-    lines = _lines(content)
-    return _json_records(lines) if file.format == "jsonl" else _csv_records(lines, known)
+        return _document(file, chunks)
+    lines = _lines(chunks)
+    return _json_records(lines) if file.format == "jsonl" else _csv_records(lines, column_names)
 
 
-def _batch(unit: str, unit_hash: str, records: list[Record]) -> pa.RecordBatch:
+def _batch(item_name: str, content_hash: str, records: list[Record]) -> pa.RecordBatch:
     count = len(records)
     columns = [
-        pa.array([unit] * count),
-        pa.array([unit_hash] * count),
+        pa.array([item_name] * count),
+        pa.array([content_hash] * count),
         pa.array([r.line for r in records]),
         pa.array([r.row for r in records], pa.string()),
         pa.array([r.text for r in records], pa.string()),
@@ -127,7 +127,7 @@ def _batch(unit: str, unit_hash: str, records: list[Record]) -> pa.RecordBatch:
 # --- looking at a whole file ---------------------------------------------------------------------
 
 
-def contains(file: LandingFile, words: Sequence[bytes]) -> bool:
+def contains(file: InputFile, words: Sequence[bytes]) -> bool:
     """Whether any of the words stands in a file that is not packed. Words astride two chunks count too."""
     longest = max(map(len, words))
     tail = b""
@@ -138,16 +138,16 @@ def contains(file: LandingFile, words: Sequence[bytes]) -> bool:
     return False
 
 
-def first_rows(file: LandingFile, count: int) -> list[str]:
+def first_rows(file: InputFile, count: int) -> list[str]:
     """The first rows of a JSON lines file, those that are JSON or not."""
     lines = _lines(_decoded(unpacked(file.path, file.compression)))
     return [line.text for line in islice(lines, count)]
 
 
-def file_header(file: LandingFile, known: Sequence[str]) -> tuple[str, list[str], str | None]:
+def file_header(file: InputFile, column_names: Sequence[str]) -> tuple[str, list[str], str | None]:
     """`read_header` of a CSV file."""
     first = first_rows(file, 1)
-    return read_header(first[0], known) if first else (",", [], "it is empty")
+    return read_header(first[0], column_names) if first else (",", [], "it is empty")
 
 
 # --- bytes ------------------------------------------------------------------------------------------
@@ -303,10 +303,10 @@ def _text(data: bytes, what: str = "line") -> tuple[str, str | None]:
 # --- records ----------------------------------------------------------------------------------------
 
 
-def _document(file: LandingFile, content: Iterator[bytes | CutOff]) -> Iterator[Record]:
+def _document(file: InputFile, chunks: Iterator[bytes | CutOff]) -> Iterator[Record]:
     """A text as one row of the stream `documents`; none if it is blank."""
     data, fault = bytearray(), None
-    for chunk in content:
+    for chunk in chunks:
         if isinstance(chunk, CutOff):
             fault = f"{chunk.why}; deliver the whole file again"
             break
@@ -324,7 +324,7 @@ def _document(file: LandingFile, content: Iterator[bytes | CutOff]) -> Iterator[
             "document_id": file.stem,
             "title": title or name,
             "text": text,
-            "source": file.unit,
+            "source": file.item_name,
             "updated_at": _time(file.mtime_ns),
         }
         yield Record(1, orjson.dumps(row).decode(), text)
@@ -346,13 +346,13 @@ def _json_records(lines: Iterator[Line]) -> Iterator[Record]:
             yield Record(line.number, line.text, line.text)
 
 
-def _csv_records(lines: Iterator[Line], known: Sequence[str]) -> Iterator[Record]:
+def _csv_records(lines: Iterator[Line], column_names: Sequence[str]) -> Iterator[Record]:
     csv.field_size_limit(KEPT_LINE_BYTES)  # of the whole process; a line's length is limited already
     source = _Pushback(line for line in lines if line.text.strip() or line.fault)
     head = source.next()
     if head is None:
         return
-    delimiter, header, refusal = (",", [], head.fault) if head.fault else read_header(head.text, known)
+    delimiter, header, refusal = (",", [], head.fault) if head.fault else read_header(head.text, column_names)
     if refusal:
         # Without a header no row can be read: the file is one broken record.
         yield Record(head.number, None, head.text, refusal)
@@ -364,9 +364,9 @@ def _csv_records(lines: Iterator[Line], known: Sequence[str]) -> Iterator[Record
             yield _csv_record(line, source, header, delimiter)
 
 
-def read_header(text: str, known: Sequence[str]) -> tuple[str, list[str], str | None]:
+def read_header(text: str, column_names: Sequence[str]) -> tuple[str, list[str], str | None]:
     """Delimiter and column names of a CSV header, and what is wrong with it, if anything."""
-    wanted = set(known)
+    wanted = set(column_names)
     try:
         candidates = {d: _header_names(text, d) for d in _DELIMITERS}
     except csv.Error as fault:
@@ -379,7 +379,7 @@ def read_header(text: str, known: Sequence[str]) -> tuple[str, list[str], str | 
             delimiter,
             header,
             (
-                f"none of the columns {', '.join(header)[:200]} is one of {', '.join(known)}; "
+                f"none of the columns {', '.join(header)[:200]} is one of {', '.join(column_names)}; "
                 "give the file a header line with these names"
             ),
         )

@@ -1,8 +1,7 @@
-"""Taking in runs and metrics of an MLflow tracking store.
+"""This module takes in the runs and metrics of an MLflow tracking store.
 
-What belongs here: which runs are new, changed or gone, by the ledger. How MLflow is read is
-mlflow_reader.py's business. A run is one content, its metric history another; a run that changed replaces its
-former content.
+It asks the ledger which runs are new, changed or gone; mlflow_reader.py reads MLflow. A run is one content, and its
+metric history is another. The new content of a run that changed replaces its former content.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from ml_assets.contracts import STREAMS
 from ml_assets.intake import ledger, mlflow_reader
 from ml_assets.intake.ingest import STAGE, Ingest, IntakeReport, Lake, ingesting
 from ml_assets.intake.judge import Bounds, judge_rows
-from ml_assets.intake.ledger import Known, Place
+from ml_assets.intake.ledger import KnownPlace, Place
 from ml_assets.intake.mlflow_files import FileLister
 from ml_assets.intake.mlflow_reader import History
 from ml_assets.lib.sql import quote_identifier
@@ -52,10 +51,10 @@ def take_in_mlflow(
     """
     stream = STREAMS[stream_name]
     report = IntakeReport()
-    known = _known(postgres, stream_name, root)
+    places = _known_places(postgres, stream_name, root)
     marks = _marks(client, stream_name)
-    fresh = {run_id: mark for run_id, mark in marks.items() if _is_fresh(known.get(run_id), mark)}
-    gone = [run_id for run_id, place in known.items() if run_id not in marks and not place.retired]
+    fresh = {run_id: mark for run_id, mark in marks.items() if _is_fresh(places.get(run_id), mark)}
+    gone = [run_id for run_id, place in places.items() if run_id not in marks and not place.retired]
     if not fresh and not gone:
         return report
     with ingesting(stream, lake, postgres, bounds, report) as ingest:
@@ -73,9 +72,9 @@ def pending_runs(client: "MlflowClient", root: str, postgres: Postgres) -> dict[
     found = {}
     for stream in ("runs", "metrics"):
         now = _marks(client, stream)
-        places = _known(postgres, stream, root)
-        before = {unit: place.fingerprint for unit, place in places.items() if not place.retired}
-        found[stream] = sum(before.get(unit) != now.get(unit) for unit in before.keys() | now.keys())
+        places = _known_places(postgres, stream, root)
+        before = {run_id: place.fingerprint for run_id, place in places.items() if not place.retired}
+        found[stream] = sum(before.get(run_id) != now.get(run_id) for run_id in before.keys() | now.keys())
     return found
 
 
@@ -85,13 +84,13 @@ def _marks(client: "MlflowClient", stream: str) -> dict[str, str]:
     return {run_id: f"{_READ_AS}{mark}" for run_id, mark in mlflow_reader.run_marks(client).items()}
 
 
-def _known(postgres: Postgres, stream: str, root: str) -> dict[str, Known]:
+def _known_places(postgres: Postgres, stream: str, root: str) -> dict[str, KnownPlace]:
     touched_days.ensure_schema(postgres)
     with postgres.connect() as connection:
         return ledger.known_places(connection, stream, root)
 
 
-def _is_fresh(place: Known | None, mark: str) -> bool:
+def _is_fresh(place: KnownPlace | None, mark: str) -> bool:
     """Whether a run is new, changed or restored."""
     return place is None or place.retired or place.fingerprint != mark
 
@@ -101,7 +100,7 @@ def _take_runs(ingest: Ingest, client: "MlflowClient", root: str, marks: Mapping
     read = mlflow_reader.read_runs(client, marks)
     runs = (mlflow_reader.with_files(run, lister.files_of(run)) for run in read)
     while some := list(islice(runs, BATCH_RUNS)):
-        places = {Place(root, run.run_id, marks[run.run_id]): run.unit_hash for run in some}
+        places = {Place(root, run.run_id, marks[run.run_id]): run.content_hash for run in some}
         batch = mlflow_reader.run_batch(some)
         _take(ingest, places, [batch], dict.fromkeys(places.values(), 1))
 
@@ -111,9 +110,9 @@ def _take_histories(ingest: Ingest, client: "MlflowClient", root: str, marks: Ma
     points = 0
 
     def flush() -> None:
-        places = {Place(root, h.run_id, marks[h.run_id]): h.unit_hash for h in pending}
+        places = {Place(root, h.run_id, marks[h.run_id]): h.content_hash for h in pending}
         batches = [mlflow_reader.history_batch(history) for history in pending]
-        _take(ingest, places, batches, {h.unit_hash: len(h.keys) for h in pending})
+        _take(ingest, places, batches, {h.content_hash: len(h.keys) for h in pending})
         pending.clear()
 
     for history in mlflow_reader.read_histories(client, list(marks)):
@@ -132,8 +131,8 @@ def _take(
     """Take in rows in one commit."""
     fresh = ingest.claim(places, "mlflow")
     schema = batches[0].schema
-    known = {column.name for column in ingest.stream.columns}
-    types = {field.name: _duckdb_type(field) for field in schema if field.name in known}
+    column_names = {column.name for column in ingest.stream.columns}
+    types = {field.name: _duckdb_type(field) for field in schema if field.name in column_names}
     times = [name for name in types if name in mlflow_reader.TIMES]
     moments = ", ".join(
         f"CASE WHEN {_is_time(name)} THEN make_timestamptz({name} * 1000) END AS {name}" for name in times

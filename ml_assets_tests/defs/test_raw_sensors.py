@@ -16,8 +16,8 @@ from ml_assets.defs.raw.sensors import REQUESTED_BY
 from ml_assets.intake import quarantine
 from ml_assets.intake.due import rebuilds
 from ml_assets.intake.files import take_in_files
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.resources import store_resources
 from ml_assets.stores import touched_days

@@ -24,8 +24,8 @@ from ml_assets.demo.uninvited import why_uninvited
 from ml_assets.demo.withdrawal import retire_former
 from ml_assets.errors import Refusal
 from ml_assets.intake.files import take_in_files
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
@@ -291,11 +291,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 from mlflow import MlflowClient
-from ml_assets.demo import landing, make_demo
+from ml_assets.demo import landing_files, make_demo
 from ml_assets.settings import Settings
 from ml_assets_tests_plan import SMALL
 
-owner = {"client": MlflowClient, "landing": landing}[sys.argv[2]]
+owner = {"client": MlflowClient, "landing_files": landing_files}[sys.argv[2]]
 name, count = sys.argv[3], int(sys.argv[4])
 original = getattr(owner, name)
 
@@ -318,7 +318,7 @@ def test_kills_leave_nothing_doubled_and_change_nothing(made, tmp_path):
     moments = [
         ("client", "log_artifacts", 2),  # a run of the first day is half logged
         ("client", "set_registered_model_alias", 3),  # a run of the first day is half registered
-        ("landing", "write", 7),  # the second day's files are half written
+        ("landing_files", "write", 7),  # the second day's files are half written
     ]
     for owner, name, count in moments:
         killed = subprocess.run(

@@ -13,8 +13,8 @@ import pytest
 from ml_assets.contracts import tables
 from ml_assets.errors import StoreUnavailable
 from ml_assets.intake.files import take_in_files
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource

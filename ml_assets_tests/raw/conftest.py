@@ -24,8 +24,8 @@ from ml_assets.contracts import STREAMS
 from ml_assets.intake import quarantine, raw
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.ingest import IntakeReport
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.lib.days import bridge
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource

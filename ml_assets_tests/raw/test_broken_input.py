@@ -430,7 +430,7 @@ def test_nan_and_infinities_are_lawful_values_of_a_metric(room):
 
 def test_a_file_that_is_gone_before_it_is_read(room):
     from ml_assets.intake.files import take_in_files
-    from ml_assets.intake.landing import list_files
+    from ml_assets.intake.input_files import list_files
 
     room.put("runs", "a.jsonl", RUN % "a")
     room.put("runs", "b.jsonl", RUN % "b")
@@ -543,7 +543,7 @@ def test_columns_that_are_called_as_those_of_intake(room, monkeypatch, large):
             room.put("performance", f"{name}.{ending}", content(name))
     room.take_in("performance")
     rows = room.intake("performance", "unit, line, event_id, extras", "quarantine_reason IS NULL")
-    assert {unit: rest for unit, *rest in rows} == {
+    assert {item_name: rest for item_name, *rest in rows} == {
         f"{name}.{ending}": [1 + (ending == "csv"), "a", f'{{"{name}":"x"}}']
         for name in OWN_NAMES
         for ending in TAKEN

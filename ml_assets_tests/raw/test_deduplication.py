@@ -113,8 +113,8 @@ def test_any_split_order_and_repetition_gives_the_same_tables(room, stream, data
                 live[name] = (content, rows)
         room.take_in(stream)
         if retired in live:
-            known = quarantine.Known(stream, quarantine.LANDING_ROOT, retired)
-            quarantine.retire_file(known, room.lake, room.postgres, room.bounds)
+            file = quarantine.LedgerFile(stream, quarantine.LANDING_ROOT, retired)
+            quarantine.retire_file(file, room.lake, room.postgres, room.bounds)
             live[retired] = (live[retired][0], [])
         room.rebuild(stream)
     assert room.quarantine(stream) == []

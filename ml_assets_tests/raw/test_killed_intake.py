@@ -15,8 +15,8 @@ import pytest
 from ml_assets.contracts import STREAMS
 from ml_assets.intake import files, raw
 from ml_assets.intake.files import take_in_files
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -123,7 +123,7 @@ def log_runs(store: "MlflowClient", experiment: str, number: int) -> list[str]:
     return ids
 
 
-def held(room: Any, way: str, number: int, units: list[str]) -> dict[str, Any]:
+def held(room: Any, way: str, number: int, item_names: list[str]) -> dict[str, Any]:
     """What a delivery has become: rows of raw, rows of intake, days that are due."""
     days = days_of(number)
     found = {}
@@ -132,7 +132,11 @@ def held(room: Any, way: str, number: int, units: list[str]) -> dict[str, Any]:
         at = names.index(STREAMS[stream].day_column or "")
         found[stream] = (
             [row for row in room.raw(stream) if row[at].date() in days],
-            [row for row in room.intake(stream, "unit, line, day, quarantine_reason") if row[0] in units],
+            [
+                row
+                for row in room.intake(stream, "unit, line, day, quarantine_reason")
+                if row[0] in item_names
+            ],
             [day for day in room.due(stream) if date.fromisoformat(day) in days],
         )
     return found
@@ -146,7 +150,7 @@ def test_kills(room, monkeypatch):
     experiment = store.create_experiment("mine", artifact_location=(room.folder / "artifacts").as_uri())
     # Every fourth from MLflow. The first delivery of each way is for the clock: it is not killed.
     ways = ["files", "mlflow", *(("mlflow" if n % 4 == 1 else "files") for n in range(KILLS))]
-    units = {
+    item_names = {
         number: log_runs(store, experiment, number)
         if way == "mlflow"
         else [f"{number}/{part}.jsonl" for part in range(3)]
@@ -157,13 +161,13 @@ def test_kills(room, monkeypatch):
             deliver_files(room, number)
     for way in WAYS:
         take_in(way, room.folder, room.lake, room.postgres)
-    expected = [held(room, way, number, units[number]) for number, way in enumerate(ways)]
+    expected = [held(room, way, number, item_names[number]) for number, way in enumerate(ways)]
     assert all(raw_rows and days for each in expected for raw_rows, _, days in each.values())
 
     room.empty()
     for number, way in enumerate(ways):
         if way == "mlflow":
-            for run_id in units[number]:
+            for run_id in item_names[number]:
                 store.delete_run(run_id)
     dice = random.Random(4)  # noqa: S311 - points of time, not secrets
     seconds: dict[str, float] = {}
@@ -173,7 +177,7 @@ def test_kills(room, monkeypatch):
         if way == "files":
             deliver_files(room, number)
         else:
-            for run_id in units[number]:
+            for run_id in item_names[number]:
                 store.restore_run(run_id)
         # Spread over the time that an undisturbed one takes.
         point = seconds.get(way, 0) * ((number * 7) % KILLS + dice.random()) / KILLS
@@ -185,7 +189,7 @@ def test_kills(room, monkeypatch):
             worker = Worker(room, ways[number + 1])  # imports while we look at what this one has left
 
         take_in(way, room.folder, room.lake, room.postgres)
-        assert held(room, way, number, units[number]) == expected[number], number
+        assert held(room, way, number, item_names[number]) == expected[number], number
         for stream in WAYS[way]:
             assert raw.unbalanced_intake(room.postgres, room.lake, stream) == []
             room.rebuild(stream)

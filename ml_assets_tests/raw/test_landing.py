@@ -21,7 +21,7 @@ import pytest
 from ml_assets.contracts import STREAMS
 from ml_assets.intake import files, sources, splitter
 from ml_assets.intake.artifacts import FileRules
-from ml_assets.intake.landing import list_files
+from ml_assets.intake.input_files import list_files
 from ml_assets.stores import touched_days
 from ml_assets.tables.arrow_types import stream
 from ml_assets.tables.land import land
@@ -506,5 +506,5 @@ def test_a_text_that_a_source_reads_is_not_a_document_by_itself(room, tmp_path, 
     room.put("documents", "notes/a.md", "# A")
     room.put("documents", "b.md", "# B")
     listings = sources.stream_listings("documents", room.folder / "landing", {})
-    found = {root: [file.unit for file in each.files] for root, each in listings.items()}
+    found = {root: [file.item_name for file in each.files] for root, each in listings.items()}
     assert found == {"": ["b.md"], "source:notes": ["documents/notes/a.md"], sources.REFUSED: []}

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.intake import files, landing, raw
+from ml_assets.intake import files, input_files, raw
 
 EVENT = {"event_id": "e", "kind": "inference", "timestamp": "2026-05-01T10:00:00Z", "model_name": "m"}
 
@@ -84,8 +84,8 @@ def test_every_content_gives_the_same_rows_in_bulk(room, monkeypatch, way):
     found = {
         name: [
             (line, key, share, reason, text)
-            for unit, line, key, share, _, reason, text in rows
-            if unit == name
+            for item_name, line, key, share, _, reason, text in rows
+            if item_name == name
         ]
         for name in CONTENTS
     }
@@ -156,11 +156,11 @@ def test_keys_are_counted_whatever_the_pieces_in_which_they_come(tmp_path, monke
     path.write_bytes(content)
     lines = len(content.splitlines())
     for part in (5, 12, 1 << 20):
-        monkeypatch.setattr(landing, "_PART", part)
+        monkeypatch.setattr(input_files, "_PART", part)
         hashes = set()
         for size in (1, 2, 3, 1 << 20):
-            monkeypatch.setattr(landing, "_CHUNK", size)
-            found = landing.look_through(path, count_lines=True, count_keys=True)
+            monkeypatch.setattr(input_files, "_CHUNK", size)
+            found = input_files.scan_file(path, count_lines=True, count_keys=True)
             assert (found.keys, found.lines) == (keys, lines)
             hashes.add(found.sha256)
         # The parts' bounds tell, and nothing else.

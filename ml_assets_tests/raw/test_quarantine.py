@@ -13,8 +13,8 @@ import pytest
 from ml_assets.contracts import STREAMS
 from ml_assets.defs.raw.checks import nothing_quarantined
 from ml_assets.intake import files, ledger, quarantine, raw
+from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
-from ml_assets.intake.landing import list_files
 from ml_assets.intake.sources import list_source, sources
 from ml_assets.resources import store_resources
 
@@ -131,8 +131,8 @@ def reopen(room, stream="runs", tracking_root=None):
 
 
 def retire(room, file):
-    (known,) = quarantine.find_file(file, room.postgres, room.folder / "landing", {}, STREAMS)
-    return quarantine.retire_file(known, room.lake, room.postgres, room.bounds)
+    (found,) = quarantine.find_file(file, room.postgres, room.folder / "landing", {}, STREAMS)
+    return quarantine.retire_file(found, room.lake, room.postgres, room.bounds)
 
 
 @pytest.fixture

@@ -287,7 +287,7 @@ def test_a_recipe(taken_in, shared_room, recipe):
     (stream,) = re.findall(r"^-- stream: (.*)$", recipe, re.MULTILINE)
     report = reports[place(recipe)]
     assert (report.skipped, report.contents, report.rows_quarantined) == ({}, len(files), len(reasons))
-    told = [(unit.partition("/")[0], why) for unit, _, why in shared_room.quarantine(stream)]
+    told = [(item_name.partition("/")[0], why) for item_name, _, why in shared_room.quarantine(stream)]
     for reason in reasons:
         assert [folder for folder, why in told if reason in why] == [place(recipe).partition("/")[0]]
     ids = {row[0] for row in rows}

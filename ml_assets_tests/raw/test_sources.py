@@ -100,8 +100,8 @@ def test_the_layout_of_timm(room):
         ("tinynet_e", "pytorch 113", 14.068, 1024),
         ("tinynet_e", "pytorch 210", 13.591, 1024),
     ]
-    ((unit, _, reason),) = room.quarantine("performance")
-    assert unit == "timm/benchmark-infer-amp-nhwc-pt999-cu117-rtx3090.csv"
+    ((item_name, _, reason),) = room.quarantine("performance")
+    assert item_name == "timm/benchmark-infer-amp-nhwc-pt999-cu117-rtx3090.csv"
     assert "timestamp is missing" in reason
 
 
@@ -192,8 +192,8 @@ def test_a_new_source_is_one_file(room, tmp_path):
 
     assert (report.rows_read, report.rows_quarantined) == (2, 1)
     assert room.raw("performance", "event_id", "inference_time_ms") == [("1", 3.0)]
-    ((unit, line, reason),) = room.quarantine("performance")
-    assert (unit, line) == ("mine/deep [1]/a'b.csv", 2)
+    ((item_name, line, reason),) = room.quarantine("performance")
+    assert (item_name, line) == ("mine/deep [1]/a'b.csv", 2)
     assert "without a time zone" in reason
     assert take_in(room, source).ingest_id == ""
 
@@ -217,8 +217,8 @@ def test_a_file_that_the_query_cannot_read_is_quarantined_whole(room, tmp_path):
         room.age(folder / name)
     report = take_in(room, write(tmp_path, MINE))
     assert (report.rows_read, report.rows_quarantined) == (2, 1)
-    ((unit, line, reason),) = room.quarantine("performance")
-    assert (unit, line) == ("mine/a.csv", 1)
+    ((item_name, line, reason),) = room.quarantine("performance")
+    assert (item_name, line) == ("mine/a.csv", 1)
     assert reason.startswith("mine/a.csv line 1: cannot be read as the query mine (Binder Error: ")
     assert room.raw("performance", "event_id") == ["1"]
 
@@ -280,7 +280,7 @@ def test_a_landing_folder_whose_name_is_a_pattern(tmp_path):
     folder = tmp_path / "home [x]*" / "landing"
     (folder / "mine").mkdir(parents=True)
     (folder / "mine" / "a.csv").write_text(ROW.format(1))
-    assert [file.unit for file in list_source(write(tmp_path, MINE), folder).files] == ["mine/a.csv"]
+    assert [file.item_name for file in list_source(write(tmp_path, MINE), folder).files] == ["mine/a.csv"]
 
 
 def test_a_name_that_is_no_text(room, tmp_path):
@@ -319,7 +319,7 @@ def test_sources_leave_alone_what_landing_folders_do(room, tmp_path):
     os.mkfifo(folder / "pipe.csv")
     source = write(tmp_path, MINE.replace("*.csv", "*"))
     listing = list_source(source, room.folder / "landing")
-    assert [file.unit for file in listing.files] == ["mine/a.csv"]
+    assert [file.item_name for file in listing.files] == ["mine/a.csv"]
     refused = "a link that leads out of the landing folder is refused; copy the file here"
     assert listing.skipped == {
         "mine/b.csv.partial": "unfinished by its name; rename it when it is complete",
@@ -331,7 +331,7 @@ def test_sources_leave_alone_what_landing_folders_do(room, tmp_path):
     }
     # Where a glob of the settings leads, links are what the team makes of them.
     elsewhere = write(tmp_path, MINE.replace("mine/**/*.csv", f"{folder}/link.csv"))
-    assert [file.unit for file in list_source(elsewhere, tmp_path).files] == [f"{folder}/link.csv"]
+    assert [file.item_name for file in list_source(elsewhere, tmp_path).files] == [f"{folder}/link.csv"]
 
 
 def test_what_is_left_alone_is_told_by_its_place(room):
@@ -428,7 +428,10 @@ def test_values_of_a_json_source_are_judged_as_if_they_had_landed(room, tmp_path
         ("a", 0.5),
         ("7", 0.25),
     ]
-    told = {(unit, line): reason.partition(": ")[2] for unit, line, reason in room.quarantine("performance")}
+    told = {
+        (item_name, line): reason.partition(": ")[2]
+        for item_name, line, reason in room.quarantine("performance")
+    }
     assert told == {
         ("mine/a.json", 20_502): "accuracy is 'true', not a number; correct it.",
         ("mine/a.json", 20_503): "batch_size is '1.5', not a whole number; correct it.",
@@ -460,13 +463,15 @@ def test_files_of_equal_bytes_whose_paths_tell_them_apart_are_all_read(room, tmp
     with monkeypatch.context() as before:
         key = f"{source.name}\0{source.version}\0\0"
         before.setattr(
-            Source, "content_hash", lambda _, sha, unit: hashlib.sha256((key + sha).encode()).hexdigest()
+            Source, "content_hash", lambda _, sha, item_name: hashlib.sha256((key + sha).encode()).hexdigest()
         )
         assert take_in(room, source).contents == 1
     assert room.raw("runs", "run_id") == ["a"]
 
     listing = list_source(source, room.folder / "landing")
-    assert [f.unit for f in pending_files("runs", listing, room.postgres, source.root)] == ["mine/b/run.csv"]
+    assert [f.item_name for f in pending_files("runs", listing, room.postgres, source.root)] == [
+        "mine/b/run.csv"
+    ]
     assert take_in(room, source).contents == 1
     assert room.raw("runs", "run_id") == ["a", "b"]
     assert take_in(room, source).ingest_id == ""
@@ -517,8 +522,8 @@ def test_bytes_in_a_sqlite_file_that_are_no_text(room, tmp_path):
         database.commit()
     room.age(path)
     take_in(room, write(tmp_path, DATABASE))
-    ((unit, line, reason),) = room.quarantine("performance")
-    assert (unit, line) == ("mine/a.db", 1)
+    ((item_name, line, reason),) = room.quarantine("performance")
+    assert (item_name, line) == ("mine/a.db", 1)
     assert "cannot be read as the query mine (Mismatch Type Error: Invalid type in column" in reason
     assert "\\xff" in reason
 

@@ -270,8 +270,8 @@ def test_a_run_whose_start_is_out_of_range_is_quarantined(room, store, take_in):
     client.log_metric(run.info.run_id, "loss", 1.0, timestamp=1_000, step=0)
     reports = take_in(client)
     assert [report.rows_quarantined for report in reports] == [1, 1]
-    ((unit, line, reason),) = room.quarantine("runs")
-    assert (unit, line) == (run.info.run_id, 1)
+    ((item_name, line, reason),) = room.quarantine("runs")
+    assert (item_name, line) == (run.info.run_id, 1)
     assert "before the first daily partition" in reason
 
 
@@ -285,10 +285,10 @@ def test_times_in_nanoseconds_are_quarantined_and_stop_no_other_run(room, store,
 
     assert room.raw("runs", "run_id") == [good]
     assert room.raw("metrics", "key") == ["loss"] * 3
-    for stream, unit, column in (("runs", bad, "created_at"), ("metrics", good, "timestamp")):
+    for stream, item_name, column in (("runs", bad, "created_at"), ("metrics", good, "timestamp")):
         ((reason, text),) = room.intake(stream, "quarantine_reason, raw_text", "raw_text IS NOT NULL")
         assert reason == (
-            f"{unit} line 1: {column} is 1777629600000000000, no time in milliseconds since 1970; "
+            f"{item_name} line 1: {column} is 1777629600000000000, no time in milliseconds since 1970; "
             "log it in milliseconds."
         )
         assert json.loads(text)[column] == START * 1_000_000  # as it was logged
@@ -365,11 +365,11 @@ def test_a_server_tells_the_same_as_its_store(server, tmp_path, monkeypatch):
     direct = new_store(tmp_path)
 
     asked, read = (list(mlflow_reader.read_histories(c, ids)) for c in (client, direct))
-    assert [h.unit_hash for h in asked] == [h.unit_hash for h in read]
+    assert [h.content_hash for h in asked] == [h.content_hash for h in read]
     assert [len(h.keys) for h in asked] == [6, 4, 4]
 
     marks = mlflow_reader.run_marks(client)
-    assert {r.run_id: r.unit_hash for r in mlflow_reader.read_runs(direct, ids)} == marks
+    assert {r.run_id: r.content_hash for r in mlflow_reader.read_runs(direct, ids)} == marks
     before = mlflow_reader.history_marks(client)
     client.log_metric(ids[1], "loss", 0.1, timestamp=START, step=99)
     after = mlflow_reader.history_marks(client)

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from ml_assets.demo import Day, DemoReport, Manifest, Plan, landing, make_demo
+from ml_assets.demo import Day, DemoReport, Manifest, Plan, landing_files, make_demo
 from ml_assets.demo.manifest import last_day
 from ml_assets.demo.plan import MISTAKES, RETRAINED
 from ml_assets.demo.uninvited import why_uninvited
@@ -88,7 +88,7 @@ def test_a_manifest_without_former_files_is_read(tmp_path):
 
 
 def test_a_day_writes_the_next_days_events_unless_it_is_the_last():
-    files = landing.files_of(2, date(2026, 11, 9), days=3)
+    files = landing_files.files_of(2, date(2026, 11, 9), days=3)
     assert files == [
         "runs/demo-2026-11-09.parquet",
         "metrics/demo-2026-11-09.jsonl",
@@ -96,7 +96,7 @@ def test_a_day_writes_the_next_days_events_unless_it_is_the_last():
         "predictions/demo-2026-11-10.parquet",
         "documents/demo-2026-11-09.jsonl",
     ]
-    last = landing.files_of(3, date(2026, 11, 10), days=3)
+    last = landing_files.files_of(3, date(2026, 11, 10), days=3)
     assert [file.split("/")[0] for file in last] == ["runs", "metrics", "documents"]
 
 
@@ -131,7 +131,7 @@ def test_a_complete_demo_is_left_alone_without_importing_what_trains_it(tmp_path
 
 
 def test_jsonl_holds_objects(tmp_path):
-    assert landing.write(tmp_path, "predictions", "x", [PREDICTION], "jsonl") == "predictions/x.jsonl"
+    assert landing_files.write(tmp_path, "predictions", "x", [PREDICTION], "jsonl") == "predictions/x.jsonl"
     (row,) = map(json.loads, (tmp_path / "predictions/x.jsonl").read_text().splitlines())
     assert row["input_features"] == {"width": 1.5, "größe": 2}
     assert (row["prediction"], row["confidence"]) == ('a "b", c', None)
@@ -139,7 +139,7 @@ def test_jsonl_holds_objects(tmp_path):
 
 
 def test_csv_holds_json_as_text(tmp_path):
-    landing.write(tmp_path, "predictions", "x", [PREDICTION], "csv")
+    landing_files.write(tmp_path, "predictions", "x", [PREDICTION], "csv")
     with (tmp_path / "predictions/x.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert json.loads(row["input_features"]) == {"width": 1.5, "größe": 2}
@@ -148,24 +148,24 @@ def test_csv_holds_json_as_text(tmp_path):
 
 
 def test_parquet_holds_types_and_json_as_text(tmp_path):
-    landing.write(tmp_path, "predictions", "x", [PREDICTION], "parquet")
+    landing_files.write(tmp_path, "predictions", "x", [PREDICTION], "parquet")
     (row,) = pq.read_table(tmp_path / "predictions/x.parquet").to_pylist()
     assert json.loads(row["input_features"]) == {"width": 1.5, "größe": 2}
     assert (json.loads(row["prediction"]), row["confidence"], row["created_at"]) == ('a "b", c', None, NOON)
 
 
-@pytest.mark.parametrize("form", landing.FORMATS)
+@pytest.mark.parametrize("form", landing_files.FORMATS)
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, form):
-    landing.write(tmp_path, "predictions", "x", [PREDICTION], form)
+    landing_files.write(tmp_path, "predictions", "x", [PREDICTION], form)
     before = (tmp_path / f"predictions/x.{form}").read_bytes()
     with pytest.raises(TypeError):
-        landing.write(tmp_path, "predictions", "x", [{**PREDICTION, "input_features": {1j}}], form)
+        landing_files.write(tmp_path, "predictions", "x", [{**PREDICTION, "input_features": {1j}}], form)
     assert (tmp_path / f"predictions/x.{form}").read_bytes() == before
 
 
 def test_every_stream_comes_in_every_format():
     for stream in ("runs", "metrics", "performance", "predictions", "documents"):
-        assert {landing.format_of(day, stream) for day in (1, 2, 3)} == set(landing.FORMATS)
+        assert {landing_files.format_of(day, stream) for day in (1, 2, 3)} == set(landing_files.FORMATS)
 
 
 def test_the_demo_is_made_unasked_where_nothing_else_is(tmp_path):
@@ -177,12 +177,12 @@ def test_the_demo_is_made_unasked_where_nothing_else_is(tmp_path):
     assert why_uninvited(settings) is None
     manifest = Manifest(date(2026, 11, 22), 2, {1: Day({}, {}, ["runs/old.csv"])}, ["runs/former.csv"])
     manifest.write(tmp_path)
-    begun = landing.files_of(2, date(2026, 11, 22), 2)
+    begun = landing_files.files_of(2, date(2026, 11, 22), 2)
     for name in ("runs/old.csv", "runs/former.csv", *begun[1:], f"{begun[0]}.partial", "runs/.hidden"):
         (tmp_path / "landing" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "landing" / name).touch()
     assert why_uninvited(settings) is None
-    for theirs in (f"runs/{landing.name_of(date(2026, 11, 23), 'runs')}.csv", "runs/deep/mine.csv"):
+    for theirs in (f"runs/{landing_files.name_of(date(2026, 11, 23), 'runs')}.csv", "runs/deep/mine.csv"):
         (tmp_path / "landing" / theirs).parent.mkdir(exist_ok=True)
         (tmp_path / "landing" / theirs).touch()
         assert why_uninvited(settings) == f"{tmp_path / 'landing' / theirs} is not the demo's"

@@ -14,7 +14,7 @@ import dagster as dg
 
 from ml_assets.contracts import STREAMS
 from ml_assets.defs.options import key
-from ml_assets.intake import due, landing
+from ml_assets.intake import due, input_files
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
@@ -72,14 +72,14 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
                 clean[name] = state
                 continue
             pending = found.new(postgres)
-            quiet = [file for file in pending if landing.quiet(file, time.time())]
+            quiet = [file for file in pending if input_files.quiet(file, time.time())]
             writing += len(pending) - len(quiet)
             if quiet:
                 asked[name] = _state(quiet)
                 if done and seen.get("asked", {}).get(name) == asked[name] and name not in again:
                     # It would not fare better before something changes.
                     why = "the last run could not read it; its intake tells why"
-                    skipped |= {f"{name}/{file.unit}": why for file in quiet}
+                    skipped |= {f"{name}/{file.item_name}": why for file in quiet}
                 else:
                     fresh[name] = len(quiet)
             elif not pending:
@@ -102,7 +102,7 @@ def _last_succeeded(instance: dg.DagsterInstance, sensor: str) -> bool:
     return bool(records) and records[0].dagster_run.status == dg.DagsterRunStatus.SUCCESS
 
 
-def _state(files: Iterable[landing.LandingFile]) -> str:
+def _state(files: Iterable[input_files.InputFile]) -> str:
     """A hash that changes when a file comes, goes or changes, or when what is known of a file is judged otherwise."""
     lines = "\n".join([_JUDGED, *(f"{file.path}\t{file.fingerprint}" for file in files)])
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,6 +1,7 @@
-"""The landing folders: which files there are, in which format, and which of them are complete.
+"""The files that intake reads, in landing folders and in the folders of sources.
 
-What belongs here: names, sizes, times and hashes of files. What is in them is splitter.py's business.
+This module lists the files, tells the format of each and whether it is complete, and computes its hash. splitter.py
+reads the rows in them.
 """
 
 import errno
@@ -40,8 +41,8 @@ QUIET_S = 1.0
 _FOR_ALL = 0o444
 """Readable for everybody, so that nobody need be asked who we are."""
 
-LONGEST_UNIT = 2_000
-"""Bytes of a path below the stream's folder: the ledger looks units up by it and that folder's path, and an entry of
+LONGEST_ITEM_NAME = 2_000
+"""Bytes of a path below the stream's folder: the ledger looks items up by it and that folder's path, and an entry of
 PostgreSQL's index holds 2,704."""
 
 _CHUNK = 128 << 10
@@ -51,11 +52,12 @@ _PART = 32 << 20
 """Of a file that is hashed by itself, so that every core has some."""
 
 
-class LandingFile(NamedTuple):
+class InputFile(NamedTuple):
     """A file to be taken in, as it stood when it was listed.
 
     Args:
-        unit: path below the stream's folder with forward slashes; what the ledger calls it.
+        item_name: the path below the stream's folder with forward slashes, or the path that sources.py gives it; the
+            ledger stores it in its column `unit`.
         location: where to open it; text, since a `Path` for each of thousands of files is slow.
         size: bytes.
         mtime_ns: last change, nanoseconds since 1970.
@@ -64,7 +66,7 @@ class LandingFile(NamedTuple):
         log: size and last change of the log that SQLite keeps beside it; "" if there is none.
     """
 
-    unit: str
+    item_name: str
     location: str
     size: int
     mtime_ns: int
@@ -80,8 +82,8 @@ class LandingFile(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The unit without the ending that tells format and compression."""
-        stem = self.unit.rpartition(".")[0]
+        """The item name without the ending that tells format and compression."""
+        stem = self.item_name.rpartition(".")[0]
         return stem.rpartition(".")[0] if self.compression else stem
 
     @property
@@ -114,7 +116,7 @@ class Listing:
         skipped: reason by path for what is left alone.
     """
 
-    files: list[LandingFile] = field(default_factory=list)
+    files: list[InputFile] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -133,7 +135,7 @@ def unreadable(fault: OSError) -> str:
     return f"cannot be read ({fault.strerror or fault}); check its permissions"
 
 
-def unit_name(path: Path | str) -> str:
+def text_path(path: Path | str) -> str:
     """The path as text that every store can hold, whatever bytes the name consists of."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -156,7 +158,7 @@ def _list_folder(
     """Files of a folder, then those of the folders in it.
 
     Args:
-        above: what the units of its files begin with.
+        above: what the item names of its files begin with.
         inside: folder that nothing may lead out of.
         formats: by ending.
     """
@@ -172,17 +174,17 @@ def _list_folder(
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        unit = above + (entry.name if entry.name.isascii() else unit_name(entry.name))
+        item_name = above + (entry.name if entry.name.isascii() else text_path(entry.name))
         if not _is_folder(entry):
-            look_at(entry.path, unit, listing, inside if entry.is_symlink() else None, formats=formats)
+            look_at(entry.path, item_name, listing, inside if entry.is_symlink() else None, formats=formats)
         elif entry.is_symlink():
-            listing.skipped[unit] = "a linked folder is not followed; put the files themselves here"
+            listing.skipped[item_name] = "a linked folder is not followed; put the files themselves here"
         else:
-            folders.append((entry.path, unit))
-    for path, unit in folders:
+            folders.append((entry.path, item_name))
+    for path, item_name in folders:
         if os.path.islink(path):  # noqa: PTH114 - exchanged for one since it was looked at
             continue
-        _list_folder(path, f"{unit}/", inside, listing, formats)
+        _list_folder(path, f"{item_name}/", inside, listing, formats)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -194,7 +196,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def look_at(
     path: str,
-    unit: str,
+    item_name: str,
     listing: Listing,
     inside: Path | None,
     version: str = "",
@@ -207,41 +209,45 @@ def look_at(
         version: of the query that reads it; "" for a landing file.
         formats: by ending, of a landing file.
     """
-    if len(unit.encode()) > LONGEST_UNIT:
-        listing.skipped[unit] = (
-            f"its path has more than {LONGEST_UNIT:,} bytes; shorten the names of its folders"
+    if len(item_name.encode()) > LONGEST_ITEM_NAME:
+        listing.skipped[item_name] = (
+            f"its path has more than {LONGEST_ITEM_NAME:,} bytes; shorten the names of its folders"
         )
         return
     if path.endswith(UNFINISHED):
-        listing.skipped[unit] = "unfinished by its name; rename it when it is complete"
+        listing.skipped[item_name] = "unfinished by its name; rename it when it is complete"
         return
     if version and _is_beside(path):
-        listing.skipped[unit] = "SQLite's own beside the file of this name, with which it is read"
+        listing.skipped[item_name] = "SQLite's own beside the file of this name, with which it is read"
         return
-    known: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path, formats)
-    if known is None:
+    form: tuple[FileFormat, Compression] | None = ("foreign", "") if version else file_format(path, formats)
+    if form is None:
         endings = ", ".join(formats)
-        listing.skipped[unit] = f"its name ends in none of {endings} (or these with .gz or .zst); rename it"
+        listing.skipped[item_name] = (
+            f"its name ends in none of {endings} (or these with .gz or .zst); rename it"
+        )
         return
     # Path.resolve raises for a link that leads to itself.
     if inside is not None and not Path(os.path.realpath(path)).is_relative_to(inside):
-        listing.skipped[unit] = "a link that leads out of the landing folder is refused; copy the file here"
+        listing.skipped[item_name] = (
+            "a link that leads out of the landing folder is refused; copy the file here"
+        )
         return
     try:
-        stat = os.stat(path)  # noqa: PTH116 - see LandingFile.location
+        stat = os.stat(path)  # noqa: PTH116 - see InputFile.location
     except FileNotFoundError:  # removed since the folder was read, or a link to nothing
-        listing.skipped[unit] = "gone before it could be read"
+        listing.skipped[item_name] = "gone before it could be read"
         return
     except OSError as fault:
-        listing.skipped[unit] = unreadable(fault)
+        listing.skipped[item_name] = unreadable(fault)
         return
     if not S_ISREG(stat.st_mode):
         # Opening a pipe would wait for a writer.
-        listing.skipped[unit] = "a pipe, socket or device is not read; write a file here"
+        listing.skipped[item_name] = "a pipe, socket or device is not read; write a file here"
     elif stat.st_mode & _FOR_ALL != _FOR_ALL and not os.access(path, os.R_OK):
-        listing.skipped[unit] = unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        listing.skipped[item_name] = unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     else:
-        file = LandingFile(unit, path, stat.st_size, stat.st_mtime_ns, *known, version=version)
+        file = InputFile(item_name, path, stat.st_size, stat.st_mtime_ns, *form, version=version)
         listing.files.append(file._replace(log=_log_state(path)) if version else file)
 
 
@@ -251,19 +257,19 @@ def _is_beside(path: str) -> bool:
 
 def _log_state(path: str) -> str:
     try:
-        stat = os.stat(path + _SQLITE_LOG)  # noqa: PTH116 - see LandingFile.location
+        stat = os.stat(path + _SQLITE_LOG)  # noqa: PTH116 - see InputFile.location
     except OSError:  # there is none, which is how it is with most files
         return ""
     return f"{stat.st_size}:{stat.st_mtime_ns}" if stat.st_size else ""
 
 
-def quiet(file: LandingFile, now: float) -> bool:
+def quiet(file: InputFile, now: float) -> bool:
     """Whether the file has been left alone for `QUIET_S`. A time in the future counts as quiet."""
     age = now - file.mtime_ns / 1e9
     return not 0 <= age < QUIET_S
 
 
-def wait_until_quiet(files: list[LandingFile]) -> None:
+def wait_until_quiet(files: list[InputFile]) -> None:
     """Wait, at most `QUIET_S`, until the youngest file would be quiet if nobody writes to it.
 
     A time in the future tells nothing: whether such a file grows is seen after `QUIET_S`.
@@ -282,8 +288,8 @@ def read_chunks(path: Path) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a look at all bytes of a file tells.
+class FileScan:
+    """What one pass over all bytes of a file found.
 
     Args:
         sha256: in hexadecimal; of a file of several parts, that of the parts' own ones.
@@ -297,8 +303,8 @@ class Content:
 
 
 def content_hash(sha256: str, format: FileFormat, compression: Compression, stem: str) -> str:
-    """Hash of a file's bytes as they are read: the same bytes under a name that tells another format are another
-    content. Of a text the name is a part: it tells the document."""
+    """The hash of a file's bytes and of how they are read: equal bytes under a name that tells another format are
+    another content. The hash of a text covers its name, too, because the name tells the document."""
     name = f"{stem}\0" if format in TEXTS.values() else ""
     return hashlib.sha256(f"{format}\0{compression}\0{name}{sha256}".encode()).hexdigest()
 
@@ -310,13 +316,13 @@ def misread_hashes(sha256: str, format: FileFormat, compression: Compression, st
     return readings - {content_hash(sha256, format, compression, stem)}
 
 
-def look_through(path: Path, count_lines: bool = False, count_keys: bool = False) -> Content:
+def scan_file(path: Path, count_lines: bool = False, count_keys: bool = False) -> FileScan:
     """Hash a file and, if wanted, count its lines and the keys of its JSON.
 
     Raises:
         OSError: it cannot be read.
     """
-    look = partial(_look_at_part, path, count_lines=count_lines, count_keys=count_keys)
+    look = partial(_scan_part, path, count_lines=count_lines, count_keys=count_keys)
     starts = range(0, path.stat().st_size, _PART)
     if len(starts) <= 1:
         return look(0)
@@ -325,10 +331,10 @@ def look_through(path: Path, count_lines: bool = False, count_keys: bool = False
     digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
     counted = [part.keys for part in parts if part.keys is not None]
     keys = sum(counted) if len(counted) == len(parts) else None
-    return Content(digest, sum(part.lines for part in parts), keys)
+    return FileScan(digest, sum(part.lines for part in parts), keys)
 
 
-def _look_at_part(path: Path, start: int, count_lines: bool, count_keys: bool) -> Content:
+def _scan_part(path: Path, start: int, count_lines: bool, count_keys: bool) -> FileScan:
     """The same of `_PART` bytes; a line or a key belongs to the part that it ends in."""
     digest = hashlib.sha256()
     lines, left, keys = 0, _PART, 0 if count_keys else None
@@ -345,7 +351,7 @@ def _look_at_part(path: Path, start: int, count_lines: bool, count_keys: bool) -
                 keys = None if more is None else keys + more
             last = chunk[-1:]
         unended = count_lines and last != b"\n" and not stream.read(1)
-    return Content(digest.hexdigest(), lines + unended, keys)
+    return FileScan(digest.hexdigest(), lines + unended, keys)
 
 
 def _count(text: bytes, byte: bytes) -> int:
