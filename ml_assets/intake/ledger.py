@@ -34,7 +34,7 @@ class Place:
 
 
 class KnownPlace(NamedTuple):
-    """A place that the ledger has, with what it holds of it.
+    """A place that the ledger knows, with the content that was last found there.
 
     Args:
         elsewhere: whether its content was read at another place.

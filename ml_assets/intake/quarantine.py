@@ -119,7 +119,7 @@ def reopen(
 
 @dataclass(frozen=True)
 class LedgerFile:
-    """A file as the ledger knows it.
+    """A file that the ledger knows, in one stream.
 
     Args:
         stream: the stream that took it in.
