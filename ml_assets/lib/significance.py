@@ -378,6 +378,8 @@ def _over_datasets(groups: Sequence[Sample], shared: list[Hashable], higher_is_b
     table = np.array([[each[(dataset, None, None)] for each in means] for dataset in shared])
     ranks = tests.friedman(table, higher_is_better)
     n = len(shared)
+    dropped = sum(_kept(group).dropped for group in groups)
+    outside = sum(run.key[0] not in shared for group in groups for run in _kept(group).runs)
     found = []
     for i, j in combinations(range(len(groups)), 2):
         differences = table[:, i] - table[:, j]
@@ -393,7 +395,8 @@ def _over_datasets(groups: Sequence[Sample], shared: list[Hashable], higher_is_b
             f"(p = {ranks.p:.3g}), Nemenyi's which (mean ranks {ranks.mean_ranks[i]:.2f} and "
             f"{ranks.mean_ranks[j]:.2f}); p is the larger of the two."
         )
-        dropped = sum(_kept(group).dropped for group in groups)
+        if outside:
+            reason += f" {counted(outside, 'run')} on datasets that not all of them have left out."
         if dropped:
             reason += f" {counted(dropped, 'run')} without a finite value left out."
         found.append(

@@ -148,6 +148,18 @@ def test_rows_of_one_group_are_resampled_together():
     assert 3 < wider < 4.5  # sqrt(15) for rows that tell the same
 
 
+def test_two_groups_of_rows_prove_little_however_many_rows_they_have():
+    a = Rows(np.linspace(1, 2, 400).tolist(), groups=[0] * 200 + [1] * 200)
+    verdict = is_better(Sample("a", rows=a), Sample("b", rows=Rows([0.0] * 400)), higher_is_better=True)
+    assert (verdict.better, verdict.p) == (None, pytest.approx(0.24, abs=0.02))
+    one = is_better(
+        Sample("a", rows=Rows(a.scores, groups=[0] * 400)),
+        Sample("b", rows=Rows([0.0] * 400)),
+        higher_is_better=True,
+    )
+    assert (one.p, one.test) == (None, None) and "one observation" in one.reason
+
+
 def test_right_and_wrong_of_grouped_rows_is_not_mcnemars():
     a, b = Rows([1, 1, 1, 0] * 10, groups=[*range(20)] * 2), Rows([0, 1, 0, 1] * 10)
     verdict = is_better(Sample("a", rows=a), Sample("b", rows=b), higher_is_better=True)
