@@ -27,7 +27,7 @@ def parse_feature(name: str, text: str) -> FeatureSQL:
     # As a literal: the driver imports pandas to bind a value.
     with duckdb.connect() as connection:
         row = connection.execute(f"SELECT json_serialize_sql({quote_literal(text)})").fetchone()
-    answer = json.loads(row[0]) if row else {"error": True}
+    answer: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
     if answer["error"]:
         raise ValueError(f"{name}.sql is not one SELECT that can be parsed: {_reason(answer, text)}")
     if len(answer["statements"]) != 1:
