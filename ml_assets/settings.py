@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from ml_assets.errors import Refusal
 from ml_assets.home import Found, find_home, is_home, no_home
+from ml_assets.lib.metric_rules import Direction, MetricRules
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = None if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
@@ -159,6 +160,11 @@ class Settings(BaseSettings):
         default=(),
         description="streams whose times are UTC where they name no zone, as a JSON list or separated by commas",
     )
+    metric_directions: dict[str, Direction] = Field(
+        default={},
+        description="by metric key, whether the largest (max) or the smallest (min) value is best, as a JSON object; "
+        "other keys with loss, error, perplexity, mae, mse or rmse as a word fall, and the rest rise",
+    )
     demo_end: date | None = Field(default=None, description="last replayed day of the demo, UTC")
 
     @field_validator("home", mode="after")
@@ -216,6 +222,11 @@ class Settings(BaseSettings):
 
     def _is_in_home(self, store: str) -> bool:
         return self.mode(store) == "embedded" or (store == "duckdb" and self.lake_data is None)
+
+    @property
+    def metric_rules(self) -> MetricRules:
+        """What is said of metrics beyond their values."""
+        return MetricRules(self.metric_directions)
 
     @property
     def dagster_home(self) -> Path:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_assets.contracts import Contract
+    from ml_assets.operations.experiments import Experiments
     from ml_assets.tables.store import TableStore
 
 
@@ -61,6 +62,13 @@ class Stack:
     def home(self) -> Path:
         """The folder of everything that is kept."""
         return self.settings.home
+
+    @cached_property
+    def experiments(self) -> "Experiments":
+        """Runs: record them, find them, look at them."""
+        from ml_assets.operations.experiments import Experiments
+
+        return Experiments(self.settings, self._resources)
 
     def status(self, verify: bool = False) -> dict[str, Any]:
         """Each store's health, tables, rows and content hashes, as `ml-assets status --json` prints them.

@@ -5,18 +5,16 @@ What belongs here: options, progress, tables, exit status. What a command does l
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from ml_assets.cli.faults import interrupted, require_home, sentence
+from ml_assets.cli.command import Csv, Json, command, form, settings_of_home
+from ml_assets.cli.runs_app import runs
 from ml_assets.errors import Refusal
-from ml_assets.settings import Settings, read_settings
+from ml_assets.settings import read_settings
 
 app = typer.Typer(
     help="The whole ML database stack as one Dagster asset graph.",
@@ -25,67 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-
-
 quarantine = typer.Typer(help="Rows that break their contract, and the ways out.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(runs, name="runs")
 
 Stream = Annotated[str, typer.Argument(help="runs, metrics, performance, predictions or documents")]
 
 
-def _command(
-    function: Callable[..., None], group: typer.Typer = app, name: str | None = None
-) -> Callable[..., None]:
-    """One sentence and exit status 1 for what a person can mend; everything else keeps its traceback."""
-
-    @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except typer.Exit:
-            raise
-        except BaseException as error:
-            if interrupted(error):
-                _fail("Stopped; the next run goes on where this one ended.", status=130)
-            if (told := _told(error)) is None:
-                raise
-            _fail(told)
-
-    return group.command(name)(guarded)
-
-
-def _fail(message: str, status: int = 1) -> None:
-    print(message, file=sys.stderr)
-    raise typer.Exit(status)
-
-
-def _told(error: BaseException) -> str | None:
-    """The sentence for a fault, if there is one, without any password."""
-    try:
-        settings = Settings()
-    except (ValidationError, SettingsError):  # a fault of their own, which is being told
-        return sentence(error, Path())
-    told = sentence(error, settings.home)
-    return settings.masked(told) if told else None
-
-
 _TAKEN_IN = ("postgres", "duckdb")
 """Stores that know what was taken in."""
-
-
-def _settings(read: Sequence[str] = ()) -> Settings:
-    """The settings of a home in which something can be done.
-
-    Args:
-        read: stores that are asked for what is there, for which there has to be a home.
-    """
-    settings = read_settings()
-    settings.publish()
-    require_home(settings.home)
-    if read:
-        settings.require_home(*read)
-    return settings
 
 
 def _version(asked: bool) -> None:
@@ -105,35 +51,35 @@ def _options(
     """The whole ML database stack as one Dagster asset graph."""
 
 
-@_command
+@partial(command, group=app)
 def up(
     empty: Annotated[bool, typer.Option("--empty", help="Make no demo: for data of your own.")] = False,
 ) -> None:
     """Serve the UI, sensors and schedules until Ctrl-C; in a home without other data, make the demo before."""
     from ml_assets.cli import serve
 
-    raise typer.Exit(serve.up(_settings(), empty))
+    raise typer.Exit(serve.up(settings_of_home(), empty))
 
 
-@_command
+@partial(command, group=app)
 def demo() -> None:
     """Train the demo models, materialize the whole graph and print a summary. Twice changes nothing."""
     from ml_assets.cli.demo import run_demo
     from ml_assets.cli.report import print_summary, progress_bars
 
-    settings = _settings()
+    settings = settings_of_home()
     with progress_bars() as bars:
         report = run_demo(settings, bars)
     print_summary(settings, report)
 
 
-@_command
+@partial(command, group=app)
 def refresh(as_json: Json = False) -> None:
     """Take in what is new in the landing folders and MLflow, and rebuild what it touches."""
     from ml_assets.cli.refresh import refresh_graph
     from ml_assets.cli.report import progress_bars
 
-    settings = _settings()
+    settings = settings_of_home()
     with progress_bars(quiet=as_json) as bars:
         report = refresh_graph(settings, bars)
     if as_json:
@@ -144,7 +90,7 @@ def refresh(as_json: Json = False) -> None:
         print_refresh(report)
 
 
-@_command
+@partial(command, group=app)
 def status(
     as_json: Json = False,
     verify: Annotated[
@@ -155,7 +101,7 @@ def status(
     from ml_assets.cli.report import print_status
     from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
 
-    settings = _settings()
+    settings = settings_of_home()
     stores, differences = stores_status(settings, verify)
     quarantined = quarantined_rows(settings, stores)
     if as_json:
@@ -172,22 +118,20 @@ def status(
         raise typer.Exit(1)
 
 
-@_command
+@partial(command, group=app)
 def sql(
     store: Annotated[str, typer.Argument(help="postgres, duckdb, clickhouse or sqlite")],
     query: Annotated[str, typer.Argument(help="one SELECT in the store's own SQL; nothing can be changed")],
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV and nothing else.")] = False,
+    as_csv: Csv = False,
 ) -> None:
     """Ask a store in SQL."""
     from ml_assets.cli import data
 
-    if as_json and as_csv:
-        raise Refusal("The answer is printed once: give either --json or --csv.")
-    data.sql(_settings(), store, query, "json" if as_json else "csv" if as_csv else "table")
+    data.sql(settings_of_home(), store, query, form(as_json, as_csv))
 
 
-@partial(_command, name="export")
+@partial(command, group=app, name="export")
 def export_table(
     table: Annotated[str, typer.Argument(help="store/table, or the name alone if it is the only one")],
     path: Annotated[Path, typer.Argument(help="file to write: .parquet, .csv or .duckdb")],
@@ -196,10 +140,10 @@ def export_table(
     """Write a table to a Parquet, CSV or DuckDB file."""
     from ml_assets.cli import data
 
-    print(data.export(_settings(), table, path, overwrite))
+    print(data.export(settings_of_home(), table, path, overwrite))
 
 
-@_command
+@partial(command, group=app)
 def recover(as_json: Json = False) -> None:
     """Finish or undo writes that were killed, in every store. Exit status 1 if that was not possible everywhere."""
     from ml_assets.cli.report import print_recovery
@@ -207,7 +151,7 @@ def recover(as_json: Json = False) -> None:
     from ml_assets.maintenance.recovery import recover_all
     from ml_assets.resources import store_resources
 
-    settings = _settings()
+    settings = settings_of_home()
     found = recover_all(store_resources(settings), tables(settings))
     if as_json:
         print(json.dumps({"stores": {each.store: {**vars(each)} for each in found}}))
@@ -217,7 +161,7 @@ def recover(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@_command
+@partial(command, group=app)
 def doctor(as_json: Json = False) -> None:
     """Look for what keeps this home from working, and say what to do. Exit status 1 if there is an error."""
     from ml_assets.cli import doctor
@@ -226,13 +170,13 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@_command
+@partial(command, group=app)
 def down() -> None:
     """Stop the UI and daemon of `up`, then the embedded services of this home; the data stay."""
     from ml_assets import services
     from ml_assets.cli import session
 
-    home = _settings().home
+    home = settings_of_home().home
     # Before the stores, which a sensor would start again; told at once, whatever becomes of the stores.
     if served := session.stop(home):
         print(f"Stopped {served}.", flush=True)
@@ -240,7 +184,7 @@ def down() -> None:
     print(f"Stopped {', '.join(stopped)}." if stopped else "No embedded service was running.")
 
 
-@_command
+@partial(command, group=app)
 def retire(
     file: Annotated[
         list[str],
@@ -255,10 +199,10 @@ def retire(
 
     if len(file) > 2:
         raise Refusal(f"One file at a time: {len(file)} words were given. Quote a name with spaces.")
-    print(quarantine.retire(_settings(_TAKEN_IN), *([""] * (2 - len(file))), *file))
+    print(quarantine.retire(settings_of_home(_TAKEN_IN), *([""] * (2 - len(file))), *file))
 
 
-@partial(_command, group=quarantine, name="list")
+@partial(command, group=quarantine, name="list")
 def list_quarantined(
     stream: Annotated[str, typer.Argument(help="one stream; all if none is named")] = "",
     limit: Annotated[int | None, typer.Option(help="single rows: so many of a stream, newest first")] = None,
@@ -271,20 +215,20 @@ def list_quarantined(
     """
     from ml_assets.cli import quarantine
 
-    quarantine.show(_settings(_TAKEN_IN), stream, limit, every, as_json)
+    quarantine.show(settings_of_home(_TAKEN_IN), stream, limit, every, as_json)
 
 
-@partial(_command, group=quarantine)
+@partial(command, group=quarantine)
 def export(stream: Stream, file: Annotated[Path, typer.Argument(help="JSON lines file to write")]) -> None:
     """Write all quarantined rows of a stream to a file."""
     from ml_assets.cli import quarantine
 
-    print(quarantine.export(_settings(_TAKEN_IN), stream, file))
+    print(quarantine.export(settings_of_home(_TAKEN_IN), stream, file))
 
 
-@partial(_command, group=quarantine)
+@partial(command, group=quarantine)
 def retry(stream: Annotated[str, typer.Argument(help="one stream; all if none is named")] = "") -> None:
     """Have unchanged files that hold quarantined rows judged again by the next refresh."""
     from ml_assets.cli import quarantine
 
-    print(quarantine.retry(_settings(_TAKEN_IN), stream))
+    print(quarantine.retry(settings_of_home(_TAKEN_IN), stream))

@@ -1,22 +1,30 @@
-"""`ml-assets sql` and `ml-assets export`: what they print. What they do is in stack.py."""
+"""`ml-assets sql` and `ml-assets export`: what they print; and how any rows are. What they do is in stack.py."""
 
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
+from ml_assets.cli.command import Form
 from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def sql(settings: Settings, store: str, query: str, form: Literal["table", "json", "csv"]) -> None:
-    """Print what a store answers.
 
-    Args:
-        form: a table for people, a JSON array with an object a row, or CSV with a header.
+def sql(settings: Settings, store: str, query: str, form: Form) -> None:
+    """Print what a store answers."""
+    print_table(Stack(settings).sql(store, query), form)
+
+
+def print_table(answer: "pa.Table", form: Form) -> None:
+    """Print rows.
+
+    Raises:
+        Refusal: JSON is asked for, and several columns have one name.
     """
-    answer = Stack(settings).sql(store, query)
     if form == "csv":
         import pyarrow as pa
 

@@ -28,10 +28,10 @@ ROOMS = (
     "contracts",
     "partitions",
     "automation",
-    "lib",
     "sql_files",
     "settings",
     "home",
+    "lib",
     "errors",
 )
 """From the top down, as docs/architecture.md lists them; a room imports only rooms below it."""

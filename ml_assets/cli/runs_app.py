@@ -1,0 +1,18 @@
+"""`ml-assets runs ...`: the commands on runs. What they print lies in modules of its own, what they do in operations/."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from ml_assets.cli.command import Json, command, settings_of_home
+
+runs = typer.Typer(help="Runs: find them, look at them, compare them.", no_args_is_help=True)
+
+
+@partial(command, group=runs)
+def show(run_id: Annotated[str, typer.Argument(help="the run's id")], as_json: Json = False) -> None:
+    """Show one run: its columns, parameters, metrics and tags. --json prints an array of one object."""
+    from ml_assets.cli.run_page import show
+
+    show(settings_of_home(), run_id, as_json)
