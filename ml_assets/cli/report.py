@@ -3,6 +3,7 @@
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import islice
@@ -64,9 +65,18 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
             except BlockingIOError:
                 return False
 
+        printed = sys.unraisablehook
+
+        def unraisable(fault: "sys.UnraisableHookArgs") -> None:
+            # Ctrl-C within a callback of the garbage collector, which can only print it. It is told by `pressed`.
+            if not issubclass(fault.exc_type, KeyboardInterrupt):
+                printed(fault)
+
+        sys.unraisablehook = unraisable
         try:
             yield pressed
         finally:
+            sys.unraisablehook = printed
             signal.set_wakeup_fd(before)
 
 
