@@ -69,7 +69,8 @@ def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
                 yield _unique_result(contract, fetch(contract.store, doubled_keys(sql, contract)))
             for agreement in agreements:
                 if _agreement_name(agreement) in wanted:
-                    yield _agreement_result(agreement, compare(tables, asset, agreement, fetch, days))
+                    found = compare(tables, asset, agreement, fetch, days)
+                    yield _agreement_result(agreement, found, days)
 
     return checks
 
@@ -105,12 +106,17 @@ def _contract_result(contract: Contract, counts: Sequence[Any]) -> dg.AssetCheck
     )
 
 
-def _agreement_result(agreement: Agreement, found: Comparison) -> dg.AssetCheckResult:
+def _agreement_result(
+    agreement: Agreement, found: Comparison, days: tuple[date, date] | None
+) -> dg.AssetCheckResult:
+    # Numbers are plotted from one evaluation to the next; those of a few days would be drawn as a fall of the table.
+    of_days = f" rows on {days[0]} to {days[1]}" if days else ""
+    rows = {found.asset: found.actual, found.parent: found.expected}
     return dg.AssetCheckResult(
         asset_key=key(found.asset),
         check_name=_agreement_name(agreement),
         passed=found.agrees,
-        metadata={found.asset: found.actual, found.parent: found.expected},
+        metadata={name: f"{count:,}{of_days}" if of_days else count for name, count in rows.items()},
         description=found.told,
     )
 

@@ -45,21 +45,22 @@ def learning_curves(points: "pa.Table") -> "Figure":
     return figure
 
 
-def performance_trend(daily: "pa.Table", accuracies: "pa.Table") -> "Figure":
-    """Accuracy of each dataset above, latency below, over the same days.
+def performance_trend(accuracies: "pa.Table", latencies: "pa.Table") -> "Figure":
+    """Accuracy of each dataset above, latency of each model below, over the same days.
 
     Args:
-        daily: rows (day, p50_inference_time_ms, p95_inference_time_ms), ordered by day.
         accuracies: rows (dataset, day, accuracy), ordered by dataset and day.
+        latencies: rows (model_name, day, p50_inference_time_ms, p95_inference_time_ms), ordered by model and day.
     """
     figure, (above, below) = _figure(rows=2, height=5.6)
     for (dataset,), line in _groups(accuracies, "dataset").items():
         above.plot(*_xy(line, "day", "accuracy"), marker=".", label=dataset, linewidth=1.4)
     above.set(title="Accuracy of the day's evaluations", ylabel="accuracy", ylim=(-0.03, 1.03))
-    for quantile, style in (("p50", "-"), ("p95", "--")):
-        line = _xy(daily.to_pylist(), "day", f"{quantile}_inference_time_ms")
-        below.plot(*line, style, marker=".", color="C0", label=quantile, linewidth=1.4)
-    below.set(title="Time of a batch", ylabel="milliseconds")
+    for number, ((model,), line) in enumerate(_groups(latencies, "model_name").items()):
+        for quantile, style, label in (("p50", "-", model), ("p95", "--", "_")):
+            drawn = _xy(line, "day", f"{quantile}_inference_time_ms")
+            below.plot(*drawn, style, marker=".", color=f"C{number}", label=label, linewidth=1.4)
+    below.set(title="Time of a batch: median (solid), 95th percentile (dashed)", ylabel="milliseconds")
     _scale(below)
     below.sharex(above)
     _date_axis(below)

@@ -18,11 +18,12 @@ CURVES = pa.table(
     }
 )
 DAYS = [date(2026, 3, 1) + timedelta(days=n) for n in range(3)]
-DAILY = pa.table(
+LATENCIES = pa.table(
     {
-        "day": DAYS,
-        "p50_inference_time_ms": [1.0, None, 3.0],
-        "p95_inference_time_ms": [2.0, None, 9.0],
+        "model_name": ["cats", "cats", "cats", "dogs"],
+        "day": [*DAYS, DAYS[0]],
+        "p50_inference_time_ms": [1.0, None, 3.0, 5.0],
+        "p95_inference_time_ms": [2.0, None, 9.0, 6.0],
     }
 )
 ACCURACIES = pa.table(
@@ -49,21 +50,28 @@ def test_a_wide_spread_of_losses_gets_a_logarithmic_axis():
 
 
 def test_performance_trend_leaves_unknown_days_out():
-    above, below = performance_trend(DAILY, ACCURACIES).axes
+    above, below = performance_trend(ACCURACIES, LATENCIES).axes
     first, second, third = date2num(DAYS)
     assert drawn(above) == [[[first, 0.9], [third, 0.4]], [[second, 1.0]]]
-    assert drawn(below) == [[[first, 1.0], [third, 3.0]], [[first, 2.0], [third, 9.0]]]
+    assert drawn(below) == [
+        [[first, 1.0], [third, 3.0]],
+        [[first, 2.0], [third, 9.0]],
+        [[first, 5.0]],
+        [[first, 6.0]],
+    ]
+    assert [line.get_color() for line in below.lines] == ["C0", "C0", "C1", "C1"]
+    assert below.get_legend_handles_labels()[1] == ["cats", "dogs"]
     assert above.get_xlim() == below.get_xlim()
 
 
 def test_days_without_evaluations_still_show_their_latency():
-    above, below = performance_trend(DAILY, ACCURACIES.slice(0, 0)).axes
+    above, below = performance_trend(ACCURACIES.slice(0, 0), LATENCIES).axes
     assert drawn(above) == []
-    assert len(drawn(below)) == 2
+    assert len(drawn(below)) == 4
 
 
 def test_png_is_a_small_picture():
-    for figure in (learning_curves(CURVES), performance_trend(DAILY, ACCURACIES)):
+    for figure in (learning_curves(CURVES), performance_trend(ACCURACIES, LATENCIES)):
         picture = png(figure)
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(picture) < 60_000

@@ -9,6 +9,6 @@ WITH evaluations AS (
 )
 SELECT dataset, day, avg(accuracy) AS accuracy
 FROM evaluations
-WHERE dataset IN (SELECT dataset FROM evaluations GROUP BY dataset ORDER BY count() DESC, dataset LIMIT {datasets:UInt8})
+WHERE dataset IN (SELECT dataset FROM evaluations GROUP BY dataset ORDER BY count() DESC, dataset LIMIT {lines:UInt8})
 GROUP BY dataset, day
 ORDER BY dataset, day

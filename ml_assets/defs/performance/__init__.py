@@ -22,8 +22,8 @@ HOURLY = "clickhouse/performance_hourly"
 TREND_DAYS = 30
 """Days in the picture of the trend, up to the last day that is built."""
 
-TREND_DATASETS = 8
-"""Lines in it."""
+TREND_LINES = 8
+"""Datasets and models in it, at most."""
 
 
 def build(settings: Settings, tables: Tables) -> dg.Definitions:
@@ -97,20 +97,21 @@ def _describe_days(context: dg.AssetExecutionContext, clickhouse: ClickHouseReso
 
     shown = DayRange(days.last - timedelta(days=TREND_DAYS - 1), days.last)
     span = DayRange(min(days.first, shown.first), days.last)
-    limits = {**_window(shown), "datasets": TREND_DATASETS}
+    limits = {**_window(shown), "lines": TREND_LINES}
     with clickhouse.client() as client:
         daily = client.query_arrow(read_sql("clickhouse/performance_daily.sql"), parameters=_window(span))
-        by_dataset = read_sql("clickhouse/accuracy_by_dataset.sql")
-        accuracies = client.query_arrow(by_dataset, parameters=limits, use_strings=True)
+        accuracies, latencies = (
+            client.query_arrow(read_sql(f"clickhouse/{name}.sql"), parameters=limits, use_strings=True)
+            for name in ("accuracy_by_dataset", "latency_by_model")
+        )
     for day, *numbers in zip(*daily.to_pydict().values(), strict=True):
         if day >= days.first:
             known = {
                 name: n for name, n in zip(daily.column_names[1:], numbers, strict=True) if n is not None
             }
             context.add_asset_metadata(known, partition_key=day.isoformat())
-    recent = daily.slice(sum(day < shown.first for day in daily["day"].to_pylist()))
-    if recent.num_rows:
-        picture = metadata.plot("Accuracy and latency by day", performance_trend(recent, accuracies))
+    if accuracies.num_rows or latencies.num_rows:
+        picture = metadata.plot("Accuracy and latency by day", performance_trend(accuracies, latencies))
         context.add_asset_metadata({"trend": picture}, partition_key=days.last.isoformat())
 
 
