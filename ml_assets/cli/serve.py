@@ -3,7 +3,9 @@
 import signal
 import subprocess
 import sys
+import threading
 
+from ml_assets.cli.journal import ServerLog, log_file, told_as_they_end
 from ml_assets.cli.session import MARK, held
 from ml_assets.errors import Refusal
 from ml_assets.services.server import bind_fault
@@ -24,7 +26,9 @@ def up(settings: Settings, empty: bool = False) -> int:
         _end_as_ctrl_c_does()
         _fill(settings, empty)
         print(
-            f"\nDagster is at {_url(settings)} — Ctrl-C stops it, `ml-assets down` the stores as well.",
+            f"\nDagster is at {_url(settings)} — Ctrl-C stops it, `ml-assets down` the stores as well.\n"
+            f"Files that land in {settings.landing} are taken in by themselves; what becomes of them is told here, "
+            f"all else in {log_file(settings.home)}.",
             flush=True,
         )
         return serve(settings, mark)
@@ -34,7 +38,7 @@ def serve(settings: Settings, mark: str) -> int:
     """Run UI, daemon and code server until Ctrl-C, SIGTERM or SIGHUP; the exit status."""
     # `dg dev`, which the warning recommends, needs a project's folder; this runs from wherever it is installed.
     command = [sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev"]
-    # What sensors find and skip every few seconds stands in the UI; here it would bury what matters.
+    # What sensors find and skip every few seconds stands in the UI; in the log it would bury what matters.
     command += ["--log-level", "warning"]
     command += ["-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", settings.host, "-p", str(settings.port)]
 
@@ -45,6 +49,7 @@ def serve(settings: Settings, mark: str) -> int:
         raise KeyboardInterrupt
 
     keeper = None
+    log = ServerLog(log_file(settings.home), _say)
     try:
         # Anew: Dagster, which may have made the demo in this process, has put its own in their place.
         _end_as_ctrl_c_does()
@@ -54,14 +59,28 @@ def serve(settings: Settings, mark: str) -> int:
             cwd=PROJECT_ROOT,
             env={**settings.child_environment(), MARK: mark},
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
             start_new_session=True,
         )
-        return keeper.wait()
+        # A daemon: whoever inherited the pipe may outlive the servers.
+        threading.Thread(target=log.take, args=(keeper.stdout,), daemon=True).start()
+        with told_as_they_end(settings, _say):
+            status = keeper.wait()
+        if status:
+            _say("\n".join(["Dagster ended by itself; its last words:", *log.last]))
+        return status
     except KeyboardInterrupt:
         if keeper is not None and keeper.stdin is not None:
             keeper.stdin.close()
             keeper.wait()
         return 0
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)
 
 
 def _fill(settings: Settings, empty: bool) -> None:

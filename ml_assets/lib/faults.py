@@ -82,7 +82,12 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def one_sentence(fault: BaseException) -> str:
     """A fault's message on one line, without the addresses that DuckDB adds to faults of its own."""
-    return " ".join(str(fault).partition("\nStack Trace")[0].split()) or type(fault).__name__
+    return one_line(str(fault)) or type(fault).__name__
+
+
+def one_line(message: str) -> str:
+    """A message on one line, without the addresses that DuckDB adds."""
+    return " ".join(message.partition("\nStack Trace")[0].split())
 
 
 def full_disk(error: BaseException) -> BaseException | None:

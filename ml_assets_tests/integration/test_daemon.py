@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from ml_assets import services
+from ml_assets.cli.journal import log_file
 from ml_assets.demo.manifest import Day, Manifest
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.settings import PROJECT_ROOT, Settings
@@ -224,7 +226,7 @@ def test_there_is_one_up_and_down_stops_all_of_it(cli, home):
             f"Stopped `ml-assets up` (process {server.pid}) with UI at http://127.0.0.1:{port}"
         )
         assert then.startswith("Stopped postgres, chroma")
-        assert server.wait(1) == 0, log.read_text()[-4000:]
+        assert server.wait(10) == 0, log.read_text()[-4000:]
         assert belonging(home) == []
         assert "running" not in {state.state for state in services.describe(home).values()}
     assert "Traceback" not in log.read_text()
@@ -240,9 +242,13 @@ def test_new_rows_arrive_by_themselves_and_ctrl_c_ends_it(cli, home):
         arrive(settings)
         with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
             until(lambda: carried_through(instance), ARRIVAL_S, server, log)
+        until(lambda: "of performance." in log.read_text(), 20, server, log)  # it looks every 2 s
+        told = log.read_text()
+        assert re.search(r"Taken in: [24] rows of runs\.", told), told
+        assert re.search(r"Rebuilt: \d+ tables? \(.*\) on \d+ days\.", told), told
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0, log.read_text()[-4000:]
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in log.read_text() + log_file(home).read_text()
     assert belonging(home) == []
     assert not answers(port)
 
