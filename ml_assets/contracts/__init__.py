@@ -6,7 +6,7 @@ and anything that imports dagster or a store.
 """
 
 from ml_assets.contracts import embeddings, experiments, features, performance, raw, serving
-from ml_assets.contracts.columns import INDEXED_BYTES
+from ml_assets.contracts.columns import INDEXED_BYTES, INDEXED_CHARACTERS
 from ml_assets.contracts.model import Column, ColumnType, Contract, ForeignKey, WriteMode
 from ml_assets.contracts.streams import (
     EVENT_KINDS,
@@ -25,6 +25,7 @@ __all__ = [
     "EVENT_KINDS",
     "INDEXED",
     "INDEXED_BYTES",
+    "INDEXED_CHARACTERS",
     "INHERITED",
     "METRIC_COLUMNS",
     "PERFORMANCE_COLUMNS",

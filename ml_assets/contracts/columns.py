@@ -9,6 +9,9 @@ INDEXED_BYTES = 2_500
 """Longest text that rows are looked up by, in UTF-8. PostgreSQL's index entries hold 2,704 bytes, with what stands
 beside it."""
 
+INDEXED_CHARACTERS = 100
+"""Of a text of any length in an index of several columns; whoever looks it up compares these and the whole text."""
+
 
 def text(name: str, description: str = "", **more: Any) -> Column:
     return Column(name, "string", description=description, **more)

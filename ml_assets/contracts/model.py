@@ -73,8 +73,8 @@ class Contract:
         foreign_keys: enforced in SQLite and PostgreSQL.
         unique_across_days: whether a key may stand on one day only.
         partition_us: length of a partition as it is stored, in microseconds; not longer than any of the asset's.
-        indexes: columns that are looked up by; a GIN index in PostgreSQL for JSON. Stores without secondary
-            indexes have none.
+        indexes: what rows are looked up by, each a column or several in a tuple; a GIN index in PostgreSQL for a
+            column of JSON. Stores without secondary indexes have none.
         asset_key: the whole key of an asset whose contract was inferred, of which `asset` is made.
         nullable_key: columns of the key that may be null, two nulls being equal. In the lake only, whose keys are
             no index.
@@ -91,7 +91,7 @@ class Contract:
     foreign_keys: tuple[ForeignKey, ...] = ()
     unique_across_days: bool = False
     partition_us: int = 86_400_000_000
-    indexes: tuple[str, ...] = ()
+    indexes: tuple[str | tuple[str, ...], ...] = ()
     asset_key: str = ""
     nullable_key: tuple[str, ...] = ()
 
@@ -102,7 +102,8 @@ class Contract:
         kinds = {column.name: column.type for column in self.columns}
         if faults := [*misnamed(self.table, names), *misnamed_in(self.store, self.table, kinds)]:
             raise ValueError(f"contract {self.asset}: {faults[0]}; rename it")
-        named = [*self.key, *self.order_by, *self.indexes, *(name for name, _ in self.scope)]
+        named = [*self.key, *self.order_by, *(name for name, _ in self.scope)]
+        named += [name for columns in self.indexed for name in columns]
         named += [self.partition_column] if self.partition_column else []
         for name in named:
             if name not in names:
@@ -145,6 +146,11 @@ class Contract:
         """Whether a column has a value in every row."""
         placed = column.name in (*self.key, self.partition_column) and column.name not in self.nullable_key
         return placed or not column.nullable
+
+    @property
+    def indexed(self) -> tuple[tuple[str, ...], ...]:
+        """The columns of each index, one or several."""
+        return tuple((columns,) if isinstance(columns, str) else columns for columns in self.indexes)
 
     @cached_property
     def by_name(self) -> dict[str, Column]:

@@ -25,8 +25,9 @@ def contract_of_text(text: str) -> Contract:
     fields["columns"] = tuple(Column(**{**c, "choices": tuple(c["choices"])}) for c in fields["columns"])
     fields["foreign_keys"] = tuple(ForeignKey(**key) for key in fields["foreign_keys"])
     fields["scope"] = tuple((name, value) for name, value in fields["scope"])
-    names = {name: tuple(fields.get(name, ())) for name in ("key", "order_by", "indexes", "nullable_key")}
-    return Contract(**{**fields, **names})
+    names = {name: tuple(fields.get(name, ())) for name in ("key", "order_by", "nullable_key")}
+    indexes = (each if isinstance(each, str) else tuple(each) for each in fields.get("indexes", ()))
+    return Contract(**{**fields, **names, "indexes": tuple(indexes)})
 
 
 def refuse_new_identity(

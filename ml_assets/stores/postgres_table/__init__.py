@@ -6,7 +6,7 @@ this is a library over a psycopg connection. What does not: opening connections,
 """
 
 from ml_assets.stores.postgres_table.ddl import create_statements, owned_sql
-from ml_assets.stores.postgres_table.evolution import ensure_table
+from ml_assets.stores.postgres_table.evolution import ensure_current, ensure_table
 from ml_assets.stores.postgres_table.found import found_in_postgres
 from ml_assets.stores.postgres_table.ledger import (
     contracts_of,
@@ -25,6 +25,7 @@ __all__ = [
     "contracts_of",
     "copy_in",
     "create_statements",
+    "ensure_current",
     "ensure_ledger",
     "ensure_table",
     "found_in_postgres",

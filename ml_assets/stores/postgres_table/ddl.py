@@ -1,8 +1,9 @@
 """PostgreSQL's tables as their contracts say: types, keys, indexes, the statements that make them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ml_assets.contracts import Column, Contract, ForeignKey
+from ml_assets.contracts import INDEXED_CHARACTERS, Column, Contract, ForeignKey
 from ml_assets.lib.sql import ALWAYS, joined, qualified, quote_identifier, quote_literal
 from ml_assets.stores.postgres_table.statements import lock, run
 
@@ -38,7 +39,8 @@ def create_statements(contract: Contract) -> list[str]:
     statements.append(f"CREATE TABLE {table} ({', '.join(columns)})")
     if contract.key_by_day:
         statements.append(f"CREATE UNIQUE INDEX ON {table} ({conflict_target(contract)})")
-    if contract.partition_column and contract.partition_column not in contract.key[:1]:
+    first = {columns[0] for columns in (contract.key, *contract.indexed) if columns}
+    if contract.partition_column and contract.partition_column not in first:
         statements.append(f"CREATE INDEX ON {table} ({quote_identifier(contract.partition_column)})")
     vectors = [statement for column in contract.columns for statement in vector_index(contract, column)]
     return [*statements, *vectors, *index_statements(contract)]
@@ -56,11 +58,24 @@ def vector_index(contract: Contract, column: Column) -> list[str]:
 def index_statements(contract: Contract) -> list[str]:
     """Indexes on the columns that are looked up by; a document is looked up by what it contains."""
     return [
-        f"CREATE INDEX IF NOT EXISTS {quote_identifier(f'{contract.table}_{name}')} ON {table_sql(contract)} "
-        + (f"USING gin ({column} jsonb_path_ops)" if contract.by_name[name].type == "json" else f"({column})")
-        for name in contract.indexes
-        for column in [quote_identifier(name)]
+        f"CREATE INDEX IF NOT EXISTS {quote_identifier('_'.join((contract.table, *names)))} "
+        f"ON {table_sql(contract)} {_indexed_sql([contract.by_name[name] for name in names])}"
+        for names in contract.indexed
     ]
+
+
+def _indexed_sql(columns: Sequence[Column]) -> str:
+    """What an index is on: one document, or columns, of which long text stands by its beginning beside others."""
+    if len(columns) == 1 and columns[0].type == "json":
+        return f"USING gin ({quote_identifier(columns[0].name)} jsonb_path_ops)"
+    parts = [quote_identifier(column.name) for column in columns]
+    if len(columns) > 1:
+        long = [c.type == "string" and c.max_bytes is None and not c.choices for c in columns]
+        parts = [
+            f"left({part}, {INDEXED_CHARACTERS})" if is_long else part
+            for part, is_long in zip(parts, long, strict=True)
+        ]
+    return f"({', '.join(parts)})"
 
 
 def foreign_key_sql(contract: Contract, key: ForeignKey) -> str:

@@ -17,7 +17,7 @@ from ml_assets.stores.postgres_table.ddl import (
     vector_index,
 )
 from ml_assets.stores.postgres_table.ledger import forget_contract, last_contract, record, remember
-from ml_assets.stores.postgres_table.statements import run
+from ml_assets.stores.postgres_table.statements import lock, run, table_exists
 from ml_assets.tables.contract_json import refuse_new_identity
 from ml_assets.tables.evolution import columns_to_add, type_differs
 
@@ -81,6 +81,14 @@ def ensure_table(connection: "psycopg.Connection", contract: Contract) -> None:
         for statement in index_statements(contract):
             run(connection, statement)
     remember(connection, contract)
+
+
+def ensure_current(connection: "psycopg.Connection", contract: Contract) -> None:
+    """`ensure_table` for whoever writes single rows: a look where nothing is to be done, otherwise one at a time."""
+    made = table_exists(connection, contract.schema, contract.table)
+    if not made or last_contract(connection, contract.asset) != contract:
+        lock(connection, contract.asset)
+        ensure_table(connection, contract)
 
 
 def _last_contract(connection: "psycopg.Connection", contract: Contract) -> Contract | None:

@@ -53,7 +53,7 @@ def _longest_indexed(contract: Contract, staged: Staged) -> tuple[Sequence[str],
 
     found: tuple[Sequence[str], int, list[Any]] = (contract.key, 0, [])
     for batch in staged.batches():
-        for columns in (contract.key, *((name,) for name in contract.indexes)):
+        for columns in (contract.key, *contract.indexed):
             sizes = np.zeros(batch.num_rows, np.int64)
             for name in columns:
                 if pa.types.is_string(batch.column(name).type):

@@ -158,10 +158,10 @@ def _indexes(contract: Contract) -> dict[str, str]:
     must differ.
     """
     found = {}
-    looked_up = (*(key.column for key in contract.foreign_keys), *contract.indexes)
-    for column in [contract.partition_column, *looked_up]:
-        if column:
-            found[_covered(contract, quote_identifier(column))] = "INDEX", f"{contract.table}.{column}"
+    single = (contract.partition_column, *(key.column for key in contract.foreign_keys))
+    for columns in (*((column,) for column in single if column), *contract.indexed):
+        covered = _covered(contract, ", ".join(map(quote_identifier, columns)))
+        found[covered] = "INDEX", ".".join((contract.table, *columns))
     if contract.key_by_day:
         # In parentheses: `key` may be a column that has an index, too.
         covered = _covered(contract, conflict_target(contract))
