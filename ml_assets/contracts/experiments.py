@@ -1,6 +1,6 @@
 """Experiments: one row a run in PostgreSQL and SQLite, its artifacts and data."""
 
-from ml_assets.contracts.columns import INDEXED_BYTES, count, json_column, need, text, time, without
+from ml_assets.contracts.columns import INDEXED_BYTES, count, json_column, need, number, text, time, without
 from ml_assets.contracts.model import Column, Contract, ForeignKey
 from ml_assets.contracts.streams import RUN_COLUMNS
 
@@ -26,15 +26,81 @@ RUNS = Contract(
     mode="upsert_delete",
     scope=(("origin", "graph"),),
     unique_across_days=True,
-    indexes=("experiment", "status", "model_type", "parameters", "metrics", "tags"),
+    indexes=(
+        ("created_at", "id"),
+        ("experiment", "created_at"),
+        "status",
+        "dataset",
+        "model_name",
+        "model_type",
+        "parameters",
+        "metrics",
+        "tags",
+    ),
 )
 """The runs, which the resource's operations write, too."""
+
+KEY_BYTES = 2_000
+"""Longest key of a metric or parameter with a row of its own: 500 characters of any script. A run's other ones stand
+in its JSON alone. With the run's id a key may have as many as `INDEXED_BYTES`."""
+
+_RUN_ID = need("run_id", "the run", max_bytes=INDEXED_BYTES)
+_ORIGIN = RUNS.by_name["origin"]
+_STARTED = time("created_at", "start of the run, UTC; its day is the partition")
+
+RUN_METRICS = Contract(
+    "postgres/ml_run_metrics",
+    "one metric of one run over all its points",
+    (
+        _RUN_ID,
+        need("key", "name of the metric", max_bytes=KEY_BYTES),
+        number("last", "last value, as the run has it among its metrics; may be NaN"),
+        number("best", "max or min, whichever is better by the settings"),
+        number("min", "lowest value; NaN is none, here and in the next three"),
+        number("max", "highest value"),
+        number("mean", "mean of the values; null if infinities of both signs are among them"),
+        count("count", "values that are not NaN"),
+        Column("last_step", "int64", description="highest step; null if the values had none"),
+        time("first_nan_at", "when the first NaN was logged, UTC", nullable=True),
+        _STARTED,
+        _ORIGIN,
+    ),
+    key=("run_id", "key"),
+    partition_column="created_at",
+    mode="upsert_delete",
+    scope=RUNS.scope,
+    unique_across_days=True,
+    indexes=(("key", "best"), ("key", "last"), ("key", "min"), ("key", "max"), ("key", "mean")),
+)
+"""The metrics of the runs, made for comparing and ordering."""
+
+RUN_PARAMS = Contract(
+    "postgres/ml_run_params",
+    "one hyper-parameter of one run",
+    (
+        _RUN_ID,
+        need("key", "name of the parameter", max_bytes=KEY_BYTES),
+        need("text", "value as text; lists and objects as JSON"),
+        number("number", "the same as a number, where it is one"),
+        _STARTED,
+        _ORIGIN,
+    ),
+    key=("run_id", "key"),
+    partition_column="created_at",
+    mode="upsert_delete",
+    scope=RUNS.scope,
+    unique_across_days=True,
+    indexes=(("key", "number"), ("key", "text")),
+)
+"""The parameters of the runs, made for comparing and ordering."""
 
 
 def tables() -> tuple[Contract, ...]:
     """The tables of the room."""
     return (
         RUNS,
+        RUN_METRICS,
+        RUN_PARAMS,
         Contract(
             "sqlite/ml_experiments",
             "the same runs in a single file to carry around",

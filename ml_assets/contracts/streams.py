@@ -79,7 +79,7 @@ RUN_COLUMNS = (
     text("model_name", "registered or logical model that the run trains", max_bytes=INDEXED_BYTES),
     text("model_version", "version of that model"),
     text("model_type", "model family, such as random_forest", max_bytes=INDEXED_BYTES),
-    text("dataset", "dataset that the run was trained on"),
+    text("dataset", "dataset that the run was trained on", max_bytes=INDEXED_BYTES),
     need("status", "state of the run", choices=RUN_STATUSES),
     json_column("parameters", "hyper-parameters as one JSON object"),
     json_column("metrics", "last value of every metric as one JSON object"),

@@ -37,10 +37,32 @@ _DATASET = (
     "experiment_id || ' ' || dataset_name || ' ' || coalesce(context, '') || ' ' || coalesce(digest, '')"
 )
 
+_RUN_AND_KEY = "run_id || ' ' || key"
+
 _HOUR = "formatDateTime(hour, '%Y-%m-%dT%H:%i:%SZ', 'UTC')"
 
 AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
     "postgres/ml_experiments": (Agreement("duckdb/raw_runs"),),
+    "postgres/ml_run_metrics": (
+        Agreement(
+            "duckdb/raw_runs",
+            text="Every metric that a run reported or logged is here, and no other.",
+            actual_key=_RUN_AND_KEY,
+            expected_key=_RUN_AND_KEY,
+            expected_rows="duckdb/agreements/metrics_of_runs.sql",
+            values=("last",),
+        ),
+    ),
+    "postgres/ml_run_params": (
+        Agreement(
+            "duckdb/raw_runs",
+            text="Every parameter of a run is here, and no other.",
+            actual_key=_RUN_AND_KEY,
+            expected_key=_RUN_AND_KEY,
+            expected_rows="duckdb/agreements/params_of_runs.sql",
+            values=("text",),
+        ),
+    ),
     "sqlite/ml_experiments": (
         Agreement(
             "postgres/ml_experiments",

@@ -28,6 +28,8 @@ EDGES = {
     },
     **{f"duckdb/raw_{name}": [f"duckdb/intake_{name}"] for name in STREAMS},
     "postgres/ml_experiments": ["duckdb/raw_runs", "duckdb/raw_metrics"],
+    "postgres/ml_run_metrics": ["duckdb/raw_runs", "duckdb/raw_metrics"],
+    "postgres/ml_run_params": ["duckdb/raw_runs"],
     "sqlite/ml_experiments": ["postgres/ml_experiments"],
     "sqlite/ml_model_artifacts": ["postgres/ml_experiments"],
     "sqlite/ml_training_data": ["postgres/ml_experiments"],

@@ -10,6 +10,7 @@ from ml_assets.contracts import Tables, experiments
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
+from ml_assets.operations import run_tables
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.sqlite import SQLiteResource
@@ -25,6 +26,7 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             _postgres_runs(settings, tables),
+            *_run_values(settings, tables),
             _sqlite_runs(settings, tables),
             *_run_files(settings, tables),
         ],
@@ -54,6 +56,43 @@ def _postgres_runs(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
         return lake.reader(runs_sql, {"start": days.start, "end": days.end})
 
     return ml_experiments
+
+
+def _run_values(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]:
+    rules = settings.metric_rules
+
+    @table_asset(
+        settings,
+        tables["postgres/ml_run_metrics"],
+        group="experiments",
+        description=(
+            "What a metric came to over a whole run, not in its last step alone: lowest, highest and mean value, the "
+            "best of them by the direction that the settings give the metric, and when it was NaN first. Each has "
+            "an index, so that runs are found and ordered by it, which JSON has none for."
+        ),
+        logic=[read_sql(run_tables.METRICS_SQL), repr(rules), "best 1"],
+        kinds=["sql"],
+        deps=[key("duckdb/raw_runs"), key("duckdb/raw_metrics")],
+    )
+    def ml_run_metrics(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> pa.RecordBatchReader:
+        return run_tables.run_metrics(lake, run_days(context), rules)
+
+    @table_asset(
+        settings,
+        tables["postgres/ml_run_params"],
+        group="experiments",
+        description=(
+            "The hyper-parameters of all runs, one a row: as text, and as a number where the text is one, since MLflow "
+            "logs text alone. So `lr > 0.001` compares numbers, and runs that share a value are found by an index."
+        ),
+        logic=[read_sql(run_tables.PARAMS_SQL), "number 1"],
+        kinds=["sql"],
+        deps=[key("duckdb/raw_runs")],
+    )
+    def ml_run_params(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> pa.RecordBatchReader:
+        return run_tables.run_params(lake, run_days(context))
+
+    return [ml_run_metrics, ml_run_params]
 
 
 def _sqlite_runs(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
