@@ -14,10 +14,12 @@ from ml_assets.contracts.streams import (
     METRIC_COLUMNS,
     PERFORMANCE_COLUMNS,
     RUN_COLUMNS,
+    RUN_STAGES,
     RUN_STATUSES,
     STREAMS,
     Stream,
     Version,
+    may_become,
 )
 from ml_assets.settings import Settings
 
@@ -30,6 +32,7 @@ __all__ = [
     "METRIC_COLUMNS",
     "PERFORMANCE_COLUMNS",
     "RUN_COLUMNS",
+    "RUN_STAGES",
     "RUN_STATUSES",
     "STREAMS",
     "Column",
@@ -40,6 +43,7 @@ __all__ = [
     "Tables",
     "Version",
     "WriteMode",
+    "may_become",
     "tables",
 ]
 

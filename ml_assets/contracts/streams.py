@@ -14,7 +14,16 @@ from ml_assets.contracts.columns import (
 )
 from ml_assets.contracts.model import Column
 
-RUN_STATUSES = ("created", "running", "completed", "failed", "cancelled")
+RUN_STAGES = (("created",), ("running",), ("completed", "failed", "cancelled"))
+"""The states of a run from early to late; in one of the last tuple it has ended."""
+
+RUN_STATUSES = tuple(status for stage in RUN_STAGES for status in stage)
+
+
+def may_become(status: str, later: str) -> bool:
+    """Whether a run of one status may have another one later, or the same: it never goes back, and an end is final."""
+    stages = {each: place for place, stage in enumerate(RUN_STAGES) for each in stage}
+    return status == later or (status not in RUN_STAGES[-1] and stages[later] > stages[status])
 
 
 EVENT_KINDS = ("evaluation", "inference")
@@ -156,9 +165,7 @@ STREAMS: dict[str, Stream] = {
             "created_at",
             (
                 Version(("completed_at", "created_at")),
-                Version(
-                    ("status",), stages=(("created",), ("running",), ("completed", "failed", "cancelled"))
-                ),
+                Version(("status",), stages=RUN_STAGES),
                 Version(("created_at",)),
             ),
             "tags",

@@ -26,6 +26,7 @@ def store_resources(settings: Settings) -> dict[str, Any]:
             home=home,
             url=settings.secret("postgres_url"),
             partitions_start=settings.partitions_start.isoformat(),
+            metric_directions=dict(settings.metric_directions),
             **limits,
         ),
         "lake": DuckLakeResource(

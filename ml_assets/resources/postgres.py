@@ -9,21 +9,22 @@ log shows hold for the transaction only, and a connection whose transaction fail
 
 import atexit
 import logging
-import math
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
 from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import missing_table
 from ml_assets.lib.current_run import label
+from ml_assets.lib.metric_rules import Direction, MetricRules
 from ml_assets.lib.sql import quote_literal
+from ml_assets.resources import recorded_runs
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
     HOME,
@@ -89,6 +90,7 @@ class PostgresResource(StoreResource):
         query_timeout_s: statement time-out of reading transactions.
         write_timeout_s: statement time-out of writing transactions.
         partitions_start: first day of the graph's tables, ISO.
+        metric_directions: `max` or `min` by the key of a metric, as in the settings.
     """
 
     home: str = HOME
@@ -96,6 +98,7 @@ class PostgresResource(StoreResource):
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
     partitions_start: str = "2014-01-01"
+    metric_directions: dict[str, str] = {}
 
     def connection_url(self, database: str | None = None) -> str:
         """URL of the server, with another database if one is named.
@@ -211,19 +214,17 @@ class PostgresResource(StoreResource):
         import psycopg
 
         from ml_assets.stores import touched_days
-        from ml_assets.stores.postgres_table import ensure_table
 
         now = datetime.now(UTC)
-        row = _experiment_row({"id": str(uuid.uuid4()), "status": "created", "created_at": now})
-        row |= {name: value for name, value in _experiment_row(columns).items() if value is not None}
-        row |= {"experiment": _experiment_row({"experiment": experiment})["experiment"]}
-        given: datetime | None = columns.get("created_at")
-        day = self._known_day(given or now)
+        given = {name: value for name, value in columns.items() if value is not None}
+        unsaid = {"id": str(uuid.uuid4()), "status": "created", "created_at": now}
+        row = recorded_runs.run_row({**unsaid, **given, "experiment": experiment})
+        day = self._known_day(row["created_at"])
         touched_days.ensure_schema(self)
         try:
             with self.connect(write=True) as connection:
-                ensure_table(connection, RUNS)
-                connection.execute(read_sql("postgres/experiments/create.sql"), row)
+                recorded_runs.ensure_tables(connection)
+                recorded_runs.add(connection, row, self._rules)
                 touched_days.touch(connection, {("runs", day)})
         except psycopg.errors.UniqueViolation as fault:
             raise ValueError(f"there is an experiment {row['id']!r} already; give it another id") from fault
@@ -232,25 +233,24 @@ class PostgresResource(StoreResource):
     def update_experiment(self, id: str, **columns: Any) -> None:
         """Change columns of an experiment that `create_experiment` made and nobody has completed.
 
-        What is not given or is None stays; `parameters`, `metrics` and `tags` are merged, key by key.
+        What is not given or is None stays; `parameters`, `metrics` and `tags` are merged, key by key, also when several
+        change it at once. Each metric that is given is one more point of its row in `ml_run_metrics`. With one of the
+        statuses 'completed', 'failed' and 'cancelled' it has ended, now unless `completed_at` is given.
 
         Raises:
-            ValueError: as `create_experiment`, or there is no such experiment to change.
+            ValueError: as `create_experiment`, there is no such experiment to change, or it cannot go back to this
+                status.
         """
         from ml_assets.stores import touched_days
-        from ml_assets.stores.postgres_table import ensure_table
 
-        row: dict[str, Any] = _experiment_row(columns) | {"id": id}
+        row = recorded_runs.run_row({**columns, "id": id})
         if row["created_at"] is not None:
             self._known_day(row["created_at"])
         touched_days.ensure_schema(self)
         with self.connect(write=True) as connection:
-            ensure_table(connection, RUNS)
-            changed = connection.execute(read_sql("postgres/experiments/update.sql"), row).fetchall()
-            if changed:
-                touched_days.touch(connection, {("runs", day) for days in changed for day in days})
-        if not changed:
-            raise ValueError(self._why_unchangeable(id))
+            recorded_runs.ensure_tables(connection)
+            days = recorded_runs.change(connection, id, row, self._rules)
+            touched_days.touch(connection, {("runs", day) for day in days})
 
     def complete_experiment(
         self,
@@ -298,6 +298,10 @@ class PostgresResource(StoreResource):
         except UndefinedTable as fault:
             raise missing_table(RUNS.asset) from fault
 
+    @property
+    def _rules(self) -> MetricRules:
+        return MetricRules(cast("dict[str, Direction]", self.metric_directions))
+
     def _known_day(self, created_at: datetime) -> date:
         """The UTC day of an experiment, which the graph's tables must have."""
         day, first, today = created_at.astimezone(UTC).date(), self.partitions_start, datetime.now(UTC).date()
@@ -307,16 +311,6 @@ class PostgresResource(StoreResource):
                 f"{first} to today, {today} (UTC)"
             )
         return day
-
-    def _why_unchangeable(self, id: str) -> str:
-        row = self.get_experiment(id)
-        if row is None:
-            return f"there is no experiment {id!r}; list_experiments() shows what there is"
-        if row["origin"] != "api":
-            return f"experiment {id!r} is written by the graph; change it where the run came from"
-        return (
-            f"experiment {id!r} has ended at {row['completed_at'].isoformat()} and can no longer be changed"
-        )
 
     def location(self) -> str:
         """The URL of the store, as status shows it (without its password)."""
@@ -397,24 +391,3 @@ def _close_pools() -> None:
     for (process, _), pool in _pools.items():
         if process == os.getpid():
             pool.close(timeout=1.0)
-
-
-def _experiment_row(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of the statements: every column of the contract, None where nothing is given."""
-    from ml_assets.lib.canonical_json import canonical
-
-    row: dict[str, Any] = dict.fromkeys(name for name in RUNS.names if name != "origin")
-    for name, value in columns.items():
-        if name not in row:
-            raise ValueError(f"experiments have no column {name!r}; there are {', '.join(row)}")
-        column = RUNS.by_name[name]
-        if value is not None and column.choices and value not in column.choices:
-            raise ValueError(f"{name} cannot be {value!r}; it is one of {', '.join(column.choices)}")
-        if isinstance(value, str) and len(value.encode()) > (column.max_bytes or math.inf):
-            raise ValueError(
-                f"{name} {value[:60]!r}... has more than {column.max_bytes:,} bytes, which no index holds; shorten it"
-            )
-        if isinstance(value, datetime) and value.tzinfo is None:
-            raise ValueError(f"{name} {value.isoformat()} has no time zone; give an aware datetime")
-        row[name] = canonical(value) if column.type == "json" and value is not None else value
-    return row

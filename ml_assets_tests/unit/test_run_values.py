@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from ml_assets.contracts import RUN_STATUSES, may_become
 from ml_assets.lib.canonical_json import canonical
 from ml_assets.lib.days import DayRange
 from ml_assets.lib.metric_rules import MetricRules
@@ -227,3 +228,11 @@ def test_nan_and_infinities_in_a_row():
     assert (after(1.0, INF).mean, after(INF, 1.0).mean) == (INF, INF)
     assert (after(INF, -INF).mean, after(INF, -INF, 1.0).mean) == (None, None)
     assert after(1.7e308, 1.7e308).mean == pytest.approx(1.7e308)
+
+
+def test_a_status_never_goes_back():
+    lawful = {
+        (was, now) for was in RUN_STATUSES for now in RUN_STATUSES if may_become(was, now) and was != now
+    }
+    ends = ("completed", "failed", "cancelled")
+    assert lawful == {("created", "running"), *((was, end) for was in ("created", "running") for end in ends)}

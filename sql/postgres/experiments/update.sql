@@ -1,5 +1,4 @@
--- Changes what is given and leaves the rest; JSON objects are merged, key by key. Returns the UTC days on which
--- the experiment stood and stands.
+-- Changes what is given of an experiment that is held, and leaves the rest; JSON objects are merged, key by key.
 UPDATE ml_experiments AS changed
 SET
     parent_run_id = coalesce(%(parent_run_id)s, changed.parent_run_id),
@@ -18,8 +17,4 @@ SET
     artifact_uri = coalesce(%(artifact_uri)s, changed.artifact_uri),
     created_at = coalesce(%(created_at)s, changed.created_at),
     completed_at = coalesce(%(completed_at)s, changed.completed_at)
-FROM (SELECT id, created_at FROM ml_experiments WHERE id = %(id)s FOR UPDATE) AS former
-WHERE changed.id = former.id
-    AND changed.origin = 'api'
-    AND changed.completed_at IS NULL
-RETURNING (former.created_at AT TIME ZONE 'UTC')::date, (changed.created_at AT TIME ZONE 'UTC')::date
+WHERE changed.id = %(id)s

@@ -1,0 +1,186 @@
+"""Runs that applications record: their rows of `ml_experiments`, `ml_run_metrics` and `ml_run_params`, origin `api`.
+
+What belongs here: what is lawful to record, and the statements that do it within the caller's transaction, in which the
+run's row is held: so changes of one run take turns, and each sees what the one before has left. What does not: opening
+connections (resources/postgres.py), and the rows that the graph writes.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts import INDEXED_BYTES, RUN_STAGES, may_become
+from ml_assets.contracts.experiments import KEY_BYTES, RUN_METRICS, RUN_PARAMS, RUNS
+from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.sql_files import read_sql
+
+if TYPE_CHECKING:
+    import psycopg
+
+_ENDED = RUN_STAGES[-1]
+
+_KEYED = ("parameters", "metrics")
+"""Documents whose entries have rows of their own."""
+
+
+def ensure_tables(connection: "psycopg.Connection") -> None:
+    """Make what is missing of the three tables. First in each transaction, before anything is held in one of them."""
+    from ml_assets.stores.postgres_table import ensure_current
+
+    for contract in (RUNS, RUN_METRICS, RUN_PARAMS):
+        ensure_current(connection, contract)
+
+
+def run_row(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of the statements: every column that can be recorded, None where nothing is given.
+
+    Raises:
+        ValueError: no such column, or a value that the contract refuses.
+    """
+    from ml_assets.lib.canonical_json import canonical
+
+    row: dict[str, Any] = dict.fromkeys(name for name in RUNS.names if name != "origin")
+    for name, value in columns.items():
+        if name not in row:
+            raise ValueError(f"experiments have no column {name!r}; there are {', '.join(row)}")
+        column = RUNS.by_name[name]
+        if value is not None and column.choices and value not in column.choices:
+            raise ValueError(f"{name} cannot be {value!r}; it is one of {', '.join(column.choices)}")
+        if isinstance(value, str) and len(value.encode()) > (column.max_bytes or math.inf):
+            raise ValueError(
+                f"{name} {value[:60]!r}... has more than {column.max_bytes:,} bytes, which no index holds; shorten it"
+            )
+        if isinstance(value, datetime) and value.tzinfo is None:
+            raise ValueError(f"{name} {value.isoformat()} has no time zone; give an aware datetime")
+        row[name] = canonical(value) if column.type == "json" and value is not None else value
+    for name in _KEYED:
+        _refuse_keys(name, row[name], row["id"] or "")
+    return row
+
+
+def _refuse_keys(name: str, document: str | None, id: str) -> None:
+    entries = json.loads(document) if document is not None else {}
+    if not isinstance(entries, dict):
+        raise ValueError(f"{name} {entries!r:.60} is no mapping from keys to values; give one")
+    room = min(KEY_BYTES, INDEXED_BYTES - len(id.encode()))
+    for key in entries:
+        if len(key.encode()) > room:
+            raise ValueError(
+                f"the key {key[:60]!r}... of {name} has more than {room:,} bytes, which no index holds beside the id; "
+                "shorten it"
+            )
+
+
+def add(connection: "psycopg.Connection", row: Mapping[str, Any], rules: MetricRules) -> None:
+    """Add a run.
+
+    Args:
+        row: as `run_row` makes it, with id, experiment, status and created_at.
+        rules: which way a metric is better.
+
+    Raises:
+        ValueError: it has ended by its time and not by its status.
+        psycopg.errors.UniqueViolation: there is a run of this id.
+    """
+    _refuse_end_without_status(row["status"], row["completed_at"])
+    connection.execute(read_sql("postgres/experiments/create.sql"), row)
+    _put_values(connection, row, row["created_at"], rules)
+
+
+def change(
+    connection: "psycopg.Connection", id: str, row: Mapping[str, Any], rules: MetricRules
+) -> set[date]:
+    """Change what is given of a run that has not ended.
+
+    Args:
+        row: as `run_row` makes it, with the id.
+        rules: which way a metric is better.
+
+    Returns:
+        The UTC days on which it stood and stands.
+
+    Raises:
+        ValueError: there is no such run, it is not to be changed, or not in this way; says why.
+    """
+    held = connection.execute(read_sql("postgres/experiments/hold.sql"), {"id": id}).fetchone()
+    if held is None:
+        raise ValueError(f"there is no experiment {id!r}; list_experiments() shows what there is")
+    origin, status, started, ended = held
+    if origin != "api":
+        raise ValueError(f"experiment {id!r} is written by the graph; change it where the run came from")
+    if status in _ENDED or ended is not None:
+        at = f" at {ended.isoformat()}" if ended else ""
+        raise ValueError(f"experiment {id!r} has ended{at} and can no longer be changed")
+    later = row["status"] or status
+    if not may_become(status, later):
+        raise ValueError(
+            f"experiment {id!r} is {status} and cannot become {later}: a run is created, then running, then "
+            f"{', '.join(_ENDED[:-1])} or {_ENDED[-1]}, and never goes back"
+        )
+    _refuse_end_without_status(later, row["completed_at"])
+    end = datetime.now(UTC) if later in _ENDED else None
+    row = {**row, "completed_at": row["completed_at"] or end}
+    connection.execute(read_sql("postgres/experiments/update.sql"), row)
+    start = row["created_at"] or started
+    if start != started:
+        for name in ("move_metrics", "move_params"):
+            connection.execute(read_sql(f"postgres/experiments/{name}.sql"), {"id": id, "created_at": start})
+    _put_values(connection, row, start, rules)
+    return {moment.astimezone(UTC).date() for moment in (started, start)}
+
+
+def _refuse_end_without_status(status: str, completed_at: datetime | None) -> None:
+    if completed_at is not None and status not in _ENDED:
+        raise ValueError(
+            f"completed_at {completed_at.isoformat()} is the end of an experiment, which is {status}; give its status, "
+            f"too: {', '.join(_ENDED[:-1])} or {_ENDED[-1]}"
+        )
+
+
+def _put_values(
+    connection: "psycopg.Connection", row: Mapping[str, Any], created_at: datetime, rules: MetricRules
+) -> None:
+    run = {"id": row["id"], "created_at": created_at}
+    if row["metrics"] is not None:
+        _put_metrics(connection, run, row["metrics"], rules)
+    if row["parameters"] is not None:
+        _put_params(connection, run, row["parameters"])
+
+
+def _put_metrics(
+    connection: "psycopg.Connection", run: Mapping[str, Any], document: str, rules: MetricRules
+) -> None:
+    from ml_assets.lib.run_values import MetricRow, metric_values
+
+    now, values = datetime.now(UTC), metric_values(document)
+    asked = connection.execute(
+        read_sql("postgres/experiments/metrics.sql"), {**run, "keys": list(values)}
+    ).fetchall()
+    known = {key: MetricRow(*columns) for key, *columns in asked}
+    rows = {
+        key: known.get(key, MetricRow()).after(value, now, rules.higher_is_better(key))
+        for key, value in values.items()
+    }
+    columns = {
+        name: [getattr(each, name) for each in rows.values()] for name in MetricRow.__dataclass_fields__
+    }
+    connection.execute(
+        read_sql("postgres/experiments/put_metrics.sql"), {**run, "key": list(rows), **columns}
+    )
+
+
+def _put_params(connection: "psycopg.Connection", run: Mapping[str, Any], document: str) -> None:
+    from ml_assets.lib.run_values import parameter_rows
+
+    rows = parameter_rows(document)
+    held = {key: each for key, each in rows.items() if each is not None}
+    gone = [key for key in rows if key not in held]
+    connection.execute(read_sql("postgres/experiments/forget_params.sql"), {**run, "keys": gone})
+    columns = {
+        "key": list(held),
+        "text": [text for text, _ in held.values()],
+        "number": [number for _, number in held.values()],
+    }
+    connection.execute(read_sql("postgres/experiments/put_params.sql"), {**run, **columns})
