@@ -268,6 +268,21 @@ class PostgresResource(StoreResource):
             id, metrics=metrics, status=status, error=error, completed_at=datetime.now(UTC)
         )
 
+    def refresh_recorded_runs(self, start: datetime, end: datetime) -> int:
+        """Bring the metrics and parameters of recorded experiments up to date with the settings and this version.
+
+        The graph asks for it, for the days that it builds.
+
+        Args:
+            start, end: experiments that were created in [start, end).
+
+        Returns:
+            How many were outdated.
+        """
+        with self.connect(write=True) as connection:
+            recorded_runs.ensure_tables(connection)
+            return recorded_runs.bring_up_to_date(connection, start, end, self._rules)
+
     def get_experiment(self, id: str) -> dict[str, Any] | None:
         """An experiment by its id, whoever made it; None if there is none."""
         return next(iter(self._experiments("postgres/experiments/get.sql", {"id": id})), None)

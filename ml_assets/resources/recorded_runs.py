@@ -64,7 +64,7 @@ def _refuse_keys(name: str, document: str | None, id: str) -> None:
     entries = json.loads(document) if document is not None else {}
     if not isinstance(entries, dict):
         raise ValueError(f"{name} {entries!r:.60} is no mapping from keys to values; give one")
-    room = min(KEY_BYTES, INDEXED_BYTES - len(id.encode()))
+    room = _room(id)
     for key in entries:
         if len(key.encode()) > room:
             raise ValueError(
@@ -129,6 +129,50 @@ def change(
             connection.execute(read_sql(f"postgres/experiments/{name}.sql"), {"id": id, "created_at": start})
     _put_values(connection, row, start, rules)
     return {moment.astimezone(UTC).date() for moment in (started, start)}
+
+
+def bring_up_to_date(
+    connection: "psycopg.Connection", start: datetime, end: datetime, rules: MetricRules
+) -> int:
+    """Give the recorded runs of some days the rows that they should have.
+
+    Runs of before there were such rows have none, and what was the best goes by the directions of its time.
+
+    Args:
+        start, end: the runs that were created in [start, end).
+        rules: which way a metric is better now.
+
+    Returns:
+        How many runs were brought up to date.
+    """
+    span = {"start": start, "end": end}
+    keys = connection.execute(read_sql("postgres/experiments/recorded_keys.sql"), span).fetchall()
+    falling = [key for (key,) in keys if not rules.higher_is_better(key)]
+    found = connection.execute(
+        read_sql("postgres/experiments/outdated.sql"), {**span, "falling": falling}
+    ).fetchall()
+    for id, created_at, metrics, parameters, is_new in found:
+        if is_new:
+            row = {"id": id, "metrics": _with_room(metrics, id), "parameters": _with_room(parameters, id)}
+            _put_values(connection, row, created_at, rules)
+    turned = [id for id, *_, is_new in found if not is_new]
+    connection.execute(read_sql("postgres/experiments/turn_best.sql"), {"falling": falling, "ids": turned})
+    return len(found)
+
+
+def _with_room(document: str | None, id: str) -> str | None:
+    """What of a document has keys that an index holds; the rest is in the run's JSON alone."""
+    from ml_assets.lib.canonical_json import canonical
+
+    entries = json.loads(document) if document is not None else None
+    if not isinstance(entries, dict):
+        return None
+    return canonical({key: value for key, value in entries.items() if len(key.encode()) <= _room(id)})
+
+
+def _room(id: str) -> int:
+    """Bytes of a key that stands in an index beside the id."""
+    return min(KEY_BYTES, INDEXED_BYTES - len(id.encode()))
 
 
 def _refuse_end_without_status(status: str, completed_at: datetime | None) -> None:

@@ -215,6 +215,43 @@ def test_one_of_many_ends_a_run(postgres: PostgresResource) -> None:
     assert (row["status"], row["metrics"]) == (won, {won: 1.0})
 
 
+def refresh(postgres: PostgresResource, **directions: str) -> int:
+    ruled = postgres.model_copy(update={"metric_directions": directions})
+    return ruled.refresh_recorded_runs(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
+
+
+def test_runs_of_before_there_were_such_tables_get_their_rows(postgres: PostgresResource) -> None:
+    """And those of other days do not; a key that no index holds stays in the JSON alone."""
+    postgres.create_experiment(
+        "iris", id="old", metrics={"loss": 2.0}, parameters={"lr": 1e-4}, created_at=NOON
+    )
+    postgres.create_experiment("iris", id="next", metrics={"loss": 2.0}, created_at=NOON + timedelta(days=1))
+    postgres.create_experiment("iris", id="bare", created_at=NOON)
+    with postgres.connect(write=True) as connection:
+        connection.execute(
+            "UPDATE ml_experiments SET metrics = metrics || jsonb_build_object(repeat('k', 2001), 1); "
+            "DROP TABLE ml_run_metrics; DROP TABLE ml_run_params"
+        )
+    assert (refresh(postgres), refresh(postgres)) == (1, 0)
+    assert rows(
+        postgres, "SELECT run_id, key, last, best, count, created_at, origin FROM ml_run_metrics"
+    ) == [("old", "loss", 2.0, 2.0, 1, NOON, "api")]
+    assert rows(postgres, "SELECT run_id, key, text, number FROM ml_run_params") == [
+        ("old", "lr", "0.0001", 1e-4)
+    ]
+
+
+def test_another_direction_turns_what_is_best(postgres: PostgresResource) -> None:
+    made = postgres.create_experiment("iris", metrics={"a": 1, "loss": 1, "n": "NaN"}, created_at=NOON)
+    postgres.update_experiment(made, metrics={"a": 2, "loss": 2})
+    assert (refresh(postgres), refresh(postgres, a="min"), refresh(postgres, a="min")) == (0, 1, 0)
+    assert rows(postgres, "SELECT key, best FROM ml_run_metrics ORDER BY key") == [
+        ("a", 1.0),
+        ("loss", 1.0),
+        ("n", None),
+    ]
+
+
 N_RUNS = 20_000
 
 FILL = f"""

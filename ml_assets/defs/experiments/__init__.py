@@ -13,6 +13,7 @@ from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, 
 from ml_assets.operations import run_tables
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
@@ -74,8 +75,12 @@ def _run_values(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]
         kinds=["sql"],
         deps=[key("duckdb/raw_runs"), key("duckdb/raw_metrics")],
     )
-    def ml_run_metrics(context: dg.AssetExecutionContext, lake: DuckLakeResource) -> pa.RecordBatchReader:
-        return run_tables.run_metrics(lake, run_days(context), rules)
+    def ml_run_metrics(
+        context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
+    ) -> pa.RecordBatchReader:
+        days = run_days(context)
+        postgres.refresh_recorded_runs(days.start, days.end)
+        return run_tables.run_metrics(lake, days, rules)
 
     @table_asset(
         settings,
