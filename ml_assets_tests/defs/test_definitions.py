@@ -131,6 +131,14 @@ def test_another_embedder_outdates_what_the_former_one_made(defs, tmp_path):
     }
 
 
+def test_another_direction_of_a_metric_outdates_what_is_best(specs, tmp_path):
+    turned = build_defs(Settings(home=tmp_path, metric_directions={"time_s": "min"}))
+    after = {spec.key.to_user_string(): spec.code_version for spec in turned.resolve_all_asset_specs()}
+    changed = {asset for asset, spec in specs.items() if spec.code_version != after[asset]}
+    assert "postgres/ml_run_metrics" in changed
+    assert "postgres/ml_run_params" not in changed
+
+
 def test_every_table_shows_the_columns_of_its_contract(specs):
     tables = {asset: spec for asset, spec in specs.items() if asset in TABLES}
     assert set(tables) == set(TABLES)

@@ -147,6 +147,8 @@ def test_status_lists_tables_of_contracts_only(status):
     listed = {(store, table) for store, told in status["stores"].items() for table in told["tables"]}
     assert {table for store, table in listed if store == "postgres"} == {
         "ml_experiments",
+        "ml_run_metrics",
+        "ml_run_params",
         "experiment_embeddings",
         "document_embeddings",
         "online_features",

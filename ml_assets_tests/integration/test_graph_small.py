@@ -218,6 +218,8 @@ def test_the_rows_are_in_every_store(cli, home, small):
         ("chroma", "experiment_index"),
     ):
         assert held[place] == 4, place
+    assert held["postgres", "ml_run_metrics"] == 2  # of r1 as it reported it, of s1 from its curve
+    assert held["postgres", "ml_run_params"] == 1
     assert held["clickhouse", "ml_model_performance"] == 4
     assert held["clickhouse", "performance_hourly"] == 2
     assert held["duckdb", "ml_predictions"] == 1
@@ -461,6 +463,8 @@ def tamper(home: Path) -> None:
     stores = store_resources(Settings(home=home))
     with stores["postgres"].connect(write=True) as connection:
         connection.execute("UPDATE ml_experiments SET status = 'gone fishing' WHERE id = 's1'")
+        connection.execute("DELETE FROM ml_run_metrics WHERE run_id = 's1'")
+        connection.execute("UPDATE ml_run_params SET key = 'rate'")
     with stores["lake"].get_connection(write=True) as connection:
         connection.execute("DELETE FROM features.run_features WHERE run_id = 's2'")
     with stores["sqlite"].connect(write=True) as connection:
@@ -481,6 +485,8 @@ def tamper(home: Path) -> None:
 
 TAMPERED = {
     "postgres/ml_experiments",
+    "postgres/ml_run_metrics",
+    "postgres/ml_run_params",
     "duckdb/run_features",
     "sqlite/ml_experiments",
     "clickhouse/ml_model_performance",
@@ -592,6 +598,11 @@ def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, s
         ("s2", 2, 0.7, 0.7),
         ("s3", 3, None, 0.7),
     ]
+    with store_resources(Settings(home=home))["postgres"].asking() as ask:
+        asked = (
+            "SELECT last, best, count, last_step FROM ml_run_metrics WHERE run_id = 's1' AND key = 'accuracy'"
+        )
+        assert ask(asked) == [(0.9, 0.9, 3, 2)]
     assert refreshed(cli, home)["days"] == []
 
 
@@ -629,7 +640,9 @@ def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, ho
     """
     postgres = store_resources(Settings(home=home))["postgres"]
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    made = postgres.create_experiment("mine", id="a1", dataset="pets", created_at=at)
+    made = postgres.create_experiment(
+        "mine", id="a1", dataset="pets", parameters={"lr": "0.1"}, created_at=at
+    )
     postgres.complete_experiment(made, {"accuracy": 0.5})
     assert refreshed(cli, home)["days"] == ["2026-03-01"]
     with store_resources(Settings(home=home))["sqlite"].connect() as connection:
@@ -638,6 +651,15 @@ def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, ho
     assert {("a1", "completed"), ("r1", "completed"), ("s1", "completed")} <= set(held)
     assert data == [("a1", "pets")]
     assert [row["id"] for row in postgres.list_experiments(origin="api")] == ["a1"]
+    with postgres.connect() as connection:
+        found = connection.execute(
+            "SELECT run_id, best FROM ml_run_metrics WHERE key = 'accuracy' AND best < 0.95"
+        )
+        assert {("a1", 0.5), ("r1", 0.93)} <= set(found.fetchall())
+        found = connection.execute(
+            "SELECT run_id, origin FROM ml_run_params WHERE key = 'lr' AND number = 0.1"
+        )
+        assert sorted(found.fetchall()) == [("a1", "api"), ("r1", "graph")]
     assert passed_checks(home) > 40
     assert reconciled(home)
 
