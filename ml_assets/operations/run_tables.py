@@ -44,7 +44,8 @@ def with_best(batch: pa.RecordBatch, rules: MetricRules) -> pa.RecordBatch:
     """Rows of metrics with the column `best`: `max` or `min` of each, as the rules say of its `key`."""
     keys = batch.column("key").dictionary_encode()
     rising = pa.array([rules.higher_is_better(key) for key in keys.dictionary.to_pylist()], pa.bool_())
-    best = pc.if_else(rising.take(keys.indices), batch.column("max"), batch.column("min"))
+    choices = [rising.take(keys.indices), batch.column("max"), batch.column("min")]
+    best = pc.call_function("if_else", choices)
     return batch.append_column("best", best)
 
 
