@@ -183,7 +183,7 @@ def test_a_view_is_read_and_not_written(file):
 def test_an_index_takes_no_table_its_name(file, backwards):
     names = ["orders", "orders_key", "orders_at", "orders_v", "orders_v_id"]
     for name in reversed(names) if backwards else names:
-        file.write(daily(name, indexes=("v", "id")), {"id": "a", "at": FIRST, "v": 1})
+        file.write(daily(name, indexes=("v", "id", ("v", "id"))), {"id": "a", "at": FIRST, "v": 1})
     for name in names:
         assert file.read(daily(name)) == [("a", FIRST, 1)]
 

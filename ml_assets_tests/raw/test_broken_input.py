@@ -71,17 +71,27 @@ RUNS = {
         ],
     ),
     "long_names.csv": (
-        HEADER.replace("\n", ",model_name,model_type,name\n")
+        HEADER.replace("\n", ",model_name,model_type,dataset,name\n")
         + "".join(
             f"long {n},e,completed,2026-05-01T10:00:00Z,{','.join(names)}\n"
             for n, names in enumerate(
-                ((noise(2_501), "t", "n"), ("m", noise(2_501), "n"), ("m", "t", noise(2_501)))
+                (
+                    (noise(2_501), "t", "d", "n"),
+                    ("m", noise(2_501), "d", "n"),
+                    ("m", "t", noise(2_501), "n"),
+                    ("m", "t", "d", noise(2_501)),
+                )
             )
         )
         + (ROW[:-1] % "long e").replace(",e,", f",{noise(2_501)},")
-        + ",m,t,n\n",
-        ["long 2"],
-        [(2, "model_name begins with '"), (3, "model_type begins with '"), (5, "experiment begins with '")],
+        + ",m,t,d,n\n",
+        ["long 3"],
+        [
+            (2, "model_name begins with '"),
+            (3, "model_type begins with '"),
+            (4, "dataset begins with '"),
+            (6, "experiment begins with '"),
+        ],
     ),
     "truncated.jsonl.gz": (
         gzip.compress((RUN % "cut 1" + RUN % "cut 2" * 20_000).encode(), mtime=0)[:300],
