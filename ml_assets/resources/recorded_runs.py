@@ -122,6 +122,7 @@ def change(
     _refuse_end_without_status(later, row["completed_at"])
     end = datetime.now(UTC) if later in _ENDED else None
     row = {**row, "completed_at": row["completed_at"] or end}
+    _catch_up(connection, id, started, rules)
     connection.execute(read_sql("postgres/experiments/update.sql"), row)
     start = row["created_at"] or started
     if start != started:
@@ -151,13 +152,21 @@ def bring_up_to_date(
     found = connection.execute(
         read_sql("postgres/experiments/outdated.sql"), {**span, "falling": falling}
     ).fetchall()
-    for id, created_at, metrics, parameters, is_new in found:
-        if is_new:
-            row = {"id": id, "metrics": _with_room(metrics, id), "parameters": _with_room(parameters, id)}
-            _put_values(connection, row, created_at, rules)
-    turned = [id for id, *_, is_new in found if not is_new]
-    connection.execute(read_sql("postgres/experiments/turn_best.sql"), {"falling": falling, "ids": turned})
-    return len(found)
+    ids = [id for (id,) in found]
+    for id in ids:
+        held = connection.execute(read_sql("postgres/experiments/hold.sql"), {"id": id}).fetchone()
+        if held is not None:
+            _catch_up(connection, id, held[2], rules)
+    connection.execute(read_sql("postgres/experiments/turn_best.sql"), {"falling": falling, "ids": ids})
+    return len(ids)
+
+
+def _catch_up(connection: "psycopg.Connection", id: str, created_at: datetime, rules: MetricRules) -> None:
+    """Give a run that is held the rows of what it has, each metric being one point, if it has none."""
+    found = connection.execute(read_sql("postgres/experiments/without_rows.sql"), {"id": id}).fetchone()
+    if found is not None:
+        metrics, parameters = (_with_room(document, id) for document in found)
+        _put_values(connection, {"id": id, "metrics": metrics, "parameters": parameters}, created_at, rules)
 
 
 def _with_room(document: str | None, id: str) -> str | None:

@@ -227,6 +227,7 @@ def test_runs_of_before_there_were_such_tables_get_their_rows(postgres: Postgres
     )
     postgres.create_experiment("iris", id="next", metrics={"loss": 2.0}, created_at=NOON + timedelta(days=1))
     postgres.create_experiment("iris", id="bare", created_at=NOON)
+    postgres.create_experiment("iris", id="runs", metrics={"loss": 2.0, "a": 1}, parameters={"lr": 1})
     with postgres.connect(write=True) as connection:
         connection.execute(
             "UPDATE ml_experiments SET metrics = metrics || jsonb_build_object(repeat('k', 2001), 1); "
@@ -239,6 +240,11 @@ def test_runs_of_before_there_were_such_tables_get_their_rows(postgres: Postgres
     assert rows(postgres, "SELECT run_id, key, text, number FROM ml_run_params") == [
         ("old", "lr", "0.0001", 1e-4)
     ]
+    postgres.update_experiment("runs", metrics={"loss": 1.0})
+    assert rows(
+        postgres, "SELECT key, best, count FROM ml_run_metrics WHERE run_id = 'runs' ORDER BY key"
+    ) == [("a", 1.0, 1), ("loss", 1.0, 2)]
+    assert rows(postgres, "SELECT number FROM ml_run_params WHERE run_id = 'runs'") == [(1.0,)]
 
 
 def test_another_direction_turns_what_is_best(postgres: PostgresResource) -> None:

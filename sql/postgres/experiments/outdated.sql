@@ -1,12 +1,6 @@
--- Experiments of applications on the days [start, end) that have metrics and parameters and no row of one, as from before
--- there were such tables, or metrics whose best goes by another direction. Nobody else changes them meanwhile.
-SELECT
-    id,
-    created_at,
-    metrics::text,
-    parameters::text,
-    NOT EXISTS (SELECT FROM ml_run_metrics WHERE run_id = run.id)
-        AND NOT EXISTS (SELECT FROM ml_run_params WHERE run_id = run.id) AS is_new
+-- Experiments of applications on the days [start, end) that have metrics or parameters and no row of one, as from before
+-- there were such tables, or metrics whose best goes by another direction.
+SELECT id
 FROM ml_experiments AS run
 WHERE origin = 'api' AND created_at >= %(start)s AND created_at < %(end)s
     AND (
@@ -21,4 +15,3 @@ WHERE origin = 'api' AND created_at >= %(start)s AND created_at < %(end)s
         )
     )
 ORDER BY id
-FOR UPDATE
