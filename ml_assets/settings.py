@@ -1,13 +1,15 @@
 """Settings: where the stores are, where files lie, limits. The only module that reads the environment.
 
-Every field is set by the environment variable `ML_ASSETS_<FIELD>`, or in the `.env` that names the home (home.py). A
-store's URL left unset means the embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
+Every field is set by the environment variable `ML_ASSETS_<FIELD>`, or in the `.env` that names the home (home.py), or,
+but for URLs, in the `ml_assets.toml` that lies in the home (docs/metrics.md). A store's URL left unset means the
+embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
 """
 
 import json
 import os
 import re
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from functools import cached_property
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -27,7 +29,7 @@ from pydantic_settings import (
 
 from ml_assets.errors import Refusal
 from ml_assets.home import Found, find_home, is_home, no_home
-from ml_assets.lib.metric_rules import Direction, MetricRules
+from ml_assets.lib.metric_rules import Direction, MetricRules, PrimaryMetric
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = None if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
@@ -36,6 +38,9 @@ PROJECT_ROOT = _CHECKOUT or _PACKAGE / "project"
 
 SQL_DIR = PROJECT_ROOT / "sql"
 """All SQL of the project, one statement of purpose per file."""
+
+HOME_FILE = "ml_assets.toml"
+"""Name of the file of settings in a home."""
 
 LONGEST_HOME = 400
 """Bytes. The longest path below it, a run's history with SQLite's journal, takes 69 more of SQLite's 511."""
@@ -90,6 +95,18 @@ def _passwords(url: str) -> set[str]:
     return {form for secret in found for form in (secret, unquote(secret)) if form}
 
 
+def _primary_metric(value: Any) -> Any:
+    """`"rmse"`, or an object with `metric` and `direction`."""
+    if isinstance(value, str):
+        return {"metric": value}
+    if isinstance(value, dict) and (unknown := sorted(set(value) - {"metric", "direction"})):
+        raise ValueError(f"it has {unknown[0]!r}, where only metric and direction are known")
+    return value
+
+
+_Primary = Annotated[PrimaryMetric, BeforeValidator(_primary_metric)]
+
+
 def _found() -> Found:
     return find_home(Path.cwd(), _CHECKOUT)
 
@@ -103,6 +120,65 @@ class _Dotenv(EnvSettingsSource):
         variables = _found().variables
         self.env_vars = {name.lower(): value for name, value in variables.items()}
         return super().__call__() | ({"dotenv": dict(variables)} if variables else {})
+
+
+class _HomeFile(PydanticBaseSettingsSource):
+    """The `ml_assets.toml` of the home, which is read and never executed."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # the file is taken as a whole
+
+    def __call__(self) -> dict[str, Any]:
+        named = str(self.current_state.get("home") or "").strip()
+        home = Path(os.path.abspath(Path(named).expanduser())) if named else _found().folder
+        return {key: self._unsaid(key, value) for key, value in _of_home(home).items()}
+
+    def _unsaid(self, key: str, value: Any) -> Any:
+        """Of an object, what nobody has said before; the next step would mix what lies deeper."""
+        before = self.current_state.get(key)
+        if not isinstance(value, dict) or not isinstance(before, dict):
+            return value
+        return {name: said for name, said in value.items() if name not in before}
+
+
+def _of_home(home: Path) -> dict[str, Any]:
+    """What the file of a home says, each value checked on its own; nothing if there is none.
+
+    Raises:
+        Refusal: it cannot be read, or holds what is no setting or cannot be one; names the file, the key and the value.
+    """
+    file = home / HOME_FILE
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as fault:
+        raise Refusal(f"{file} cannot be read ({fault.strerror}): mend its mode or remove it.") from fault
+    except ValueError as fault:  # TOMLDecodeError, UnicodeDecodeError
+        raise Refusal(f"{file} is no TOML: {fault}.") from fault
+    known = [
+        name for name in Settings.model_fields if name not in ("home", "dotenv") and not name.endswith("_url")
+    ]
+    for key in said:
+        if key in known:
+            continue
+        if key in Settings.model_fields:
+            raise Refusal(f"{file}: {key} is not set in this file but as ML_ASSETS_{key.upper()}.")
+        nearest = next(iter(get_close_matches(key, known, 1)), "")
+        remedy = f"did you mean {nearest}?" if nearest else f"it may have {', '.join(known)}."
+        raise Refusal(f"{file}: {key} is no setting; {remedy}")
+    try:
+        _OnItsOwn(home=home, **said)
+    except ValidationError as error:
+        raise Refusal(f"{file}: {_told(error)}.") from None
+    return said
+
+
+def _told(error: ValidationError) -> str:
+    """Key, value and fault of the first that is wrong."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key} is {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
 
 
 class Settings(BaseSettings):
@@ -165,6 +241,18 @@ class Settings(BaseSettings):
         description="by metric key, whether the largest (max) or the smallest (min) value is best, as a JSON object; "
         "other keys with loss, error, perplexity, mae, mse or rmse as a word fall, and the rest rise",
     )
+    metric_synonyms: dict[str, str] = Field(
+        default={},
+        description="by metric key, the name under which it is compared, beside those of docs/metrics.md",
+    )
+    primary_metric_of_dataset: dict[str, _Primary] = Field(
+        default={},
+        description="by dataset, the metric that its runs are judged by: its name, or an object with `metric` and "
+        "`direction`",
+    )
+    primary_metric_of_experiment: dict[str, _Primary] = Field(
+        default={}, description="by experiment, the same for runs whose dataset has none"
+    )
     demo_end: date | None = Field(default=None, description="last replayed day of the demo, UTC")
 
     @field_validator("home", mode="after")
@@ -205,8 +293,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What was given comes first, then the environment, then the `.env` that names the home."""
-        return init_settings, env_settings, _Dotenv(settings_cls)
+        """What was given comes first, then the environment, the `.env` that names the home, and the home's file.
+
+        Of objects, such as synonyms, each key is looked for in this order.
+        """
+        return init_settings, env_settings, _Dotenv(settings_cls), _HomeFile(settings_cls)
 
     def require_home(self, *stores: str) -> None:
         """Refuse to read a home that does not exist, before anything is started or made there.
@@ -226,7 +317,12 @@ class Settings(BaseSettings):
     @property
     def metric_rules(self) -> MetricRules:
         """What is said of metrics beyond their values."""
-        return MetricRules(self.metric_directions)
+        return MetricRules(
+            self.metric_directions,
+            self.metric_synonyms,
+            self.primary_metric_of_dataset,
+            self.primary_metric_of_experiment,
+        )
 
     @property
     def dagster_home(self) -> Path:
@@ -360,6 +456,20 @@ class Settings(BaseSettings):
         }
 
 
+class _OnItsOwn(Settings):
+    """Settings of what is given alone."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: Any,
+        **more: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
 def read_settings(**given: Any) -> Settings:
     """The settings, or in one sentence what is wrong with them.
 
@@ -375,7 +485,18 @@ def read_settings(**given: Any) -> Settings:
         first = error.errors()[0]
         name = f"ML_ASSETS_{str(first['loc'][0]).upper()}"
         raise Refusal(f"{name} is {first['input']!r}: {first['msg']}.") from None
-    except SettingsError:
+    except SettingsError as error:
+        name = next((name for name in _EXAMPLES if f'"{name}"' in str(error)), "sources")
         raise Refusal(
-            'ML_ASSETS_SOURCES cannot be read: it has to be a JSON object such as {"nab": "nab/*.csv"}.'
+            f"ML_ASSETS_{name.upper()} cannot be read: it has to be a JSON object such as {_EXAMPLES[name]}."
         ) from None
+
+
+_EXAMPLES: Mapping[str, str] = {
+    "sources": '{"nab": "nab/*.csv"}',
+    "metric_directions": '{"regret": "min"}',
+    "metric_synonyms": '{"acc": "accuracy"}',
+    "primary_metric_of_dataset": '{"diabetes": "rmse"}',
+    "primary_metric_of_experiment": '{"mine": {"metric": "bleu", "direction": "max"}}',
+}
+"""By each setting that is a JSON object, one."""

@@ -50,7 +50,7 @@ def _told(error: BaseException) -> str | None:
     """The sentence for a fault, if there is one, without any password."""
     try:
         settings = Settings()
-    except (ValidationError, SettingsError):  # a fault of their own, which is being told
+    except (ValidationError, SettingsError, Refusal):  # a fault of their own, which is being told
         return sentence(error, Path())
     told = sentence(error, settings.home)
     return settings.masked(told) if told else None

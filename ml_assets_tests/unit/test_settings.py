@@ -4,8 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from ml_assets.contracts import STREAMS
+from ml_assets.errors import Refusal
 from ml_assets.intake.artifacts import FileRules
-from ml_assets.settings import Settings, StreamName, redact_url
+from ml_assets.lib.metric_rules import PrimaryMetric
+from ml_assets.settings import Settings, StreamName, read_settings, redact_url
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +127,76 @@ def test_streams_are_named_as_a_list_of_json_or_with_commas(monkeypatch):
         with pytest.raises(ValidationError):
             Settings()
     assert set(typing.get_args(StreamName)) == STREAMS.keys()
+
+
+def test_the_file_of_a_home_comes_last_key_by_key(monkeypatch, tmp_path):
+    file = tmp_path / "ml_assets.toml"
+    file.write_text(
+        "port = 3007\n"
+        "partitions_start = 2020-01-01\n"
+        'naive_times_utc = ["runs"]\n'
+        'metric_synonyms = { "eval/score" = "accuracy", regret = "loss" }\n'
+        "[primary_metric_of_dataset]\n"
+        'diabetes = "rmse"\n'
+        'images = { metric = "top5", direction = "max" }\n'
+    )
+    settings = Settings(home=tmp_path)
+    assert (settings.port, settings.partitions_start.isoformat(), settings.naive_times_utc) == (
+        3007,
+        "2020-01-01",
+        ("runs",),
+    )
+    assert settings.metric_rules.canonical("eval/score") == "accuracy"
+    assert settings.metric_rules.of_dataset["images"] == PrimaryMetric("top5", "max")
+    monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
+    monkeypatch.setenv("ML_ASSETS_PORT", "3009")
+    monkeypatch.setenv("ML_ASSETS_METRIC_SYNONYMS", '{"regret": "mae"}')
+    monkeypatch.setenv("ML_ASSETS_PRIMARY_METRIC_OF_DATASET", '{"images": {"metric": "top1"}}')
+    settings = Settings()
+    assert settings.port == 3009
+    assert settings.metric_synonyms == {"eval/score": "accuracy", "regret": "mae"}
+    assert settings.primary_metric_of_dataset == {
+        "diabetes": PrimaryMetric("rmse"),
+        "images": PrimaryMetric("top1"),
+    }
+    assert Settings(port=3010).port == 3010
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("metric_synonym = {}", "metric_synonym is no setting; did you mean metric_synonyms?"),
+        ("[metrics]\nacc = 1", "metrics is no setting; "),
+        (
+            'postgres_url = "postgresql://u:hush@h/db"',
+            "postgres_url is not set in this file but as ML_ASSETS_POSTGRES_URL.",
+        ),
+        ('home = "/tmp"', "home is not set in this file but as ML_ASSETS_HOME."),
+        ("metric_synonyms = { acc = 1 }", "metric_synonyms.acc is 1: Input should be a valid string."),
+        (
+            'metric_directions = { acc = "up" }',
+            "metric_directions.acc is 'up': Input should be 'max' or 'min'.",
+        ),
+        (
+            'primary_metric_of_dataset = { d = { metrics = "rmse" } }',
+            "primary_metric_of_dataset.d is {'metrics': 'rmse'}: it has 'metrics', where only metric and direction are "
+            "known.",
+        ),
+        ('port = "many"', "port is 'many': "),
+        ("port = ", "is no TOML: "),
+    ],
+)
+def test_a_wrong_file_of_a_home_is_refused_by_name(tmp_path, text, told):
+    file = tmp_path / "ml_assets.toml"
+    file.write_text(text)
+    with pytest.raises(Refusal) as refused:
+        read_settings(home=tmp_path)
+    assert str(file) in str(refused.value) and told in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["METRIC_SYNONYMS", "PRIMARY_METRIC_OF_DATASET", "SOURCES"])
+def test_an_object_that_cannot_be_read_is_named(monkeypatch, name):
+    monkeypatch.setenv(f"ML_ASSETS_{name}", "acc=accuracy")
+    with pytest.raises(Refusal, match=rf"ML_ASSETS_{name} cannot be read: .* such as \{{"):
+        read_settings()
