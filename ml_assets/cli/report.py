@@ -189,13 +189,12 @@ def print_summary(settings: Settings, report: Report) -> None:
 
 
 def _best_models(settings: Settings) -> Table:
-    from ml_assets.resources import store_resources
-    from ml_assets.sql_files import read_sql
+    from ml_assets.stack import Stack
 
-    best = Table("dataset", "runs", "best model", "accuracy", title="Best models")
-    for column in (best.columns[1], best.columns[3]):
+    shown = Table("dataset", "runs", "best model", "metric", "value", title="Best models")
+    for column in (shown.columns[1], shown.columns[4]):
         column.justify = "right"
-    with store_resources(settings)["postgres"].connect() as connection:
-        for dataset, model, runs, accuracy in connection.execute(read_sql("postgres/best_models.sql")):
-            best.add_row(dataset, f"{runs:,}", model, f"{accuracy:.4f}" if math.isfinite(accuracy) else "")
-    return best
+    for best in Stack(settings).experiments.best_models().to_pylist():
+        value = f"{best['value']:.4f}" if math.isfinite(best["value"]) else ""
+        shown.add_row(best["dataset"], f"{best['runs']:,}", best["model_name"], best["metric"], value)
+    return shown

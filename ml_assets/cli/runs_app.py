@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ml_assets.cli.command import Json, command, settings_of_home
+from ml_assets.cli.command import Csv, Json, command, form, settings_of_home
 
 runs = typer.Typer(help="Runs: find them, look at them, compare them.", no_args_is_help=True)
 
@@ -16,3 +16,12 @@ def show(run_id: Annotated[str, typer.Argument(help="the run's id")], as_json: J
     from ml_assets.cli.run_page import show
 
     show(settings_of_home(), run_id, as_json)
+
+
+@partial(command, group=runs)
+def best(as_json: Json = False, as_csv: Csv = False) -> None:
+    """Show the best model of each dataset, by the metric that judges its runs (docs/metrics.md)."""
+    from ml_assets.cli.data import print_table
+    from ml_assets.stack import Stack
+
+    print_table(Stack(settings_of_home()).experiments.best_models(), form(as_json, as_csv))

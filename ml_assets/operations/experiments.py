@@ -12,6 +12,8 @@ from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ml_assets.resources.postgres import PostgresResource
 
 
@@ -83,3 +85,17 @@ class Experiments:
                 f"There is no run {run_id!r}: 'ml-assets sql postgres' lists them in ml_experiments."
             )
         return {"run_id": found.pop("id"), **found}
+
+    def best_models(self) -> "pa.Table":
+        """The best model of each dataset, by the metric that judges most of its completed runs (docs/metrics.md).
+
+        Returns:
+            dataset, runs (those that were compared), model_name, run_id, metric (its canonical name), value,
+            higher_is_better.
+
+        Raises:
+            StoreUnavailable: no run was taken in yet.
+        """
+        from ml_assets.operations.run_best import best_models
+
+        return best_models(self._postgres, self._settings.metric_rules)

@@ -15,6 +15,8 @@ from ml_assets.errors import StoreUnavailable
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
+from ml_assets.lib.metric_rules import MetricRules, PrimaryMetric
+from ml_assets.operations.run_best import best_models
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -380,3 +382,37 @@ def test_experiments_are_looked_up_by_indexes(postgres: PostgresResource, sqlite
             for column in ("status", "model_type")
         ]
     assert all("USING INDEX ml_experiments." in str(plan) for plan in plans)
+
+
+def test_the_best_model_of_a_dataset_is_found_by_the_metric_that_judges_its_runs(
+    postgres: PostgresResource,
+) -> None:
+    rules = MetricRules(of_dataset={"speech": PrimaryMetric("wer", "min")})
+    with pytest.raises(StoreUnavailable, match="ml_experiments does not exist yet"):
+        best_models(postgres, rules)
+    runs = [
+        ("iris", "tree", {"accuracy": 0.7, "loss": 0.1}),
+        ("iris", "forest", {"val_acc": 0.9, "accuracy": 0.1}),
+        ("iris", "broken", {"accuracy": "NaN"}),
+        ("iris", "other", {"f1": 1.0}),
+        ("diabetes", "ridge", {"rmse": 3.0, "memory_usage_mb": 300}),
+        ("diabetes", "sgd", {"rmse": 2.0}),
+        ("speech", "tiny", {"wer": 0.2, "accuracy": 0.9}),
+        ("speech", "large", {"wer": 0.1, "accuracy": 0.8}),
+        ("none", "idle", {"epoch": 3, "name": "x"}),
+        ("none", "empty", None),
+        (None, "alone", {"accuracy": 1.0}),
+    ]
+    for dataset, model, metrics in runs:
+        made = postgres.create_experiment(
+            "mine", id=model, dataset=dataset, model_name=model, metrics=metrics
+        )
+        postgres.complete_experiment(made)
+    unfinished = {"metrics": {"accuracy": 0.99}, "model_name": "running"}
+    postgres.create_experiment("mine", dataset="iris", **unfinished)
+    found = [tuple(row.values()) for row in best_models(postgres, rules).to_pylist()]
+    assert found == [
+        ("diabetes", 2, "sgd", "sgd", "rmse", 2.0, False),
+        ("iris", 3, "forest", "forest", "accuracy", 0.9, True),
+        ("speech", 2, "large", "large", "wer", 0.1, False),
+    ]
