@@ -148,10 +148,10 @@ def _of_home(home: Path) -> dict[str, Any]:
         Refusal: it cannot be read, or holds what is no setting or cannot be one; names the file, the key and the value.
     """
     file = home / HOME_FILE
+    if not os.path.exists(file):  # noqa: PTH110 - Path's raises where one may not look
+        return {}
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
     except OSError as fault:
         raise Refusal(f"{file} cannot be read ({fault.strerror}): mend its mode or remove it.") from fault
     except ValueError as fault:  # TOMLDecodeError, UnicodeDecodeError

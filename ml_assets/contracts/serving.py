@@ -1,7 +1,7 @@
 """Serving: online features."""
 
 from ml_assets.contracts.columns import count, need, number, text, time
-from ml_assets.contracts.model import Contract
+from ml_assets.contracts.model import Column, Contract
 
 
 def tables() -> tuple[Contract, ...]:
@@ -16,6 +16,11 @@ def tables() -> tuple[Contract, ...]:
                 text("model_version"),
                 text("model_type"),
                 text("dataset"),
+                text("primary_metric", "canonical name of the metric that judges the run"),
+                number("primary_value"),
+                Column("primary_higher_is_better", "bool", description="whether a larger one is better"),
+                number("previous_best_primary_value"),
+                number("primary_change"),
                 number("accuracy"),
                 number("f1_score"),
                 number("previous_best_accuracy"),

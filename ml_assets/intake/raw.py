@@ -13,6 +13,7 @@ import pyarrow as pa
 from ml_assets.contracts import STREAMS, Stream, Version
 from ml_assets.intake import ledger
 from ml_assets.intake.ingest import Lake
+from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.sql_files import read_sql
@@ -116,26 +117,57 @@ def _version_sql(version: Version) -> str:
     return f"CASE {value} {' '.join(ranks)} END"
 
 
-def following_days(lake: Lake, inputs: RawInputs) -> set[date]:
+def following_days(lake: Lake, inputs: RawInputs, rules: MetricRules) -> set[date]:
     """Other days whose features look back on what a raw table built from these inputs will hold.
 
     A late run is the previous run of those after it. To be asked before the table is written: the answer
     comes from comparing what stands there with what will.
+
+    Args:
+        rules: which metrics are looked back on.
     """
     if inputs.stream not in LOOKED_BACK_ON:
         return set()
     with lake.get_connection() as connection:
         if not all(_exists(connection, "raw", f"raw_{stream}") for stream in LOOKED_BACK_ON):
             return set()
-        stream = STREAMS[inputs.stream]
         others = "SELECT bool_or(created_at::DATE NOT BETWEEN $first AND $last) FROM raw.raw_runs"
         window = {"first": inputs.first, "last": inputs.last}
         if connection.execute(others, window).fetchone() != (True,):
             return set()
-        statement = read_sql(f"duckdb/raw/followers_of_{stream.name}.sql")
+        statement = read_sql(f"duckdb/raw/followers_of_{inputs.stream}.sql")
         connection.register("live", inputs.table)
+        if inputs.stream == "metrics":
+            logged = connection.execute(read_sql("duckdb/raw/logged_keys.sql"), window).fetchall()
+            keys = sorted(looked_back_on(logged, rules))
+            if not keys:
+                return set()
+            # As literals, so that the rows of other keys are not even deduplicated.
+            statement = statement.replace("{keys}", ", ".join(map(quote_literal, keys)))
         rows = connection.execute(statement.replace("{arriving}", inputs.select()), window)
         return {day for (day,) in rows.fetchall()}
+
+
+def looked_back_on(logged: Iterable[tuple[str | None, str, Sequence[str]]], rules: MetricRules) -> set[str]:
+    """The keys that judge runs, and those that are their accuracy.
+
+    Args:
+        logged: dataset, experiment and keys of runs.
+    """
+    found: set[str] = set()
+    said = {
+        (
+            dataset if dataset in rules.of_dataset else None,
+            experiment if experiment in rules.of_experiment else None,
+            tuple(keys),
+        )
+        for dataset, experiment, keys in logged
+    }
+    for dataset, experiment, keys in said:
+        found |= {key for key in keys if rules.canonical(key) == "accuracy"}
+        if primary := rules.primary(dict.fromkeys(keys, 0.0), experiment, dataset):
+            found.add(primary[0])
+    return found
 
 
 def outdated_events(lake: Lake, first: date, last: date, within: bool) -> set[date]:

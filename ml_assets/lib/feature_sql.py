@@ -10,6 +10,9 @@ from typing import Any
 
 LAKE_SCHEMAS = ("intake", "raw", "features")
 
+METRIC_RULES = "metric_rules"
+"""The relation in which a file finds the ranking of the metrics."""
+
 
 @dataclass(frozen=True)
 class FeatureSQL:
@@ -21,6 +24,7 @@ class FeatureSQL:
         description: the comment at the top of the file.
         parents: lake tables that it reads, as `duckdb/<table>` asset keys, sorted.
         parameters: named parameters that it binds ($start and $end where it is built by day).
+        is_judged: whether it reads `metric_rules`, the ranking of the metrics (lib/metric_rules.py).
     """
 
     name: str
@@ -28,6 +32,7 @@ class FeatureSQL:
     description: str
     parents: tuple[str, ...]
     parameters: frozenset[str]
+    is_judged: bool = False
 
 
 def described(
@@ -41,8 +46,10 @@ def described(
         tables: schema and name of every table that it reads.
         parameters: names of the parameters that it binds.
     """
+    tables = set(tables)
     parents = {f"duckdb/{table}" for schema, table in tables if schema in LAKE_SCHEMAS}
-    return FeatureSQL(name, text, _header(text), tuple(sorted(parents)), frozenset(parameters))
+    judged = ("", METRIC_RULES) in tables
+    return FeatureSQL(name, text, _header(text), tuple(sorted(parents)), frozenset(parameters), judged)
 
 
 def _header(text: str) -> str:

@@ -117,12 +117,13 @@ def test_every_asset_that_is_built_is_versioned_and_takes_ranges_in_one_run(defs
         assert assets.backfill_policy == dg.BackfillPolicy.single_run(), assets.keys
 
 
+def versions(defs: dg.Definitions) -> dict[str, str | None]:
+    """The code version of every asset."""
+    return {spec.key.to_user_string(): spec.code_version for spec in defs.resolve_all_asset_specs()}
+
+
 def test_another_embedder_outdates_what_the_former_one_made(defs, tmp_path):
     """And nothing else: indexes follow the vectors that they hold."""
-
-    def versions(defs: dg.Definitions) -> dict[str, str | None]:
-        return {spec.key.to_user_string(): spec.code_version for spec in defs.resolve_all_asset_specs()}
-
     before, after = versions(defs), versions(build_defs(Settings(home=tmp_path, embedder="ollama")))
     assert {asset for asset in before if before[asset] != after[asset]} == {
         "duckdb/document_chunks",
@@ -137,6 +138,15 @@ def test_another_direction_of_a_metric_outdates_what_is_best(specs, tmp_path):
     changed = {asset for asset, spec in specs.items() if spec.code_version != after[asset]}
     assert "postgres/ml_run_metrics" in changed
     assert "postgres/ml_run_params" not in changed
+
+
+def test_another_rule_for_metrics_outdates_what_the_former_one_judged(tmp_path):
+    (home := tmp_path / "home").mkdir()
+    before = versions(build_defs(Settings(home=home)))
+    (home / "ml_assets.toml").write_text('metric_synonyms = { score = "accuracy" }\n')
+    after = versions(build_defs(Settings(home=home)))
+    # What reads it is rebuilt after it.
+    assert {asset for asset in before if before[asset] != after[asset]} == {"duckdb/run_features"}
 
 
 def test_every_table_shows_the_columns_of_its_contract(specs):

@@ -45,8 +45,9 @@ MORE_RUNS = [
         "status": "completed",
         "created_at": f"2026-03-0{n}T08:00:00Z",
         "completed_at": f"2026-03-0{n}T08:30:00Z",
+        **more,
     }
-    for n in (1, 2, 3)
+    for n, more in ((1, {}), (2, {"metrics": {"rmse": 3.0}}), (3, {"metrics": {"eval/rmse": 2.5}}))
 ]
 BAD_RUN = {
     "run_id": "bad",
@@ -396,6 +397,32 @@ def test_a_rebuild_tells_where_the_rows_of_each_file_went(home, small):
         "superseded": 0,
         "quarantined": 1,
     }
+
+
+def test_a_run_that_has_rmse_alone_is_in_every_room(home, small):
+    stack = ml_assets.connect(home)
+    features = stack.sql(
+        "duckdb",
+        "SELECT run_id, primary_metric, primary_key, primary_value, primary_higher_is_better, previous_primary_value, "
+        "metrics FROM features.run_features WHERE primary_metric = 'rmse' ORDER BY run_id",
+    )
+    assert [tuple(row.values()) for row in features.to_pylist()] == [
+        ("s2", "rmse", "rmse", 3.0, False, None, '{"rmse":3.0}'),
+        ("s3", "rmse", "eval/rmse", 2.5, False, 3.0, '{"eval/rmse":2.5}'),
+    ]
+    card = stack.sql(
+        "postgres", "SELECT text, metadata FROM experiment_embeddings WHERE run_id = 's3'"
+    ).to_pylist()[0]
+    assert "Primary metric rmse 2.5, logged as eval/rmse; lower is better." in card["text"]
+    assert "Rmse improved by 0.5 against the run before." in card["text"]
+    assert "Metrics eval/rmse=2.5." in card["text"]
+    assert json.loads(card["metadata"])["primary_metric"] == "rmse"
+    served = stack.sql(
+        "postgres",
+        "SELECT run_id, primary_metric, primary_value, primary_higher_is_better, previous_best_primary_value, "
+        "primary_change FROM online_features WHERE model_name = 'dogs'",
+    )
+    assert list(served.to_pylist()[0].values()) == ["s3", "rmse", 2.5, False, 3.0, -0.5]
 
 
 def test_a_prediction_keeps_its_version_and_is_judged(home, small):

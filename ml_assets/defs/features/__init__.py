@@ -5,15 +5,18 @@ which, is read from the SQL.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from ml_assets import metadata
 from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.raw import outdated_events, touch
-from ml_assets.lib.feature_sql import FeatureSQL, column_lineage
+from ml_assets.lib.feature_sql import METRIC_RULES, FeatureSQL, column_lineage
+from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.lib.query import Query
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -25,9 +28,9 @@ from ml_assets.stores.duckdb.select_file import parse_feature
 DESCRIPTIONS = {
     "run_features": (
         "Turns a run and its learning curve into numbers that can be compared: duration, best and last loss, "
-        "slope of the loss, and how the same model stood before. The `previous_` columns are a point-in-time "
-        "join: they use only runs that had ended before this one started, so a model that learns from this "
-        "table cannot peek into the future."
+        "slope of the loss, the metric that judges it (docs/metrics.md), and how the same model stood before. The "
+        "`previous_` columns are a point-in-time join: they use only runs that had ended before this one started, "
+        "so a model that learns from this table cannot peek into the future."
     ),
     "experiment_cards": (
         "Writes each run as a short text: what was tried, on what data, with which parameters, and how it "
@@ -41,6 +44,9 @@ DESCRIPTIONS = {
         "Keeps every prediction with its confidence, and marks it right or wrong where the truth is known."
     ),
 }
+
+RULES = "metric rules 1"
+"""Version of lib/metric_rules.py: to be raised with what changes the metrics that runs are judged by."""
 
 CURVES = 8
 """Runs in the picture of learning curves: as many as one can tell apart."""
@@ -65,7 +71,7 @@ def _feature_asset(settings: Settings, tables: Tables, feature: FeatureSQL) -> d
         contract,
         group="features",
         description=DESCRIPTIONS.get(feature.name, feature.description),
-        logic=[feature.text],
+        logic=[feature.text, *([RULES, repr(settings.metric_rules)] if feature.is_judged else [])],
         kinds=["sql"],
         deps=[key(parent) for parent in feature.parents],
     )
@@ -75,14 +81,28 @@ def _feature_asset(settings: Settings, tables: Tables, feature: FeatureSQL) -> d
         context.add_output_metadata({"dagster/column_lineage": _lineage(feature, columns)})
         days = run_days(context) if contract.partition_column else None
         window = {"start": days.start, "end": days.end} if days else {}
+        relations = (
+            {METRIC_RULES: ranked_metrics(lake, settings.metric_rules, window)} if feature.is_judged else {}
+        )
 
         def committed() -> None:
             for then in POST_COMMIT_HOOKS.get(feature.name, ()):
                 then(context, lake, postgres)
 
-        return Query(feature.text, {name: window[name] for name in feature.parameters}, committed=committed)
+        parameters = {name: window[name] for name in feature.parameters}
+        return Query(feature.text, parameters, relations, committed)
 
     return feature_table
+
+
+def ranked_metrics(lake: DuckLakeResource, rules: MetricRules, window: Mapping[str, Any]) -> pa.Table:
+    """The metrics of the runs of some days and of their models, ranked by the rules.
+
+    Args:
+        window: `start` and `end` of the days.
+    """
+    keys = lake.reader(read_sql("duckdb/operations/metric_keys.sql"), window).read_all()
+    return rules.table(keys["key"].to_pylist())
 
 
 def _touch_other_events(

@@ -174,7 +174,7 @@ def raw_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.AssetsDe
         first, last = (days.first, days.last) if days else (touched_days.WHOLE, touched_days.WHOLE)
         ensure_tables(lake)
         inputs = raw_inputs(postgres, stream.name, first, last)
-        following = following_days(lake, inputs)
+        following = following_days(lake, inputs, settings.metric_rules)
         # Before the write: were this run killed after it, nobody would see a difference any more.
         touch(postgres, "runs", following)
 

@@ -13,17 +13,21 @@ WITH cards AS (
             'Model type ' || features.model_type || '.',
             'Dataset ' || features.dataset || '.',
             'Status ' || features.status || '.',
-            'Accuracy ' || round(features.accuracy, 4) || '.',
-            'F1 score ' || round(features.f1_score, 4) || '.',
-            'Loss ' || round(features.loss, 4) || '.',
+            'Primary metric ' || features.primary_metric || ' ' || printf('%.5g', features.primary_value)
+                || if(features.primary_key = features.primary_metric, '', ', logged as ' || features.primary_key)
+                || if(features.primary_higher_is_better, '; higher is better.', '; lower is better.'),
+            -- By half a percent at least: less is noise. A first letter in capitals begins the sentence.
             CASE
-                WHEN abs(features.accuracy_change) >= 0.005
-                    THEN 'Accuracy ' || if(features.accuracy_change > 0, 'rose', 'fell') || ' by '
-                        || round(abs(features.accuracy_change), 4) || ' against the run before.'
+                WHEN abs(features.primary_change) >= 0.005 * abs(features.previous_primary_value)
+                    AND features.primary_change <> 0 AND isfinite(features.primary_change)
+                    THEN upper(features.primary_metric[1]) || features.primary_metric[2:]
+                        || if((features.primary_change > 0) = features.primary_higher_is_better, ' improved', ' worsened')
+                        || ' by ' || printf('%.4g', abs(features.primary_change)) || ' against the run before.'
             END,
             'Parameters ' || nullif(parameters.listed, '') || '.',
             'Failed: ' || features.error,
-            features.notes
+            features.notes,
+            'Metrics ' || nullif(metrics.listed, '') || '.'
         ) AS text,
         to_json({
             'experiment': features.experiment,
@@ -31,6 +35,8 @@ WITH cards AS (
             'model_type': features.model_type,
             'dataset': features.dataset,
             'status': features.status,
+            'primary_metric': features.primary_metric,
+            'primary_value': if(isfinite(features.primary_value), features.primary_value, NULL),
             'accuracy': if(isfinite(features.accuracy), features.accuracy, NULL),
             'created_at': strftime(features.created_at, '%Y-%m-%dT%H:%M:%S.%fZ')
         }) AS metadata
@@ -44,6 +50,23 @@ WITH cards AS (
         )
         GROUP BY run_id
     ) AS parameters ON features.run_id = parameters.run_id
+    LEFT JOIN (
+        SELECT
+            run_id,
+            string_agg(
+                entry.key || '=' || coalesce(
+                    printf('%.5g', TRY_CAST(entry.value ->> '$' AS DOUBLE)), trim(entry.value::VARCHAR, '"')
+                ),
+                ', '
+                ORDER BY entry.key
+            ) AS listed
+        FROM (
+            SELECT run_id, unnest(map_entries(metrics::MAP(VARCHAR, JSON))) AS entry
+            FROM features.run_features
+            WHERE json_type(metrics) = 'OBJECT'
+        )
+        GROUP BY run_id
+    ) AS metrics ON features.run_id = metrics.run_id
 )
 SELECT run_id, title, text, metadata, sha256(title || chr(10) || text) AS content_hash, created_at
 FROM cards

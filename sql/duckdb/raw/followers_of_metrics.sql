@@ -1,24 +1,37 @@
--- Days outside [$first, $last] with runs that look back on an accuracy which this rebuild of raw_metrics
--- changes: those of the same model that started after its run had ended. In the place of the braces stands
--- the query of the rows to come.
-WITH standing AS (
-    SELECT run_id, step, timestamp, value
-    FROM raw.raw_metrics
-    WHERE timestamp::DATE BETWEEN $first AND $last AND key = 'accuracy'
+-- Days outside [$first, $last] with runs that look back on a metric which this rebuild of raw_metrics changes:
+-- those of the same model that started after its run had ended. What counts of a metric is its last point until
+-- then, and if the last one of these days stays, so does the last of all. In the place of the braces stand the
+-- keys that are looked back on, and the query of the rows to come.
+WITH ended AS (
+    SELECT run_id, model_name, completed_at
+    FROM raw.raw_runs
+    WHERE status = 'completed' AND completed_at IS NOT NULL AND model_name IS NOT NULL
+),
+standing AS (
+    SELECT point.run_id, point.key, max((point.step, point.timestamp, point.value)) AS last
+    FROM raw.raw_metrics AS point
+    JOIN ended ON point.run_id = ended.run_id AND point.timestamp <= ended.completed_at
+    WHERE point.timestamp >= $first::TIMESTAMPTZ
+        AND point.timestamp < ($last::DATE + 1)::TIMESTAMPTZ
+        AND point.key IN ({keys})
+        AND point.value IS NOT NULL
+    GROUP BY point.run_id, point.key
 ),
 coming AS (
-    SELECT run_id, step, timestamp, value
-    FROM ({arriving})
-    WHERE key = 'accuracy'
+    SELECT point.run_id, point.key, max((point.step, point.timestamp, point.value)) AS last
+    FROM ({arriving}) AS point
+    JOIN ended ON point.run_id = ended.run_id AND point.timestamp <= ended.completed_at
+    WHERE point.key IN ({keys}) AND point.value IS NOT NULL
+    GROUP BY point.run_id, point.key
 ),
 changed AS (
-    SELECT run.model_name, min(run.completed_at) AS since
-    FROM raw.raw_runs AS run
-    WHERE run.status = 'completed' AND run.run_id IN (
+    SELECT model_name, min(completed_at) AS since
+    FROM ended
+    WHERE run_id IN (
         SELECT run_id
         FROM ((FROM standing EXCEPT FROM coming) UNION ALL (FROM coming EXCEPT FROM standing))
     )
-    GROUP BY run.model_name
+    GROUP BY model_name
 )
 SELECT DISTINCT run.created_at::DATE AS day
 FROM raw.raw_runs AS run

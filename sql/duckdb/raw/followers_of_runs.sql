@@ -2,12 +2,12 @@
 -- those of the same model that started after it. In the place of the braces stands the query of the rows to
 -- come.
 WITH standing AS (
-    SELECT run_id, model_name, completed_at, metrics ->> '$.accuracy' AS accuracy
+    SELECT run_id, model_name, completed_at, dataset, experiment, metrics::VARCHAR AS metrics
     FROM raw.raw_runs
     WHERE created_at::DATE BETWEEN $first AND $last AND status = 'completed' AND completed_at IS NOT NULL
 ),
 coming AS (
-    SELECT run_id, model_name, completed_at, metrics ->> '$.accuracy' AS accuracy
+    SELECT run_id, model_name, completed_at, dataset, experiment, metrics::VARCHAR AS metrics
     FROM ({arriving})
     WHERE status = 'completed' AND completed_at IS NOT NULL
 ),
