@@ -1,8 +1,10 @@
 import math
+import re
 
 import pytest
 
 from ml_assets.lib.metric_rules import NAMES, MetricRules, PrimaryMetric
+from ml_assets.settings import PROJECT_ROOT
 
 RULES = MetricRules()
 
@@ -163,3 +165,9 @@ def test_the_relation_ranks_every_key_for_all_runs_and_before_that_for_those_tha
 def test_directions_go_by_words():
     keys = ["val_loss", "eval/rmse", "flawless", "top5_error", "bleu", "cross_entropy"]
     assert [RULES.higher_is_better(key) for key in keys] == [False, False, True, False, True, False]
+
+
+def test_the_page_has_the_names_in_their_order():
+    page = (PROJECT_ROOT / "docs" / "metrics.md").read_text()
+    rows = [re.findall(r"`(\w+)`", line) for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert rows == [[name, *others] for name, others in NAMES.items()]
