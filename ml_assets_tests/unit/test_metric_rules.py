@@ -61,6 +61,19 @@ def test_canonical_names_are_their_own():
         ({"accuracy": 0.99, "test_accuracy": 0.7}, ("test_accuracy", 0.7, True)),
         ({"train_accuracy": 0.99, "val_loss": 0.5}, ("val_loss", 0.5, False)),
         ({"train_accuracy": 0.99, "train_loss": 0.5}, ("train_accuracy", 0.99, True)),
+        # As the demo logs them, of classifiers and of regressions.
+        (
+            {
+                "loss": 0.1,
+                "train_accuracy": 0.99,
+                "val_loss": 0.3,
+                "accuracy": 0.9,
+                "f1_score": 0.8,
+                "memory_usage_mb": 9,
+            },
+            ("accuracy", 0.9, True),
+        ),
+        ({"loss": 3e3, "val_loss": 3e3, "mae": 44.0, "rmse": 55.0, "r2": 0.4}, ("r2", 0.4, True)),
         # As Hugging Face's trainer and Keras log them.
         (
             {
