@@ -41,7 +41,7 @@ def tables() -> tuple[Contract, ...]:
                     "primary_metric",
                     "canonical name of the metric that judges the run; docs/metrics.md has the rule",
                 ),
-                text("primary_key", "the key that it is logged under"),
+                text("primary_metric_key", "the key that it is logged under"),
                 number("primary_value", "its last value"),
                 Column("primary_higher_is_better", "bool", description="whether a larger one is better"),
                 number("accuracy", "last accuracy, or the first of its synonyms"),

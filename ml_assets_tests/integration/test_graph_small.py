@@ -403,8 +403,8 @@ def test_a_run_that_has_rmse_alone_is_in_every_room(home, small):
     stack = ml_assets.connect(home)
     features = stack.sql(
         "duckdb",
-        "SELECT run_id, primary_metric, primary_key, primary_value, primary_higher_is_better, previous_primary_value, "
-        "metrics FROM features.run_features WHERE primary_metric = 'rmse' ORDER BY run_id",
+        "SELECT run_id, primary_metric, primary_metric_key, primary_value, primary_higher_is_better, "
+        "previous_primary_value, metrics FROM features.run_features WHERE primary_metric = 'rmse' ORDER BY run_id",
     )
     assert [tuple(row.values()) for row in features.to_pylist()] == [
         ("s2", "rmse", "rmse", 3.0, False, None, '{"rmse":3.0}'),

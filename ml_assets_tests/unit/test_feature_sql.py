@@ -138,7 +138,7 @@ def test_a_diverged_run_is_never_the_best(lake):
 
 
 def judged(row):
-    return tuple(row[f"primary_{name}"] for name in ("metric", "key", "value", "higher_is_better"))
+    return tuple(row[f"primary_{name}"] for name in ("metric", "metric_key", "value", "higher_is_better"))
 
 
 def test_a_run_that_has_rmse_alone_is_as_much_as_any_other(lake):

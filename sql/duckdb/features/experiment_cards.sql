@@ -14,7 +14,7 @@ WITH cards AS (
             'Dataset ' || features.dataset || '.',
             'Status ' || features.status || '.',
             'Primary metric ' || features.primary_metric || ' ' || printf('%.5g', features.primary_value)
-                || if(features.primary_key = features.primary_metric, '', ', logged as ' || features.primary_key)
+                || if(features.primary_metric_key = features.primary_metric, '', ', logged as ' || features.primary_metric_key)
                 || if(features.primary_higher_is_better, '; higher is better.', '; lower is better.'),
             -- By half a percent at least: less is noise. A first letter in capitals begins the sentence.
             CASE

@@ -148,7 +148,7 @@ scored AS (
             ELSE json_merge_patch(last_values.metrics, coalesce(built.metrics, '{}'::JSON))
         END AS metrics,
         judged.best.name AS primary_metric,
-        judged.best.key AS primary_key,
+        judged.best.key AS primary_metric_key,
         judged.best.value AS primary_value,
         judged.best.rises AS primary_higher_is_better,
         judged.accuracy,
@@ -180,7 +180,7 @@ SELECT
     coalesce(run.point_count, 0)::BIGINT AS point_count,
     run.last_step,
     run.primary_metric,
-    run.primary_key,
+    run.primary_metric_key,
     run.primary_value,
     run.primary_higher_is_better,
     run.accuracy,
