@@ -687,6 +687,10 @@ def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, ho
             "SELECT run_id, origin FROM ml_run_params WHERE key = 'lr' AND number = 0.1"
         )
         assert sorted(found.fetchall()) == [("a1", "api"), ("r1", "graph")]
+    told = json.loads(cli(home, "runs", "best", "--json").stdout)
+    assert [(best["dataset"], best["run_id"], best["metric"], best["value"]) for best in told] == [
+        ("pets", "a1", "accuracy", 0.5)
+    ]
     assert passed_checks(home) > 40
     assert reconciled(home)
 
