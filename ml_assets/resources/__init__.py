@@ -27,6 +27,7 @@ def store_resources(settings: Settings) -> dict[str, Any]:
             url=settings.secret("postgres_url"),
             partitions_start=settings.partitions_start.isoformat(),
             metric_directions=dict(settings.metric_directions),
+            metric_synonyms=dict(settings.metric_synonyms),
             **limits,
         ),
         "lake": DuckLakeResource(

@@ -90,7 +90,7 @@ class PostgresResource(StoreResource):
         query_timeout_s: statement time-out of reading transactions.
         write_timeout_s: statement time-out of writing transactions.
         partitions_start: first day of the graph's tables, ISO.
-        metric_directions: `max` or `min` by the key of a metric, as in the settings.
+        metric_directions, metric_synonyms: what the settings say of metrics, by key.
     """
 
     home: str = HOME
@@ -99,6 +99,7 @@ class PostgresResource(StoreResource):
     write_timeout_s: float = 600.0
     partitions_start: str = "2014-01-01"
     metric_directions: dict[str, str] = {}
+    metric_synonyms: dict[str, str] = {}
 
     def connection_url(self, database: str | None = None) -> str:
         """URL of the server, with another database if one is named.
@@ -315,7 +316,7 @@ class PostgresResource(StoreResource):
 
     @property
     def _rules(self) -> MetricRules:
-        return MetricRules(cast("dict[str, Direction]", self.metric_directions))
+        return MetricRules(cast("dict[str, Direction]", self.metric_directions), self.metric_synonyms)
 
     def _known_day(self, created_at: datetime) -> date:
         """The UTC day of an experiment, which the graph's tables must have."""

@@ -10,6 +10,7 @@ from ml_assets.contracts import Tables, experiments
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
+from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.operations import run_tables
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -60,7 +61,8 @@ def _postgres_runs(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
 
 
 def _run_values(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]:
-    rules = settings.metric_rules
+    # Without what judges runs, which decides about no value here.
+    rules = MetricRules(settings.metric_directions, settings.metric_synonyms)
 
     @table_asset(
         settings,
