@@ -1,0 +1,48 @@
+"""When texts are alike, and which texts are numbers: the same in Python and in every store's SQL."""
+
+import math
+import re
+import unicodedata
+
+MARKS = "\u0300-\u036f"
+"""Combining marks that accents are, as a range in a regular expression."""
+
+NUMBER = r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?"
+"""What a text looks like that is a number, in any dialect of regular expressions."""
+
+_MARKS = re.compile(f"[{MARKS}]")
+_NUMBER = re.compile(NUMBER)
+_ZERO = re.compile(r"[+-]?[0.]+([eE].*)?")
+
+
+def lowered(text: str) -> str:
+    """Text in small letters, each by itself: a character stays one, and none looks at its neighbours."""
+    return "".join(small if len(small := each.lower()) == 1 else small[0] for each in text)
+
+
+def without_accents(text: str) -> str:
+    """Text as `~` compares it: taken apart (NFKD), without combining marks, in small letters."""
+    return lowered(_MARKS.sub("", unicodedata.normalize("NFKD", text)))
+
+
+def number_in(text: str) -> float | None:
+    """The number that a text is. None if it is none, or one that 64 bits do not hold."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = float(text)
+    vanished = number == 0.0 and not _ZERO.fullmatch(text)
+    return None if math.isinf(number) or vanished else number
+
+
+def like_pattern(pattern: str) -> str:
+    """A pattern of LIKE as a regular expression of Python that the whole text has to match, with DOTALL."""
+    parts, escaped = [], False
+    for each in pattern:
+        if escaped:
+            parts.append(re.escape(each))
+            escaped = False
+        elif each == "\\":
+            escaped = True
+        else:
+            parts.append({"%": ".*", "_": "."}.get(each) or re.escape(each))
+    return "".join(parts)

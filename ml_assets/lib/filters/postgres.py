@@ -1,0 +1,399 @@
+"""The tree in PostgreSQL's SQL. Names are the project's own; whatever a person wrote is bound.
+
+Every condition is true, false or null, and null counts as false, as WHERE takes it; where a condition is turned
+around, null is made false before. What metrics and parameters are asked is a semi-join on their tables, whose indexes
+begin with the key: the planner then either begins there or looks up each run's row. An OR over those is a union of
+their runs, since below a plain OR no index serves.
+
+NaN is greater than every number in PostgreSQL, and is as if it were not there in a filter: `< 'NaN'` keeps it out, in
+words that an index understands.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ml_assets.lib.filters.fields import STATISTICS, Attribute, Metric, Param, Tag
+from ml_assets.lib.filters.fields import Field as Asked
+from ml_assets.lib.filters.normal import MARKS, NUMBER, lowered
+from ml_assets.lib.filters.tree import (
+    And,
+    Between,
+    Compare,
+    Fuzzy,
+    In,
+    IsNull,
+    Leaf,
+    Like,
+    Node,
+    Not,
+    Or,
+    Order,
+    Value,
+    by_number,
+)
+
+RUNS, METRICS, PARAMS = "ml_experiments", "ml_run_metrics", "ml_run_params"
+
+_LETTERS = 'COLLATE "pg_c_utf8"'
+"""Small letters by Unicode, each by itself, whatever the database's own rules are."""
+
+_CODES = 'COLLATE "C"'
+"""Texts in the order of their characters' codes, as Python has them."""
+
+
+class Bound:
+    """The values of a statement, by the names that stand in its text."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def __call__(self, value: Any) -> str:
+        """The placeholder of a value."""
+        name = f"v{len(self.values)}"
+        self.values[name] = value
+        return f"%({name})s"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the value of a field stands.
+
+    Args:
+        value: expression of it, compared as text, number or moment.
+        table: what it is looked up in by run, empty for the runs themselves.
+        key: condition on that table.
+        floating: whether it may be NaN.
+    """
+
+    value: str
+    table: str = ""
+    key: str = ""
+    floating: bool = False
+
+
+@dataclass
+class Compiler:
+    """Makes the statements of one search.
+
+    Args:
+        ids: the runs that hold for each leaf that asks for a metric at a step, which another store was asked.
+        bound: takes in the values.
+    """
+
+    ids: Mapping[Leaf, Sequence[str]] = field(default_factory=dict)
+    bound: Bound = field(default_factory=Bound)
+    _aliases: int = 0
+
+    def condition(self, node: Node, run: str, wanted: bool = True) -> str:
+        """Condition that a run is what the tree asks for.
+
+        Args:
+            node: the tree.
+            run: alias of the table of runs.
+            wanted: False turns the condition around.
+        """
+        if isinstance(node, Not):
+            return self.condition(node.part, run, not wanted)
+        if isinstance(node, And | Or):
+            if isinstance(node, And) == wanted:
+                parts = [self.condition(part, run, wanted) for part in node.parts]
+                return f"({' AND '.join(parts)})" if parts else "true"
+            return self._any(node.parts, run, wanted)
+        return self._leaf(node, run, wanted)
+
+    def _any(self, parts: Sequence[Node], run: str, wanted: bool) -> str:
+        """Condition that one of several parts holds: by unions if another table has to be asked, else by OR."""
+        plain = [part for part in parts if _is_plain(part)]
+        branches = [part for part in parts if not _is_plain(part)]
+        if not branches:
+            either = [self.condition(part, run, wanted) for part in plain]
+            return f"({' OR '.join(either)})" if either else "false"
+        selects = [self._runs_of(part, wanted) for part in branches]
+        if plain:
+            selects.append(self._runs_of(Or(tuple(plain)) if wanted else And(tuple(plain)), wanted))
+        union = self._alias()
+        return f"EXISTS (SELECT FROM ({' UNION ALL '.join(selects)}) AS {union} (id) WHERE {union}.id = {run}.id)"
+
+    def _runs_of(self, node: Node, wanted: bool) -> str:
+        """SELECT of the ids of the runs for which a part holds."""
+        if wanted and not isinstance(node, And | Or | Not | IsNull):
+            if node in self.ids:
+                return f"SELECT unnest({self.bound(list(self.ids[node]))}::text[])"
+            alias = self._alias()
+            source = self._source(node.field, alias, by_number(node))
+            if source.table:
+                return f"SELECT {alias}.run_id {self._rows(source, alias, node)}"
+        alias = self._alias()
+        return f"SELECT {alias}.id FROM {RUNS} AS {alias} WHERE {self.condition(node, alias, wanted)}"
+
+    def _leaf(self, leaf: Leaf, run: str, wanted: bool) -> str:
+        if isinstance(leaf, IsNull):
+            return self._is_null(leaf, run, wanted)
+        if leaf in self.ids:
+            among = f"{run}.id = ANY({self.bound(list(self.ids[leaf]))}::text[])"
+            return among if wanted else f"NOT {among}"
+        alias = self._alias()
+        source = self._source(leaf.field, alias, by_number(leaf))
+        if source.table:
+            exists = f"EXISTS (SELECT {self._rows(source, alias, leaf)} AND {alias}.run_id = {run}.id)"
+            return exists if wanted else f"NOT {exists}"
+        condition = self._holds(leaf, self._source(leaf.field, run, by_number(leaf)))
+        return f"({condition})" if wanted else f"(({condition}) IS NOT TRUE)"
+
+    def _is_null(self, leaf: IsNull, run: str, wanted: bool) -> str:
+        if leaf in self.ids:  # the runs that have a value
+            among = f"{run}.id = ANY({self.bound(list(self.ids[leaf]))}::text[])"
+            return f"NOT {among}" if wanted else among
+        alias = self._alias()
+        source = self._source(leaf.field, alias, False)
+        if source.table:
+            exists = f"EXISTS (SELECT {self._rows(source, alias, leaf)} AND {alias}.run_id = {run}.id)"
+            return f"NOT {exists}" if wanted else exists
+        value = self._source(leaf.field, run, False).value
+        return f"({value} IS NULL)" if wanted else f"({value} IS NOT NULL)"
+
+    def _rows(self, source: _Source, alias: str, leaf: Leaf) -> str:
+        """FROM and WHERE of the rows of another table for which a leaf holds; for IsNull those that have a value."""
+        there = f"{source.value} {_BELOW_NAN if source.floating else 'IS NOT NULL'}"
+        condition = there if isinstance(leaf, IsNull) else self._holds(leaf, source)
+        return f"FROM {source.table} AS {alias} WHERE {source.key} AND {condition}"
+
+    def _source(self, asked: Asked, alias: str, number: bool) -> _Source:
+        """Where a field's value stands, seen from the alias of its table."""
+        if isinstance(asked, Attribute):
+            value = f"{alias}.{'id' if asked.name == 'run_id' else asked.name}"
+            if asked.name == "duration_s":
+                value = f"extract(epoch FROM {alias}.completed_at - {alias}.created_at)::float8"
+            return _Source(_number_of(value) if number and asked.kind == "text" else value)
+        if isinstance(asked, Tag):
+            value = f"({alias}.tags ->> {self.bound(asked.key)}::text)"
+            return _Source(_number_of(value) if number else value)
+        key = f"{alias}.key = {self.bound(asked.key)}"
+        if isinstance(asked, Param):
+            return _Source(f"{alias}.{'number' if number else 'text'}", PARAMS, key, floating=number)
+        if asked.step is not None:
+            raise ValueError(f"{asked} is asked of the lake; give the runs that hold for it")
+        floating = STATISTICS[asked.statistic] == "number" and asked.statistic not in ("count", "last_step")
+        return _Source(f"{alias}.{asked.statistic}", METRICS, key, floating)
+
+    def _holds(self, leaf: Leaf, source: _Source) -> str:
+        """Condition on a value."""
+        value, bound = source.value, self.bound
+        no = "NOT " if getattr(leaf, "negated", False) else ""
+        guard = f" AND {value} {_BELOW_NAN}" if source.floating else ""
+        if isinstance(leaf, Compare):
+            ordered = leaf.operator not in ("=", "!=") and isinstance(leaf.value, str)
+            condition = f"{value}{f' {_CODES}' if ordered else ''} {leaf.operator} {bound(leaf.value)}"
+            if leaf.operator == "=" and isinstance(leaf.field, Tag) and isinstance(leaf.value, str):
+                return f"{self._contains(leaf.field.key, leaf.value, source)} AND {condition}"
+            return condition if leaf.operator in ("=", "<", "<=") else condition + guard
+        if isinstance(leaf, Between):
+            codes = f" {_CODES}" if isinstance(leaf.low, str) else ""
+            return f"{value}{codes} {no}BETWEEN {bound(leaf.low)} AND {bound(leaf.high)}{guard if no else ''}"
+        if isinstance(leaf, In):
+            some = f"{bound(list(leaf.values))}::{_array_of(leaf.values)}"
+            return f"{value} <> ALL({some}){guard}" if no else f"{value} = ANY({some})"
+        if isinstance(leaf, Like):
+            if leaf.ignore_case:
+                return f"lower({value} {_LETTERS}) {no}LIKE {bound(lowered(leaf.pattern))}"
+            return f"{value} {no}LIKE {bound(leaf.pattern)}"
+        if isinstance(leaf, Fuzzy):
+            plain = f"lower(regexp_replace(normalize({value}, NFKD), '[{MARKS}]', '', 'g') {_LETTERS})"
+            return f"{no}({' AND '.join(f'strpos({plain}, {bound(word)}) > 0' for word in leaf.words)})"
+        raise TypeError(f"{leaf} is no condition on a value")
+
+    def _contains(self, key: str, text: str, source: _Source) -> str:
+        """Condition that the index on tags understands: a tag is this text, or JSON of this text."""
+        column = source.value.removeprefix("(").partition(" ")[0]
+        documents = [json.dumps({key: text}, ensure_ascii=False)]
+        try:
+            found = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            pass  # no JSON: a text and nothing else
+        else:
+            documents.append(json.dumps({key: found}, ensure_ascii=False))
+        return f"({' OR '.join(f'{column} @> {self.bound(each)}::jsonb' for each in documents)})"
+
+    def _alias(self) -> str:
+        self._aliases += 1
+        return f"t{self._aliases}"
+
+
+_BELOW_NAN = "< 'NaN'::float8"
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a condition asks the row of the run and nothing else."""
+    if isinstance(node, And | Or):
+        return all(map(_is_plain, node.parts))
+    if isinstance(node, Not):
+        return _is_plain(node.part)
+    return isinstance(node.field, Attribute | Tag)
+
+
+def _number_of(value: str) -> str:
+    """The number that a text is, as `normal.number_in` tells it."""
+    return f"(CASE WHEN {value} ~ '^({NUMBER})$' AND pg_input_is_valid({value}, 'float8') THEN ({value})::float8 END)"
+
+
+def _array_of(values: Iterable[Value]) -> str:
+    first = next(iter(values))
+    return "text[]" if isinstance(first, str) else "float8[]" if isinstance(first, float) else "timestamptz[]"
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What pages are ordered by, one after the other.
+
+    Args:
+        value: expression, null where a run does not have it.
+        bare: the same among the runs that have it, as an index knows it.
+        join: of the table that it stands in; to be made an inner join where only runs with it are wanted.
+        there: condition that a run has it; empty if every run does.
+        kind: PostgreSQL's type.
+    """
+
+    value: str
+    bare: str
+    join: str
+    there: str
+    kind: str
+    descending: bool
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The last run of a page: where the next one begins.
+
+    Args:
+        values: its values of the order's keys.
+        id: its id.
+    """
+
+    values: tuple[Any, ...]
+    id: str
+
+
+def page_statements(
+    tree: Node,
+    order: Sequence[Order],
+    limit: int,
+    after: Cursor | None = None,
+    ids: Mapping[Leaf, Sequence[str]] | None = None,
+) -> "list[tuple[str, dict[str, Any]]]":
+    """The statements whose rows, one statement after the other, are the runs of a page; each may give up to `limit`.
+
+    There are two if a run may lack what comes first in the order: those that have it, in the order of its index, and
+    then the others. The columns are those of `ml_experiments`, before them the values of the keys.
+
+    Args:
+        tree: which runs.
+        order: in which order; ties are ordered by id.
+        limit: rows of a statement.
+        after: only the runs after this one.
+        ids: see `Compiler`.
+    """
+    statements = []
+    lacking = after is not None and bool(after.values) and after.values[0] is None
+    for present in (True, False):
+        compiler = Compiler(ids or {})
+        keys = [each for n, term in enumerate(order) for each in _keys(compiler, term, f"o{n}")]
+        nullable = bool(keys) and bool(keys[0].there)
+        if (present and lacking) or not (present or nullable):
+            continue
+        # A place among the runs that have the first key says nothing of those that lack it.
+        from_here = after if after is not None and (present or lacking) else None
+        sql = _page_statement(compiler, tree, keys, present and nullable, not present, limit, from_here)
+        statements.append((sql, compiler.bound.values))
+    return statements
+
+
+def _page_statement(
+    compiler: Compiler,
+    tree: Node,
+    keys: Sequence[_Key],
+    inner: bool,
+    lacking: bool,
+    limit: int,
+    after: Cursor | None,
+) -> str:
+    bound = compiler.bound
+    where = [compiler.condition(tree, "r")]
+    joins = list(dict.fromkeys(key.join for key in keys if key.join))
+    if inner:
+        where.insert(0, keys[0].there)
+        keys = [replace(keys[0], value=keys[0].bare), *keys[1:]]
+        joins = [join.removeprefix("LEFT ") if join == keys[0].join else join for join in joins]
+    if lacking:
+        where.insert(0, f"{keys[0].value} IS NULL")
+    if after is not None:
+        where.append(_after(bound, keys, inner, lacking, after))
+    picked = ", ".join(["r.id", *(f"{key.value} AS k{n}" for n, key in enumerate(keys))])
+    sorting = [
+        f"{key.value} {'DESC' if key.descending else 'ASC'}{'' if n == 0 and (inner or not key.there) else ' NULLS LAST'}"
+        for n, key in enumerate(keys)
+        if not (n == 0 and lacking)
+    ]
+    again = [f"page.k{n} {'DESC' if key.descending else 'ASC'} NULLS LAST" for n, key in enumerate(keys)]
+    columns = ", ".join([*(f"page.k{n}" for n in range(len(keys))), "run.*"])
+    # The rows of the page are fetched when it is known which they are: sorting carries ids and keys alone.
+    return (
+        f"SELECT {columns} FROM (SELECT {picked} FROM {RUNS} AS r {' '.join(joins)} "
+        f"WHERE {' AND '.join(where)} ORDER BY {', '.join([*sorting, 'r.id'])} LIMIT {bound(limit)}) AS page "
+        f"JOIN {RUNS} AS run ON run.id = page.id ORDER BY {', '.join([*again, 'run.id'])}"
+    )
+
+
+def _after(bound: Bound, keys: Sequence[_Key], inner: bool, lacking: bool, after: Cursor) -> str:
+    """Condition that a run comes after another one."""
+    condition = f"r.id > {bound(after.id)}"
+    for n, (key, value) in reversed(list(enumerate(zip(keys, after.values, strict=True)))):
+        if value is None:
+            # The first one is asked for anyway where all lack it.
+            condition = condition if n == 0 and lacking else f"({key.value} IS NULL AND {condition})"
+            continue
+        there = f"{bound(value)}::{key.kind}"
+        further = f"{key.value} {'<' if key.descending else '>'} {there}"
+        always = not key.there or (n == 0 and inner)
+        beyond = further if always else f"{further} OR {key.value} IS NULL"
+        condition = f"({beyond} OR ({key.value} = {there} AND {condition}))"
+        if n == 0 and always:  # in words that an index understands
+            condition = f"({key.value} {'<=' if key.descending else '>='} {there} AND {condition})"
+    return condition
+
+
+def _keys(compiler: Compiler, term: Order, alias: str) -> "list[_Key]":
+    """The keys of a term. What may be text or number has two: numbers come first, by value."""
+    asked, down = term.field, term.descending
+    if isinstance(asked, Attribute):
+        value = compiler._source(asked, "r", False).value
+        kind = {"text": "text", "time": "timestamptz", "number": "float8"}[asked.kind]
+        never = asked.name in ("run_id", "experiment", "status", "origin", "created_at")
+        return [_Key(value, value, "", "" if never else f"{value} IS NOT NULL", kind, down)]
+    if isinstance(asked, Tag):
+        text = compiler._source(asked, "r", False).value
+        number = _number_of(text)
+        return [
+            _Key(number, number, "", f"{number} IS NOT NULL", "float8", down),
+            _Key(text, text, "", f"{text} IS NOT NULL", "text", down),
+        ]
+    source = compiler._source(asked, alias, isinstance(asked, Param))
+    join = f"LEFT JOIN {source.table} AS {alias} ON {alias}.run_id = r.id AND {source.key}"
+    kind = "timestamptz" if asked.kind == "time" else "float8"
+    first = _Key(
+        f"nullif({source.value}, 'NaN'::float8)" if source.floating else source.value,
+        source.value,
+        join,
+        f"{source.value} {_BELOW_NAN if source.floating else 'IS NOT NULL'}",
+        kind,
+        down,
+    )
+    if isinstance(asked, Metric):
+        return [first]
+    return [first, _Key(f"{alias}.text", f"{alias}.text", join, f"{alias}.text IS NOT NULL", "text", down)]
