@@ -4,7 +4,7 @@ What belongs here: one thin method an operation, with the docstring that `help()
 a module of its own beside this one, or in the resource that it asks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from ml_assets.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ml_assets.operations.run_search import Page, Runs
+    from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.resources.postgres import PostgresResource
 
 
@@ -99,3 +101,48 @@ class Experiments:
         from ml_assets.operations.run_best import best_models
 
         return best_models(self._postgres, self._settings.metric_rules)
+    def search(
+        self,
+        filter: str = "",
+        order_by: str | Iterable[str] = ("created_at DESC",),
+        limit: int = 100,
+        page_token: str | None = None,
+    ) -> "Page":
+        """Find runs, across all experiments; the language is in docs/experiments.md.
+
+        Args:
+            filter: such as `status = 'completed' AND metrics.loss.best < 0.1 AND NOT params.lr > 1e-3`; all runs if
+                empty.
+            order_by: terms such as `metrics.loss.best` or `created_at DESC`. Runs without the field come last, ties are
+                ordered by id.
+            limit: runs of the page, up to 10,000.
+            page_token: `next_page_token` of the page before. Runs that are added between two pages neither shift nor
+                repeat others.
+
+        Returns:
+            `.runs`, a list of dicts with `run_id`, `experiment`, `status`, `metrics`, `parameters` and the other
+            columns; `.next_page_token`; `.to_pandas()` and `.to_arrow()`.
+
+        Raises:
+            Refusal: the filter is wrong, and the sentence shows where; or the token is none of this search.
+        """
+        from ml_assets.operations.run_search import search_page
+
+        return search_page(self._postgres, self._lake, filter, order_by, limit, page_token)
+
+    def search_all(self, filter: str = "", order_by: str | Iterable[str] = ("created_at DESC",)) -> "Runs":
+        """All runs that `search` would find on its pages, however many, with flat memory.
+
+        Returns:
+            Iterated over, it gives the runs as dicts; its `.batches()` are a stream of Arrow batches.
+
+        Raises:
+            Refusal: as `search`.
+        """
+        from ml_assets.operations.run_search import Runs, Search
+
+        return Runs(Search(self._postgres, self._lake, filter, order_by))
+
+    def _lake(self) -> "DuckLakeResource":
+        self._settings.require_home("duckdb")
+        return self._resources["lake"]

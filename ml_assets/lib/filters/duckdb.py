@@ -14,6 +14,11 @@ _VALUES = """
 """Of several values of one step the one that was logged last."""
 
 
+def values_at_step(metric: Metric) -> tuple[str, dict[str, Any]]:
+    """The SELECT of run_id and value of the runs that have a value at a metric's step; NaN is none."""
+    return f"SELECT run_id, value FROM ({_VALUES}) WHERE NOT isnan(value)", _step(metric)
+
+
 def asked_at_steps(tree: Node) -> list[Leaf]:
     """The leaves of a tree that ask for a metric at a step, each once."""
     found = (leaf for leaf in leaves(tree) if isinstance(leaf.field, Metric) and leaf.field.step is not None)
@@ -31,8 +36,11 @@ def runs_at_step(leaf: Leaf) -> tuple[str, dict[str, Any]]:
     condition, bound = _condition(leaf)
     if not isinstance(leaf.field, Metric):
         raise TypeError(f"{leaf.field} is no metric at a step")
-    bound |= {"key": leaf.field.key, "step": leaf.field.step}
-    return f"SELECT run_id FROM ({_VALUES}) WHERE NOT isnan(value) AND {condition}", bound
+    return f"SELECT run_id FROM ({_VALUES}) WHERE NOT isnan(value) AND {condition}", _step(leaf.field) | bound
+
+
+def _step(metric: Metric) -> dict[str, Any]:
+    return {"key": metric.key, "step": metric.step}
 
 
 def _condition(leaf: Leaf) -> tuple[str, dict[str, Any]]:

@@ -4,11 +4,12 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from ml_assets.lib.canonical_json import canonical
 from ml_assets.lib.filters.fields import Attribute, Field, Metric, Param
 from ml_assets.lib.filters.normal import like_pattern, lowered, number_in, without_accents
 from ml_assets.lib.filters.tree import (
@@ -22,6 +23,7 @@ from ml_assets.lib.filters.tree import (
     Node,
     Not,
     Or,
+    Order,
     Value,
     by_number,
 )
@@ -55,6 +57,19 @@ def matches(node: Node, run: Mapping[str, Any]) -> bool:
     return value is not None and _holds(node, value)
 
 
+def ordered(runs: Iterable[Mapping[str, Any]], order: Sequence[Order]) -> list[Mapping[str, Any]]:
+    """Runs in an order: numbers before other texts, runs without the field last, ties by id."""
+    found = sorted(runs, key=lambda run: run["run_id"])
+    for term in reversed(order):
+        loose = term.field.kind == "text" and not isinstance(term.field, Attribute)
+        for as_number in (False, True) if loose else (False,):
+            values = [(_value(run, term.field, as_number), run) for run in found]
+            there = [each for each in values if each[0] is not None]
+            there.sort(key=lambda each: each[0], reverse=term.descending)
+            found = [run for _, run in there] + [run for value, run in values if value is None]
+    return found
+
+
 def _holds(leaf: Compare | Between | In | Like | Fuzzy, value: Value) -> bool:
     """Whether a value that is there is what a leaf asks for."""
     if isinstance(leaf, Compare):
@@ -78,13 +93,13 @@ def _value(run: Mapping[str, Any], field: Field, as_number: bool) -> Value | Non
     if isinstance(field, Metric):
         return _of_metric((run.get("metrics") or {}).get(field.key), field)
     if isinstance(field, Attribute):
-        value = _attribute(run, field.name)
+        text = _attribute(run, field.name)
         if field.kind != "text":
-            return value
+            return text
+    elif isinstance(field, Param):
+        text = param_text((run.get("parameters") or {}).get(field.key))
     else:
-        kept = run.get("parameters" if isinstance(field, Param) else "tags") or {}
-        value = kept.get(field.key)
-    text = json_text(value)
+        text = tag_text((run.get("tags") or {}).get(field.key))
     return number_in(text) if as_number and text is not None else text
 
 
@@ -108,8 +123,8 @@ def _of_metric(kept: Any, field: Metric) -> Value | None:
     return None if math.isnan(number) else number
 
 
-def json_text(value: Any) -> str | None:
-    """A value of a JSON object as the text that it is compared by; None for null."""
+def tag_text(value: Any) -> str | None:
+    """A tag as text, as JSONB writes it; None for null."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -117,3 +132,10 @@ def json_text(value: Any) -> str | None:
     if isinstance(value, int | float):
         return format(Decimal(repr(value)), "f")
     return json.dumps(value, ensure_ascii=False)
+
+
+def param_text(value: Any) -> str | None:
+    """A parameter as text, as `ml_run_params` has it: text as it is, anything else as JSON; None for null."""
+    if value is None or isinstance(value, str):
+        return value
+    return canonical(value).replace("e+", "e") if isinstance(value, float) else canonical(value)

@@ -1,18 +1,16 @@
 """When texts are alike, and which texts are numbers: the same in Python and in every store's SQL."""
 
-import math
 import re
 import unicodedata
 
 MARKS = "\u0300-\u036f"
 """Combining marks that accents are, as a range in a regular expression."""
 
-NUMBER = r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?"
+NUMBER = r"[+-]?(([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?)"
 """What a text looks like that is a number, in any dialect of regular expressions."""
 
 _MARKS = re.compile(f"[{MARKS}]")
 _NUMBER = re.compile(NUMBER)
-_ZERO = re.compile(r"[+-]?[0.]+([eE].*)?")
 
 
 def lowered(text: str) -> str:
@@ -26,12 +24,8 @@ def without_accents(text: str) -> str:
 
 
 def number_in(text: str) -> float | None:
-    """The number that a text is. None if it is none, or one that 64 bits do not hold."""
-    if not _NUMBER.fullmatch(text):
-        return None
-    number = float(text)
-    vanished = number == 0.0 and not _ZERO.fullmatch(text)
-    return None if math.isinf(number) or vanished else number
+    """The number that a text is, an infinity where it is beyond all doubles; None if it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def like_pattern(pattern: str) -> str:

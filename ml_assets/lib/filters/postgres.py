@@ -36,11 +36,28 @@ from ml_assets.lib.filters.tree import (
 
 RUNS, METRICS, PARAMS = "ml_experiments", "ml_run_metrics", "ml_run_params"
 
+BEGINNING = 100
+"""Characters of a parameter's text that its index holds, as `contracts.INDEXED_CHARACTERS` says."""
+
 _LETTERS = 'COLLATE "pg_c_utf8"'
 """Small letters by Unicode, each by itself, whatever the database's own rules are."""
 
 _CODES = 'COLLATE "C"'
 """Texts in the order of their characters' codes, as Python has them."""
+
+
+@dataclass(frozen=True)
+class AtSteps:
+    """What another store was asked before, since histories do not lie here.
+
+    Args:
+        runs: by leaf that asks for a metric at a step, the ids of the runs for which it holds; for IsNull of those that
+            have a value.
+        values: by metric at a step, ids of runs and beside them their values.
+    """
+
+    runs: Mapping[Leaf, Sequence[str]] = field(default_factory=dict)
+    values: Mapping[Metric, tuple[Sequence[str], Sequence[float]]] = field(default_factory=dict)
 
 
 class Bound:
@@ -78,11 +95,11 @@ class Compiler:
     """Makes the statements of one search.
 
     Args:
-        ids: the runs that hold for each leaf that asks for a metric at a step, which another store was asked.
+        lake: what the lake knows of metrics at steps.
         bound: takes in the values.
     """
 
-    ids: Mapping[Leaf, Sequence[str]] = field(default_factory=dict)
+    lake: AtSteps = field(default_factory=AtSteps)
     bound: Bound = field(default_factory=Bound)
     _aliases: int = 0
 
@@ -119,10 +136,10 @@ class Compiler:
     def _runs_of(self, node: Node, wanted: bool) -> str:
         """SELECT of the ids of the runs for which a part holds."""
         if wanted and not isinstance(node, And | Or | Not | IsNull):
-            if node in self.ids:
-                return f"SELECT unnest({self.bound(list(self.ids[node]))}::text[])"
+            if node in self.lake.runs:
+                return f"SELECT unnest({self.bound(list(self.lake.runs[node]))}::text[])"
             alias = self._alias()
-            source = self._source(node.field, alias, by_number(node))
+            source = self.source(node.field, alias, by_number(node))
             if source.table:
                 return f"SELECT {alias}.run_id {self._rows(source, alias, node)}"
         alias = self._alias()
@@ -131,27 +148,27 @@ class Compiler:
     def _leaf(self, leaf: Leaf, run: str, wanted: bool) -> str:
         if isinstance(leaf, IsNull):
             return self._is_null(leaf, run, wanted)
-        if leaf in self.ids:
-            among = f"{run}.id = ANY({self.bound(list(self.ids[leaf]))}::text[])"
+        if leaf in self.lake.runs:
+            among = f"{run}.id = ANY({self.bound(list(self.lake.runs[leaf]))}::text[])"
             return among if wanted else f"NOT {among}"
         alias = self._alias()
-        source = self._source(leaf.field, alias, by_number(leaf))
+        source = self.source(leaf.field, alias, by_number(leaf))
         if source.table:
             exists = f"EXISTS (SELECT {self._rows(source, alias, leaf)} AND {alias}.run_id = {run}.id)"
             return exists if wanted else f"NOT {exists}"
-        condition = self._holds(leaf, self._source(leaf.field, run, by_number(leaf)))
+        condition = self._holds(leaf, self.source(leaf.field, run, by_number(leaf)))
         return f"({condition})" if wanted else f"(({condition}) IS NOT TRUE)"
 
     def _is_null(self, leaf: IsNull, run: str, wanted: bool) -> str:
-        if leaf in self.ids:  # the runs that have a value
-            among = f"{run}.id = ANY({self.bound(list(self.ids[leaf]))}::text[])"
+        if leaf in self.lake.runs:  # the runs that have a value
+            among = f"{run}.id = ANY({self.bound(list(self.lake.runs[leaf]))}::text[])"
             return f"NOT {among}" if wanted else among
         alias = self._alias()
-        source = self._source(leaf.field, alias, False)
+        source = self.source(leaf.field, alias, False)
         if source.table:
             exists = f"EXISTS (SELECT {self._rows(source, alias, leaf)} AND {alias}.run_id = {run}.id)"
             return f"NOT {exists}" if wanted else exists
-        value = self._source(leaf.field, run, False).value
+        value = self.source(leaf.field, run, False).value
         return f"({value} IS NULL)" if wanted else f"({value} IS NOT NULL)"
 
     def _rows(self, source: _Source, alias: str, leaf: Leaf) -> str:
@@ -160,7 +177,7 @@ class Compiler:
         condition = there if isinstance(leaf, IsNull) else self._holds(leaf, source)
         return f"FROM {source.table} AS {alias} WHERE {source.key} AND {condition}"
 
-    def _source(self, asked: Asked, alias: str, number: bool) -> _Source:
+    def source(self, asked: Asked, alias: str, number: bool) -> _Source:
         """Where a field's value stands, seen from the alias of its table."""
         if isinstance(asked, Attribute):
             value = f"{alias}.{'id' if asked.name == 'run_id' else asked.name}"
@@ -186,6 +203,8 @@ class Compiler:
         if isinstance(leaf, Compare):
             ordered = leaf.operator not in ("=", "!=") and isinstance(leaf.value, str)
             condition = f"{value}{f' {_CODES}' if ordered else ''} {leaf.operator} {bound(leaf.value)}"
+            if leaf.operator == "=" and isinstance(leaf.field, Param) and isinstance(leaf.value, str):
+                return f"left({value}, {BEGINNING}) = {bound(leaf.value[:BEGINNING])} AND {condition}"
             if leaf.operator == "=" and isinstance(leaf.field, Tag) and isinstance(leaf.value, str):
                 return f"{self._contains(leaf.field.key, leaf.value, source)} AND {condition}"
             return condition if leaf.operator in ("=", "<", "<=") else condition + guard
@@ -194,7 +213,12 @@ class Compiler:
             return f"{value}{codes} {no}BETWEEN {bound(leaf.low)} AND {bound(leaf.high)}{guard if no else ''}"
         if isinstance(leaf, In):
             some = f"{bound(list(leaf.values))}::{_array_of(leaf.values)}"
-            return f"{value} <> ALL({some}){guard}" if no else f"{value} = ANY({some})"
+            if no:
+                return f"{value} <> ALL({some}){guard}"
+            if isinstance(leaf.field, Param) and isinstance(leaf.values[0], str):
+                beginnings = bound([str(each)[:BEGINNING] for each in leaf.values])
+                return f"left({value}, {BEGINNING}) = ANY({beginnings}::text[]) AND {value} = ANY({some})"
+            return f"{value} = ANY({some})"
         if isinstance(leaf, Like):
             if leaf.ignore_case:
                 return f"lower({value} {_LETTERS}) {no}LIKE {bound(lowered(leaf.pattern))}"
@@ -238,8 +262,12 @@ def _is_plain(node: Node) -> bool:
 
 
 def _number_of(value: str) -> str:
-    """The number that a text is, as `normal.number_in` tells it."""
-    return f"(CASE WHEN {value} ~ '^({NUMBER})$' AND pg_input_is_valid({value}, 'float8') THEN ({value})::float8 END)"
+    """The number that a text is, as `normal.number_in` tells it; a cast alone fails on what is beyond doubles."""
+    return (
+        f"(CASE WHEN {value} ~ '^({NUMBER})$' THEN CASE WHEN pg_input_is_valid({value}, 'float8') "
+        f"THEN ({value})::float8 WHEN {value} ~ '[eE]-|^[+-]?0*[.]' THEN 0 WHEN {value} ~ '^-' THEN '-Infinity' "
+        "ELSE 'Infinity' END END)"
+    )
 
 
 def _array_of(values: Iterable[Value]) -> str:
@@ -285,31 +313,36 @@ def page_statements(
     order: Sequence[Order],
     limit: int,
     after: Cursor | None = None,
-    ids: Mapping[Leaf, Sequence[str]] | None = None,
+    lake: AtSteps | None = None,
+    shown: Sequence[Metric] = (),
 ) -> "list[tuple[str, dict[str, Any]]]":
     """The statements whose rows, one statement after the other, are the runs of a page; each may give up to `limit`.
 
     There are two if a run may lack what comes first in the order: those that have it, in the order of its index, and
-    then the others. The columns are those of `ml_experiments`, before them the values of the keys.
+    then the others. The columns are the values of the order's keys, those of `shown` and those of `ml_experiments`.
 
     Args:
         tree: which runs.
         order: in which order; ties are ordered by id.
         limit: rows of a statement.
         after: only the runs after this one.
-        ids: see `Compiler`.
+        lake: see `Compiler`.
+        shown: statistics whose values are wanted besides.
     """
     statements = []
     lacking = after is not None and bool(after.values) and after.values[0] is None
     for present in (True, False):
-        compiler = Compiler(ids or {})
+        compiler = Compiler(lake or AtSteps())
         keys = [each for n, term in enumerate(order) for each in _keys(compiler, term, f"o{n}")]
         nullable = bool(keys) and bool(keys[0].there)
         if (present and lacking) or not (present or nullable):
             continue
         # A place among the runs that have the first key says nothing of those that lack it.
         from_here = after if after is not None and (present or lacking) else None
-        sql = _page_statement(compiler, tree, keys, present and nullable, not present, limit, from_here)
+        others = [_value_of(compiler, metric, f"s{n}") for n, metric in enumerate(shown)]
+        sql = _page_statement(
+            compiler, tree, keys, others, present and nullable, not present, limit, from_here
+        )
         statements.append((sql, compiler.bound.values))
     return statements
 
@@ -318,6 +351,7 @@ def _page_statement(
     compiler: Compiler,
     tree: Node,
     keys: Sequence[_Key],
+    shown: Sequence[str],
     inner: bool,
     lacking: bool,
     limit: int,
@@ -341,7 +375,7 @@ def _page_statement(
         if not (n == 0 and lacking)
     ]
     again = [f"page.k{n} {'DESC' if key.descending else 'ASC'} NULLS LAST" for n, key in enumerate(keys)]
-    columns = ", ".join([*(f"page.k{n}" for n in range(len(keys))), "run.*"])
+    columns = ", ".join([*(f"page.k{n}" for n in range(len(keys))), *shown, "run.*"])
     # The rows of the page are fetched when it is known which they are: sorting carries ids and keys alone.
     return (
         f"SELECT {columns} FROM (SELECT {picked} FROM {RUNS} AS r {' '.join(joins)} "
@@ -372,18 +406,22 @@ def _keys(compiler: Compiler, term: Order, alias: str) -> "list[_Key]":
     """The keys of a term. What may be text or number has two: numbers come first, by value."""
     asked, down = term.field, term.descending
     if isinstance(asked, Attribute):
-        value = compiler._source(asked, "r", False).value
+        value = compiler.source(asked, "r", False).value
         kind = {"text": "text", "time": "timestamptz", "number": "float8"}[asked.kind]
         never = asked.name in ("run_id", "experiment", "status", "origin", "created_at")
         return [_Key(value, value, "", "" if never else f"{value} IS NOT NULL", kind, down)]
     if isinstance(asked, Tag):
-        text = compiler._source(asked, "r", False).value
+        text = compiler.source(asked, "r", False).value
         number = _number_of(text)
         return [
             _Key(number, number, "", f"{number} IS NOT NULL", "float8", down),
             _Key(text, text, "", f"{text} IS NOT NULL", "text", down),
         ]
-    source = compiler._source(asked, alias, isinstance(asked, Param))
+    if isinstance(asked, Metric) and asked.step is not None:
+        ids, values = map(compiler.bound, map(list, compiler.lake.values[asked]))
+        join = f"LEFT JOIN unnest({ids}::text[], {values}::float8[]) AS {alias} (run_id, value) ON {alias}.run_id = r.id"
+        return [_Key(f"{alias}.value", f"{alias}.value", join, f"{alias}.value IS NOT NULL", "float8", down)]
+    source = compiler.source(asked, alias, isinstance(asked, Param))
     join = f"LEFT JOIN {source.table} AS {alias} ON {alias}.run_id = r.id AND {source.key}"
     kind = "timestamptz" if asked.kind == "time" else "float8"
     first = _Key(
@@ -397,3 +435,8 @@ def _keys(compiler: Compiler, term: Order, alias: str) -> "list[_Key]":
     if isinstance(asked, Metric):
         return [first]
     return [first, _Key(f"{alias}.text", f"{alias}.text", join, f"{alias}.text IS NOT NULL", "text", down)]
+
+
+def _value_of(compiler: Compiler, metric: Metric, alias: str) -> str:
+    source = compiler.source(metric, alias, False)
+    return f"(SELECT {source.value} FROM {source.table} AS {alias} WHERE {alias}.run_id = run.id AND {source.key})"

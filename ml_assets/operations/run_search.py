@@ -1,0 +1,254 @@
+"""Searches over runs: filter and order to pages, and to streams of all runs.
+
+PostgreSQL answers. What asks for a metric at a step is asked of the lake first, where the histories are, and goes on
+as the ids of the runs for which it holds.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts.experiments import RUNS
+from ml_assets.errors import Refusal, missing_table
+from ml_assets.lib.canonical_json import canonical
+from ml_assets.lib.filters.duckdb import asked_at_steps, runs_at_step, values_at_step
+from ml_assets.lib.filters.fields import Field, Metric
+from ml_assets.lib.filters.normal import number_in
+from ml_assets.lib.filters.parse import parse_filter, parse_order
+from ml_assets.lib.filters.postgres import METRICS, PARAMS, AtSteps, Cursor, page_statements
+from ml_assets.lib.filters.tokens import read_token, token
+from ml_assets.lib.filters.tree import Leaf, leaves
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from ml_assets.resources.duckdb import DuckLakeResource
+    from ml_assets.resources.postgres import PostgresResource
+
+LARGEST_PAGE = 10_000
+"""Runs of a page, which lies in memory as a whole."""
+
+_STREAMED = 1_000
+"""Runs of one batch of a stream."""
+
+_OBJECTS = ("parameters", "metrics", "tags")
+_ID = RUNS.key[0]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the runs that a search found.
+
+    Args:
+        runs: in the order that was asked for; each with its columns, `parameters`, `metrics` and `tags` as mappings and,
+            under `values`, the statistics that filter and order name, such as `metrics.loss.best`.
+        next_page_token: for the next page; None if there is none.
+        fields: those that filter and order name.
+    """
+
+    runs: list[dict[str, Any]]
+    next_page_token: str | None = None
+    fields: tuple[Field, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.runs)
+
+    def to_arrow(self) -> "pa.Table":
+        """The runs with the columns of `ml_experiments`; parameters, metrics and tags as JSON."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches([_batch(self.runs)], _schema())
+
+    def to_columns(self) -> "pa.Table":
+        """The runs with a column for each metric, parameter and tag: `metrics.loss`, `params.lr`, `tags.team`."""
+        from ml_assets.tables.answers import answered
+
+        columns: dict[str, list[Any]] = {
+            name: [run[name] for run in self.runs] for name in _schema().names if name not in _OBJECTS
+        }
+        for prefix, name in (("metrics", "metrics"), ("params", "parameters"), ("tags", "tags")):
+            for key in sorted({key for run in self.runs for key in run[name]}):
+                found = [run[name].get(key) for run in self.runs]
+                columns[f"{prefix}.{key}"] = [_number(each) for each in found] if name == "metrics" else found
+        for key in sorted({key for run in self.runs for key in run["values"]}):
+            columns.setdefault(key, [run["values"].get(key) for run in self.runs])
+        kinds = {name: _schema().field(name).type for name in columns if name in _schema().names}
+        rows = list(zip(*columns.values(), strict=True))
+        return answered(list(columns), rows, [kinds.get(name) for name in columns])
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """As `to_columns`, which is how MLflow shows runs."""
+        return self.to_columns().to_pandas()
+
+
+class Search:
+    """One search: all runs of all experiments that a filter lets through, in an order.
+
+    Args:
+        postgres: where the runs are.
+        lake: gives the resource of the histories, if they have to be asked.
+        filter: see docs/experiments.md; empty for all runs.
+        order_by: terms such as `metrics.loss.best` or `created_at DESC`; runs without the field come last, ties are
+            ordered by id.
+        now: what `7d ago` is counted from.
+
+    Raises:
+        Refusal: filter or order is wrong.
+    """
+
+    def __init__(
+        self,
+        postgres: "PostgresResource",
+        lake: "Callable[[], DuckLakeResource]",
+        filter: str = "",
+        order_by: str | Iterable[str] = (),
+        now: datetime | None = None,
+    ) -> None:
+        self._postgres, self._lake = postgres, lake
+        self.now = now or datetime.now(UTC)
+        self._tree = parse_filter(filter, self.now)
+        self._order = parse_order(order_by)
+        asked = [leaf.field for leaf in leaves(self._tree)]
+        self.fields: tuple[Field, ...] = tuple(dict.fromkeys([*(term.field for term in self._order), *asked]))
+        self._shown = [each for each in self.fields if isinstance(each, Metric) and each.step is None]
+
+    def page(self, limit: int, after: Cursor | None = None) -> tuple[list[dict[str, Any]], Cursor | None]:
+        """Up to `limit` runs after another one, and the last of them if there are more.
+
+        Raises:
+            StoreUnavailable: a store does not answer, or lacks a table.
+        """
+        from psycopg.errors import UndefinedTable
+
+        # One more than asked for tells whether there are more.
+        statements = page_statements(self._tree, self._order, limit + 1, after, self._at_steps, self._shown)
+        rows: list[tuple[Any, ...]] = []
+        names: list[str] = []
+        try:
+            with self._postgres.connect() as connection:
+                for sql, bound in statements:
+                    # Not prepared: a plan for any key serves neither the rare nor the frequent ones.
+                    cursor = connection.execute(sql.encode(), bound, prepare=False)
+                    names = [column.name for column in cursor.description or ()]
+                    rows += cursor.fetchmany(limit + 1 - len(rows))
+                    if len(rows) > limit:
+                        break
+        except UndefinedTable as fault:
+            missing = next((name for name in (METRICS, PARAMS) if name in str(fault)), RUNS.table)
+            raise missing_table(f"postgres/{missing}") from fault
+        shown = names.index(_ID) - len(self._shown)
+        runs = [self._run(names, row, shown) for row in rows[:limit]]
+        more = len(rows) > limit
+        return runs, Cursor(rows[limit - 1][:shown], runs[-1]["run_id"]) if more else None
+
+    def pages(self) -> Iterator[list[dict[str, Any]]]:
+        """All runs, a list after the other, with flat memory. Runs that are added meanwhile shift and repeat none."""
+        after: Cursor | None = None
+        while True:
+            runs, after = self.page(_STREAMED, after)
+            yield runs
+            if after is None:
+                return
+
+    def _run(self, names: Sequence[str], row: Sequence[Any], shown: int) -> dict[str, Any]:
+        first = shown + len(self._shown)
+        run = dict(zip(names[first:], row[first:], strict=True))
+        run = {"run_id": run.pop(_ID), **run}
+        for name in _OBJECTS:
+            run[name] = run[name] if isinstance(run[name], dict) else {}
+        values = zip(self._shown, row[shown:first], strict=True)
+        return run | {"values": {str(metric): value for metric, value in values if value is not None}}
+
+    @cached_property
+    def _at_steps(self) -> AtSteps:
+        asked = asked_at_steps(self._tree)
+        fields = [term.field for term in self._order]
+        ordered = [each for each in fields if isinstance(each, Metric) and each.step is not None]
+        runs: dict[Leaf, list[str]] = {}
+        for leaf in asked:
+            runs[leaf] = self._of_lake(*runs_at_step(leaf))[0]
+        return AtSteps(runs, {metric: self._of_lake(*values_at_step(metric)) for metric in ordered})
+
+    def _of_lake(self, sql: str, bound: Mapping[str, Any]) -> Any:
+        import duckdb
+
+        try:
+            found = self._lake().reader(sql, bound).read_all()
+        except duckdb.CatalogException as fault:
+            raise missing_table("duckdb/raw_metrics") from fault
+        return tuple(column.to_pylist() for column in found.columns)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of a search, read as they are iterated over, as often as that is done."""
+
+    search: Search = field(repr=False)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The runs as those of a page."""
+        for runs in self.search.pages():
+            yield from runs
+
+    def batches(self) -> "pa.RecordBatchReader":
+        """The runs as a stream of Arrow batches, with the columns of `Page.to_arrow`."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(_schema(), map(_batch, self.search.pages()))
+
+
+def search_page(
+    postgres: "PostgresResource",
+    lake: "Callable[[], DuckLakeResource]",
+    filter: str,
+    order_by: str | Iterable[str],
+    limit: int,
+    page_token: str | None,
+) -> Page:
+    """One page of a search; see `Search`.
+
+    Raises:
+        Refusal: filter, order or limit is wrong, or the token is none of this search.
+    """
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise Refusal(
+            f"A page cannot have {limit:,} runs: give a limit from 1 to {LARGEST_PAGE:,}, and take the next pages by "
+            "their tokens or all runs from search_all."
+        )
+    order = [order_by] if isinstance(order_by, str) else list(order_by)
+    now, after = read_token(page_token, [filter, *order]) if page_token else (None, None)
+    search = Search(postgres, lake, filter, order, now)
+    runs, last = search.page(limit, after)
+    following = token([filter, *order], search.now, last) if last else None
+    return Page(runs, following, search.fields)
+
+
+def _schema() -> "pa.Schema":
+    from ml_assets.tables.arrow_types import arrow_schema
+
+    schema = arrow_schema(RUNS)
+    return schema.set(0, schema.field(0).with_name("run_id"))
+
+
+def _batch(runs: Sequence[Mapping[str, Any]]) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    schema = _schema()
+    columns = [
+        [canonical(run[name]) if name in _OBJECTS else run[name] for run in runs] for name in schema.names
+    ]
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
+
+
+def _number(value: Any) -> float | None:
+    """A metric of a run's JSON, where NaN and the infinities are text."""
+    if isinstance(value, str):
+        return math.nan if value.lower() == "nan" else number_in(value)
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,362 @@
+"""Searches over runs on the real PostgreSQL: what the filters mean there, orders, pages; and the lake's part."""
+
+import math
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from psycopg.types.json import Jsonb
+
+from ml_assets.contracts.experiments import RUNS
+from ml_assets.errors import Refusal, StoreUnavailable
+from ml_assets.lib.filters.duckdb import asked_at_steps
+from ml_assets.lib.filters.evaluate import matches, ordered, param_text
+from ml_assets.lib.filters.fields import STATISTICS, Attribute, Field, Metric, Param, Tag
+from ml_assets.lib.filters.normal import number_in, without_accents
+from ml_assets.lib.filters.postgres import AtSteps, page_statements
+from ml_assets.lib.filters.tree import (
+    And,
+    Between,
+    Compare,
+    Fuzzy,
+    In,
+    IsNull,
+    Like,
+    Node,
+    Not,
+    Or,
+    Order,
+)
+from ml_assets.operations.run_search import Runs, Search, search_page
+from ml_assets.resources.duckdb import DuckLakeResource
+from ml_assets.resources.postgres import PostgresResource
+from ml_assets.stores.postgres_table import ensure_table
+from ml_assets_tests.scale import examples
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+TABLES = """
+CREATE TABLE IF NOT EXISTS ml_run_metrics (
+    run_id text, key text, last float8, best float8, min float8, max float8, mean float8, count bigint,
+    last_step bigint, first_nan_at timestamptz, PRIMARY KEY (run_id, key)
+);
+CREATE TABLE IF NOT EXISTS ml_run_params (run_id text, key text, text text, number float8, PRIMARY KEY (run_id, key))
+"""
+TEXTS = (
+    "",
+    "a",
+    "B",
+    "ärger",
+    "Ärger",
+    "über",
+    "Été à Paris",
+    "50%",
+    "a_b",
+    "back\\slash",
+    "it's",
+    "ΣΙ",
+    "Ёж",
+    "10",
+    "9",
+)
+NUMBERS = (0.0, -0.0, 1.0, 0.1, -2.5, 1e-3, 1e300, math.inf, -math.inf)
+LOOSE = (
+    *TEXTS,
+    1,
+    2.5,
+    True,
+    [1, 2],
+    "1e999",
+    "-1e999",
+    "1e-999",
+    "0x1",
+    " 1",
+    "1e-3",
+    "Infinity",
+    "nan",
+    None,
+)
+KEYS = ("loss", "eval/f1 é", 'quo"te')
+STEPS = (0, 10)
+
+
+def seeded(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - to be repeatable is the point
+
+
+def random_run(chance: random.Random, n: int) -> dict[str, Any]:
+    start = NOW - timedelta(days=chance.randrange(5), microseconds=chance.randrange(3))
+
+    def perhaps(value: Any) -> Any:
+        return value if chance.random() < 0.7 else None
+
+    def metric() -> dict[str, Any]:
+        numbers = {name: perhaps(chance.choice(NUMBERS)) for name in ("last", "best", "min", "max", "mean")}
+        if chance.random() < 0.2:
+            numbers["last"] = math.nan
+        steps = {step: chance.choice(NUMBERS) for step in STEPS if chance.random() < 0.5}
+        counts = {"count": chance.randrange(3), "last_step": perhaps(chance.randrange(3))}
+        return {**numbers, **counts, "first_nan_at": perhaps(start), "steps": steps}
+
+    return {
+        "run_id": f"r{n:03}",
+        "parent_run_id": None,
+        "experiment": chance.choice(TEXTS[1:]),
+        "name": perhaps(chance.choice(TEXTS)),
+        "model_name": perhaps(chance.choice("abc")),
+        "model_version": perhaps(chance.choice(("1", "2", "10", "x"))),
+        "model_type": None,
+        "dataset": perhaps(chance.choice("ab")),
+        "status": chance.choice(("completed", "failed", "running")),
+        "origin": chance.choice(("graph", "api")),
+        "notes": perhaps(chance.choice(TEXTS)),
+        "error": None,
+        "artifact_uri": None,
+        "created_at": start,
+        "completed_at": perhaps(start + timedelta(microseconds=chance.randrange(1, 10**8))),
+        "metrics": {key: metric() for key in KEYS if chance.random() < 0.7},
+        "parameters": {key: chance.choice(LOOSE) for key in KEYS if chance.random() < 0.7},
+        "tags": chance.choice(({key: chance.choice(LOOSE) for key in KEYS if chance.random() < 0.7}, None)),
+    }
+
+
+def random_field(chance: random.Random, number: bool | None = None) -> Field:
+    """Any field; one that has numbers, or texts, if that is asked."""
+    key = chance.choice((*KEYS, "none"))
+    named = ("name", "notes", "experiment", "model_version", "status", "dataset", "run_id")
+    numeric = [name for name, kind in STATISTICS.items() if kind == "number"]
+    loose = [Param(key), Tag(key), Attribute(chance.choice(named))]
+    numbers = [
+        Metric(key, chance.choice(numeric)),
+        Metric(key, step=chance.choice(STEPS)),
+        Attribute("duration_s"),
+    ]
+    times = [Attribute("created_at"), Attribute("completed_at"), Metric(key, "first_nan_at")]
+    return chance.choice(loose if number is False else numbers + loose if number else numbers + loose + times)
+
+
+def random_tree(chance: random.Random, depth: int = 3) -> Node:
+    kind = chance.random()
+    if depth and kind < 0.55:
+        parts = tuple(random_tree(chance, depth - 1) for _ in range(chance.randrange(2, 4)))
+        return And(parts) if kind < 0.2 else Or(parts) if kind < 0.4 else Not(random_tree(chance, depth - 1))
+    negated = chance.random() < 0.3
+    if kind < 0.62:
+        return IsNull(random_field(chance))
+    if kind < 0.68:
+        pattern = chance.choice(
+            ("%", "_", "%r%", "Ä%", "50\\%", "A\\_b", "%\\\\%", "\u03c3\u03b9", "%é_à%", "10")
+        )
+        return Like(random_field(chance, False), pattern, chance.random() < 0.5, negated)
+    if kind < 0.74:
+        words = without_accents(chance.choice(("arger", "ETE paris", "Uber", "%", "Σι", "еж", "5"))).split()
+        return Fuzzy(random_field(chance, False), tuple(words), negated)
+    field = random_field(chance, chance.choice((True, False, None)))
+    if field.kind == "time":
+        values = [NOW - timedelta(days=chance.randrange(6)) for _ in range(3)]
+    elif field.kind == "number" or chance.random() < 0.5:
+        finite = [each for each in NUMBERS if math.isfinite(each)]
+        values = [chance.choice((*finite, 2.0, 10.0)) for _ in range(3)]
+    else:
+        values = [chance.choice((*TEXTS, "1", "[1, 2]", "true", "nan", "completed")) for _ in range(3)]
+    if kind < 0.9:
+        return Compare(field, chance.choice(("=", "!=", "<", "<=", ">", ">=")), values[0])
+    return In(field, tuple(values), negated) if kind < 0.95 else Between(field, *sorted(values)[:2], negated)
+
+
+def load(postgres: PostgresResource, runs: list[dict[str, Any]]) -> None:
+    def in_json(metric: Any) -> Any:
+        last = metric["last"] if isinstance(metric, dict) else metric
+        return last if last is None or math.isfinite(last) else str(last).replace("inf", "Infinity")
+
+    with postgres.connect(write=True) as connection:
+        ensure_table(connection, RUNS)
+        for statement in TABLES.split(";"):
+            connection.execute(statement.encode())
+        columns = [name for name in RUNS.names if name != "id"]
+        with connection.cursor().copy(
+            f"COPY ml_experiments (id, {', '.join(columns)}) FROM STDIN".encode()
+        ) as copy:
+            for run in runs:
+                metrics = {key: in_json(value) for key, value in run["metrics"].items()}
+                row = run | {
+                    name: None if run[name] is None else Jsonb(run[name]) for name in ("parameters", "tags")
+                }
+                row["metrics"] = Jsonb({key: value for key, value in metrics.items() if value is not None})
+                copy.write_row([run["run_id"], *(row[name] for name in columns)])
+        statistics = list(STATISTICS)
+        with connection.cursor().copy(
+            f"COPY ml_run_metrics (run_id, key, {', '.join(statistics)}) FROM STDIN".encode()
+        ) as copy:
+            for run in runs:
+                for key, value in run["metrics"].items():
+                    copy.write_row([run["run_id"], key, *(value.get(name) for name in statistics)])
+        with connection.cursor().copy(b"COPY ml_run_params (run_id, key, text, number) FROM STDIN") as copy:
+            for run in runs:
+                for key, value in run["parameters"].items():
+                    if (text := param_text(value)) is not None:
+                        copy.write_row([run["run_id"], key, text, number_in(text)])
+
+
+def no_lake() -> DuckLakeResource:
+    raise AssertionError("nothing here asks the lake")
+
+
+def by_steps(tree: Node, runs: list[dict[str, Any]]) -> AtSteps:
+    """What the lake would answer."""
+    held = {}
+    for leaf in asked_at_steps(tree):
+        there = Not(leaf) if isinstance(leaf, IsNull) else leaf
+        held[leaf] = [run["run_id"] for run in runs if matches(there, run)]
+    return AtSteps(held)
+
+
+@pytest.fixture
+def runs(postgres: PostgresResource) -> list[dict[str, Any]]:
+    """200 runs in PostgreSQL, as the plain evaluation takes them."""
+    chance = seeded(16)
+    made = [random_run(chance, n) for n in range(200)]
+    load(postgres, made)
+    return made
+
+
+def test_random_trees_give_the_same_runs_as_a_plain_evaluation(postgres, runs):
+    found = 0
+    with postgres.connect() as connection:
+        for seed in range(examples(300)):
+            tree = random_tree(seeded(seed))
+            wanted = [run["run_id"] for run in runs if matches(tree, run)]
+            ((sql, bound),) = page_statements(
+                tree, [Order(Attribute("run_id"))], 1000, None, by_steps(tree, runs)
+            )
+            got = [row[1] for row in connection.execute(sql.encode(), bound, prepare=False).fetchall()]
+            assert got == wanted, f"seed {seed}: {tree}"
+            found += 0 < len(wanted) < len(runs)
+    assert found > examples(300) * 0.4  # trees that all runs or none fulfil show little
+
+
+def test_pages_are_the_whole_order_piece_by_piece(postgres, runs):
+    for seed in range(examples(60)):
+        chance = seeded(seed)
+        fields = [random_field(chance) for _ in range(chance.randrange(1, 4))]
+        fields = [each for each in fields if not (isinstance(each, Metric) and each.step is not None)]
+        order = tuple(Order(each, chance.random() < 0.5) for each in dict.fromkeys(fields))
+        terms = [f"{term.field} {'DESC' if term.descending else 'ASC'}" for term in order]
+        wanted = [run["run_id"] for run in ordered(runs, order)]
+        assert [run["run_id"] for run in Runs(Search(postgres, no_lake, "", terms))] == wanted, terms
+        got, token = [], None
+        while True:
+            page = search_page(postgres, no_lake, "", terms, chance.choice((1, 7, 60)), token)
+            got += [run["run_id"] for run in page]
+            if (token := page.next_page_token) is None:
+                break
+        assert got == wanted, terms
+
+
+def test_runs_that_are_added_meanwhile_shift_and_repeat_none(postgres, runs):
+    search = ("", ("metrics.loss.best DESC", "created_at"))
+    whole = [run["run_id"] for run in search_page(postgres, no_lake, *search, 1000, None)]
+    got, token, chance = [], None, seeded(1)
+    for n in range(1000, 1100):
+        page = search_page(postgres, no_lake, *search, 9, token)
+        got += [run["run_id"] for run in page]
+        if (token := page.next_page_token) is None:
+            break
+        load(postgres, [random_run(chance, n) | {"parameters": {}}])
+    assert [each for each in got if each < "r1000"] == whole
+    assert len(set(got)) == len(got)
+
+
+def test_a_page_has_what_filter_and_order_name(postgres, runs):
+    page = search_page(
+        postgres,
+        no_lake,
+        "metrics.loss.best > 0 AND params.loss IS NOT NULL",
+        "metrics.loss.max DESC",
+        5,
+        None,
+    )
+    assert len(page) == len(page.runs) == 5
+    whole = {run["run_id"]: run for run in runs}
+    for run in page:
+        kept = whole[run["run_id"]]
+        assert run["values"]["metrics.loss.best"] == kept["metrics"]["loss"]["best"] > 0
+        assert run["parameters"] == kept["parameters"]
+        assert {"experiment", "model_name", "status", "metrics", "tags"} <= set(run)
+    assert [str(each) for each in page.fields] == ["metrics.loss.max", "metrics.loss.best", "params.loss"]
+    table = page.to_arrow()
+    assert table.schema.names == ["run_id", *RUNS.names[1:]]
+    assert table["run_id"].to_pylist() == [run["run_id"] for run in page]
+    wide = page.to_pandas()
+    assert {"run_id", "metrics.loss", "metrics.loss.best", "params.loss"} <= set(wide.columns)
+    assert wide["metrics.loss.best"].tolist() == [run["values"]["metrics.loss.best"] for run in page]
+    stream = Runs(Search(postgres, no_lake, "status = 'failed'")).batches()
+    assert isinstance(stream, pa.RecordBatchReader)
+    assert set(stream.read_all()["status"].to_pylist()) == {"failed"}
+    nothing = search_page(postgres, no_lake, "run_id = 'none'", (), 5, None)
+    assert (len(nothing), nothing.next_page_token) == (0, None)
+    assert nothing.to_pandas().empty
+    assert nothing.to_arrow().num_rows == 0
+
+
+def test_a_token_of_another_search_is_refused(postgres, runs):
+    token = search_page(postgres, no_lake, "created_at < now", "name", 5, None).next_page_token
+    assert token
+    for text, order, given in [
+        ("created_at < now", "name DESC", token),
+        ("created_at <= now", "name", token),
+        ("created_at < now", "name", token[:-5]),
+        ("created_at < now", "name", "é"),
+        ("created_at < now", "name", "x" * 1000),
+    ]:
+        with pytest.raises(Refusal, match="none of this search"):
+            search_page(postgres, no_lake, text, order, 5, given)
+    for limit in (0, -1, 10_001):
+        with pytest.raises(Refusal, match="give a limit from 1 to 10,000"):
+            search_page(postgres, no_lake, "", (), limit, None)
+
+
+def test_a_table_that_is_not_there_is_told(postgres):
+    with pytest.raises(StoreUnavailable, match="postgres/ml_experiments does not exist yet"):
+        search_page(postgres, no_lake, "", (), 5, None)
+    with postgres.connect(write=True) as connection:
+        ensure_table(connection, RUNS)
+    with pytest.raises(StoreUnavailable, match="postgres/ml_run_params does not exist yet"):
+        search_page(postgres, no_lake, "params.lr = 1", (), 5, None)
+
+
+@pytest.fixture
+def steps(shared_lake: DuckLakeResource) -> Iterator[DuckLakeResource]:
+    """A lake with histories of three runs."""
+    with shared_lake.get_connection(write=True) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
+        connection.execute(
+            "CREATE TABLE raw.raw_metrics (run_id VARCHAR, key VARCHAR, step BIGINT, value DOUBLE, "
+            "timestamp TIMESTAMPTZ)"
+        )
+        connection.execute(
+            "INSERT INTO raw.raw_metrics SELECT 'r00' || n, 'loss', step, step / 10 + n, '2026-03-01'::TIMESTAMPTZ "
+            "FROM range(3) AS a (n), range(11) AS b (step)"
+        )
+        connection.execute(  # the later value counts; NaN is none
+            "INSERT INTO raw.raw_metrics VALUES ('r000', 'loss', 10, 99, '2026-03-02'), ('r001', 'loss', 5, 'nan', "
+            "'2026-03-02'), ('r003', 'other', 10, 1, '2026-03-01')"
+        )
+    yield shared_lake
+
+
+def test_a_metric_at_a_step_is_asked_of_the_lake(postgres, runs, steps):
+    def found(text: str, order: str = "run_id") -> list[str]:
+        return [run["run_id"] for run in search_page(postgres, lambda: steps, text, order, 1000, None)]
+
+    everyone = {run["run_id"] for run in runs}
+    assert found("metrics.loss.at(10) > 2.5") == ["r000", "r002"]
+    assert found("metrics.loss.at(10) = 99 OR metrics.loss.at(0) IN (1, 7)") == ["r000", "r001"]
+    assert found("metrics.loss.at(5) IS NOT NULL") == ["r000", "r002"]
+    assert set(found("metrics.loss.at(5) IS NULL")) == everyone - {"r000", "r002"}
+    assert set(found("NOT metrics.loss.at(10) BETWEEN 0 AND 50")) == everyone - {"r001", "r002"}
+    assert found("metrics.loss.at(10) NOT BETWEEN 0 AND 50") == ["r000"]
+    assert found("metrics.loss.at(10) != 99 AND status != 'x'") == ["r001", "r002"]
+    assert found("run_id <= 'r003'", "metrics.loss.at(10) DESC") == ["r000", "r002", "r001", "r003"]
