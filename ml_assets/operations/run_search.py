@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import Refusal, missing_table
-from ml_assets.lib.canonical_json import canonical
 from ml_assets.lib.filters.duckdb import asked_at_steps, runs_at_step, values_at_step
 from ml_assets.lib.filters.fields import Field, Metric
 from ml_assets.lib.filters.normal import number_in
@@ -125,17 +124,22 @@ class Search:
         Raises:
             StoreUnavailable: a store does not answer, or lacks a table.
         """
+        import orjson
         from psycopg.errors import UndefinedTable
+        from psycopg.types.json import set_json_loads
 
         # One more than asked for tells whether there are more.
         statements = page_statements(self._tree, self._order, limit + 1, after, self._at_steps, self._shown)
         rows: list[tuple[Any, ...]] = []
         names: list[str] = []
         try:
-            with self._postgres.connect() as connection:
+            with self._postgres.connect() as connection, connection.cursor() as cursor:
+                set_json_loads(
+                    orjson.loads, cursor
+                )  # JSONB writes 1e300 with all its zeros: no integer, but a double
                 for sql, bound in statements:
                     # Not prepared: a plan for any key serves neither the rare nor the frequent ones.
-                    cursor = connection.execute(sql.encode(), bound, prepare=False)
+                    cursor.execute(sql.encode(), bound, prepare=False)
                     names = [column.name for column in cursor.description or ()]
                     rows += cursor.fetchmany(limit + 1 - len(rows))
                     if len(rows) > limit:
@@ -238,12 +242,14 @@ def _schema() -> "pa.Schema":
 
 
 def _batch(runs: Sequence[Mapping[str, Any]]) -> "pa.RecordBatch":
+    import orjson
     import pyarrow as pa
 
+    def text(document: dict[str, Any]) -> str:
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS).decode()
+
     schema = _schema()
-    columns = [
-        [canonical(run[name]) if name in _OBJECTS else run[name] for run in runs] for name in schema.names
-    ]
+    columns = [[text(run[name]) if name in _OBJECTS else run[name] for run in runs] for name in schema.names]
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
 
 
