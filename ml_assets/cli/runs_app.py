@@ -25,3 +25,17 @@ def best(as_json: Json = False, as_csv: Csv = False) -> None:
     from ml_assets.stack import Stack
 
     print_table(Stack(settings_of_home()).experiments.best_models(), form(as_json, as_csv))
+def search(
+    filter: Annotated[str, typer.Argument(help='such as "metrics.loss.best < 0.1"; all runs if empty')] = "",
+    order_by: Annotated[
+        list[str] | None, typer.Option(help='such as "metrics.loss.best"; may be given again')
+    ] = None,
+    limit: Annotated[int, typer.Option(help="runs of a page")] = 100,
+    page: Annotated[str | None, typer.Option(help="token of the page, which the page before names")] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Find runs of all experiments by a filter (docs/experiments.md), the newest first unless another order is given."""
+    from ml_assets.cli.run_search import search
+
+    search(settings_of_home(), filter, order_by or ["created_at DESC"], limit, page, form(as_json, as_csv))
