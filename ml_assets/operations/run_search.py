@@ -17,12 +17,13 @@ from ml_assets.lib.filters.duckdb import asked_at_steps, runs_at_step, values_at
 from ml_assets.lib.filters.fields import Field, Metric
 from ml_assets.lib.filters.normal import number_in
 from ml_assets.lib.filters.parse import parse_filter, parse_order
-from ml_assets.lib.filters.postgres import METRICS, PARAMS, AtSteps, Cursor, page_statements
+from ml_assets.lib.filters.postgres import FEW, METRICS, PARAMS, Cursor, Known, page_statements, probes
 from ml_assets.lib.filters.tokens import read_token, token
-from ml_assets.lib.filters.tree import Leaf, leaves
+from ml_assets.lib.filters.tree import Node, leaves
 
 if TYPE_CHECKING:
     import pandas as pd
+    import psycopg
     import pyarrow as pa
 
     from ml_assets.resources.duckdb import DuckLakeResource
@@ -116,6 +117,7 @@ class Search:
         self._order = parse_order(order_by)
         asked = [leaf.field for leaf in leaves(self._tree)]
         self.fields: tuple[Field, ...] = tuple(dict.fromkeys([*(term.field for term in self._order), *asked]))
+        self._probes = probes(self._tree, self._order)
         self._shown = [each for each in self.fields if isinstance(each, Metric) and each.step is None]
 
     def page(self, limit: int, after: Cursor | None = None) -> tuple[list[dict[str, Any]], Cursor | None]:
@@ -128,8 +130,6 @@ class Search:
         from psycopg.errors import UndefinedTable
         from psycopg.types.json import set_json_loads
 
-        # One more than asked for tells whether there are more.
-        statements = page_statements(self._tree, self._order, limit + 1, after, self._at_steps, self._shown)
         rows: list[tuple[Any, ...]] = []
         names: list[str] = []
         try:
@@ -137,9 +137,13 @@ class Search:
                 set_json_loads(
                     orjson.loads, cursor
                 )  # JSONB writes 1e300 with all its zeros: no integer, but a double
-                for sql, bound in statements:
-                    # Not prepared: a plan for any key serves neither the rare nor the frequent ones.
-                    cursor.execute(sql.encode(), bound, prepare=False)
+                steps = self._at_steps
+                known = Known({**steps.runs, **self._few(cursor)}, steps.values)
+                # One more than asked for tells whether there are more.
+                for sql, bound in page_statements(
+                    self._tree, self._order, limit + 1, after, known, self._shown
+                ):
+                    _asked(cursor, sql, bound)
                     names = [column.name for column in cursor.description or ()]
                     rows += cursor.fetchmany(limit + 1 - len(rows))
                     if len(rows) > limit:
@@ -170,15 +174,21 @@ class Search:
         values = zip(self._shown, row[shown:first], strict=True)
         return run | {"values": {str(metric): value for metric, value in values if value is not None}}
 
+    def _few(self, cursor: "psycopg.Cursor") -> dict[Node, list[str]]:
+        """The runs for which the first part of the filter holds that few fulfil: the others need not be asked then."""
+        for probe in self._probes:
+            (count,) = _asked(cursor, *probe.count).fetchone() or (0,)
+            if count <= FEW:
+                return {probe.part: [id for (id,) in _asked(cursor, *probe.ids).fetchall()]}
+        return {}
+
     @cached_property
-    def _at_steps(self) -> AtSteps:
+    def _at_steps(self) -> Known:
         asked = asked_at_steps(self._tree)
         fields = [term.field for term in self._order]
         ordered = [each for each in fields if isinstance(each, Metric) and each.step is not None]
-        runs: dict[Leaf, list[str]] = {}
-        for leaf in asked:
-            runs[leaf] = self._of_lake(*runs_at_step(leaf))[0]
-        return AtSteps(runs, {metric: self._of_lake(*values_at_step(metric)) for metric in ordered})
+        runs: dict[Node, list[str]] = {leaf: self._of_lake(*runs_at_step(leaf))[0] for leaf in asked}
+        return Known(runs, {metric: self._of_lake(*values_at_step(metric)) for metric in ordered})
 
     def _of_lake(self, sql: str, bound: Mapping[str, Any]) -> Any:
         import duckdb
@@ -232,6 +242,11 @@ def search_page(
     runs, last = search.page(limit, after)
     following = token([filter, *order], search.now, last) if last else None
     return Page(runs, following, search.fields)
+
+
+def _asked(cursor: "psycopg.Cursor", sql: str, bound: Mapping[str, Any]) -> "psycopg.Cursor":
+    # Not prepared: a plan for any key serves neither the rare nor the frequent ones.
+    return cursor.execute(sql.encode(), bound, prepare=False)
 
 
 def _schema() -> "pa.Schema":

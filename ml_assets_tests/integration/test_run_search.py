@@ -16,7 +16,7 @@ from ml_assets.lib.filters.duckdb import asked_at_steps
 from ml_assets.lib.filters.evaluate import matches, ordered, param_text
 from ml_assets.lib.filters.fields import STATISTICS, Attribute, Field, Metric, Param, Tag
 from ml_assets.lib.filters.normal import number_in, without_accents
-from ml_assets.lib.filters.postgres import AtSteps, page_statements
+from ml_assets.lib.filters.postgres import Known, page_statements
 from ml_assets.lib.filters.tree import (
     And,
     Between,
@@ -204,13 +204,13 @@ def no_lake() -> DuckLakeResource:
     raise AssertionError("nothing here asks the lake")
 
 
-def by_steps(tree: Node, runs: list[dict[str, Any]]) -> AtSteps:
+def by_steps(tree: Node, runs: list[dict[str, Any]]) -> Known:
     """What the lake would answer."""
     held = {}
     for leaf in asked_at_steps(tree):
         there = Not(leaf) if isinstance(leaf, IsNull) else leaf
         held[leaf] = [run["run_id"] for run in runs if matches(there, run)]
-    return AtSteps(held)
+    return Known(held)
 
 
 @pytest.fixture

@@ -1,20 +1,26 @@
 """The tree in PostgreSQL's SQL. Names are the project's own; whatever a person wrote is bound.
 
 Every condition is true, false or null, and null counts as false, as WHERE takes it; where a condition is turned
-around, null is made false before. What metrics and parameters are asked is a semi-join on their tables, whose indexes
-begin with the key: the planner then either begins there or looks up each run's row. An OR over those is a union of
-their runs, since below a plain OR no index serves.
+around, null is made false before.
 
 NaN is greater than every number in PostgreSQL, and is as if it were not there in a filter: `< 'NaN'` keeps it out, in
 words that an index understands.
+
+What metrics and parameters are asked can be answered in two ways: begin with the runs that an index has for it, which
+is right where they are few, or walk through the runs in their order and look up each one's row, which is right where
+they are many. The planner cannot tell which: its statistics say nothing of the values of one key. So `probes` are
+asked first, which count no further than `FEW`: a condition that few runs fulfil goes on as their ids (`Known`), and
+every other one as a lookup, closed to the planner by OFFSET 0.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ml_assets.lib.filters.fields import STATISTICS, Attribute, Metric, Param, Tag
+from ml_assets.lib.canonical_json import JSONError, canonical
+from ml_assets.lib.filters.fields import Attribute, Metric, Param, Tag
 from ml_assets.lib.filters.fields import Field as Asked
 from ml_assets.lib.filters.normal import MARKS, NUMBER, lowered
 from ml_assets.lib.filters.tree import (
@@ -36,6 +42,13 @@ from ml_assets.lib.filters.tree import (
 
 RUNS, METRICS, PARAMS = "ml_experiments", "ml_run_metrics", "ml_run_params"
 
+FEW = 5_000
+"""Runs that are looked up one by one without a thought: among a million, to find a hundred others that are as frequent
+takes as many."""
+
+FLOATING = ("last", "best", "min", "max", "mean")
+"""Statistics that are doubles, each with an index."""
+
 BEGINNING = 100
 """Characters of a parameter's text that its index holds, as `contracts.INDEXED_CHARACTERS` says."""
 
@@ -47,16 +60,15 @@ _CODES = 'COLLATE "C"'
 
 
 @dataclass(frozen=True)
-class AtSteps:
-    """What another store was asked before, since histories do not lie here.
+class Known:
+    """What was asked before.
 
     Args:
-        runs: by leaf that asks for a metric at a step, the ids of the runs for which it holds; for IsNull of those that
-            have a value.
-        values: by metric at a step, ids of runs and beside them their values.
+        runs: by part of the tree, the ids of the runs for which it holds; for an IsNull of those that have a value.
+        values: by metric at a step, which the lake was asked, ids of runs and beside them their values.
     """
 
-    runs: Mapping[Leaf, Sequence[str]] = field(default_factory=dict)
+    runs: Mapping[Node, Sequence[str]] = field(default_factory=dict)
     values: Mapping[Metric, tuple[Sequence[str], Sequence[float]]] = field(default_factory=dict)
 
 
@@ -81,12 +93,14 @@ class _Source:
         value: expression of it, compared as text, number or moment.
         table: what it is looked up in by run, empty for the runs themselves.
         key: condition on that table.
+        indexed: what its index has after the key; empty if there is none.
         floating: whether it may be NaN.
     """
 
     value: str
     table: str = ""
     key: str = ""
+    indexed: str = ""
     floating: bool = False
 
 
@@ -95,87 +109,99 @@ class Compiler:
     """Makes the statements of one search.
 
     Args:
-        lake: what the lake knows of metrics at steps.
+        known: what was asked before; of metrics at steps all has to be.
         bound: takes in the values.
     """
 
-    lake: AtSteps = field(default_factory=AtSteps)
+    known: Known = field(default_factory=Known)
     bound: Bound = field(default_factory=Bound)
     _aliases: int = 0
 
-    def condition(self, node: Node, run: str, wanted: bool = True) -> str:
+    def condition(self, node: Node, run: str, wanted: bool = True, closed: bool = False) -> str:
         """Condition that a run is what the tree asks for.
 
         Args:
             node: the tree.
             run: alias of the table of runs.
             wanted: False turns the condition around.
+            closed: look up each run, where an index was asked before and has too many.
         """
+        if isinstance(node, Or | Not) and wanted and node in self.known.runs:
+            return self._among(node, run, True)
         if isinstance(node, Not):
-            return self.condition(node.part, run, not wanted)
+            return self.condition(node.part, run, not wanted, closed)
         if isinstance(node, And | Or):
             if isinstance(node, And) == wanted:
-                parts = [self.condition(part, run, wanted) for part in node.parts]
+                parts = [self.condition(part, run, wanted, closed) for part in node.parts]
                 return f"({' AND '.join(parts)})" if parts else "true"
-            return self._any(node.parts, run, wanted)
-        return self._leaf(node, run, wanted)
+            if all(_is_plain(part) or _is_indexed(part) for part in node.parts):
+                either = [self.condition(part, run, wanted, closed) for part in node.parts]
+                return f"({' OR '.join(either)})" if either else "false"
+            return self._union(node.parts, run, wanted)
+        return self._leaf(node, run, wanted, closed)
 
-    def _any(self, parts: Sequence[Node], run: str, wanted: bool) -> str:
-        """Condition that one of several parts holds: by unions if another table has to be asked, else by OR."""
-        plain = [part for part in parts if _is_plain(part)]
-        branches = [part for part in parts if not _is_plain(part)]
-        if not branches:
-            either = [self.condition(part, run, wanted) for part in plain]
-            return f"({' OR '.join(either)})" if either else "false"
-        selects = [self._runs_of(part, wanted) for part in branches]
-        if plain:
-            selects.append(self._runs_of(Or(tuple(plain)) if wanted else And(tuple(plain)), wanted))
+    def _union(self, parts: Sequence[Node], run: str, wanted: bool) -> str:
+        """Condition that one of several parts holds, as the union of their runs: below a plain OR no index serves."""
+        selects = [self._runs_of(part, wanted) for part in parts]
         union = self._alias()
         return f"EXISTS (SELECT FROM ({' UNION ALL '.join(selects)}) AS {union} (id) WHERE {union}.id = {run}.id)"
 
     def _runs_of(self, node: Node, wanted: bool) -> str:
         """SELECT of the ids of the runs for which a part holds."""
-        if wanted and not isinstance(node, And | Or | Not | IsNull):
-            if node in self.lake.runs:
-                return f"SELECT unnest({self.bound(list(self.lake.runs[node]))}::text[])"
-            alias = self._alias()
-            source = self.source(node.field, alias, by_number(node))
-            if source.table:
-                return f"SELECT {alias}.run_id {self._rows(source, alias, node)}"
         alias = self._alias()
+        if wanted and _is_indexed(node) and node not in self.known.runs:
+            source, rows = self._rows(node.part if isinstance(node, Not) else node, alias)  # pyright: ignore[reportArgumentType]
+            return f"SELECT {alias}.run_id FROM {source.table} AS {alias} WHERE {rows}"
         return f"SELECT {alias}.id FROM {RUNS} AS {alias} WHERE {self.condition(node, alias, wanted)}"
 
-    def _leaf(self, leaf: Leaf, run: str, wanted: bool) -> str:
+    def some(self, node: Node, ids: bool) -> str:
+        """SELECT of the runs for which a part holds, but of `FEW` and one more of each branch at most.
+
+        Args:
+            ids: with their ids; without them an index has all that is needed to count.
+        """
+        if isinstance(node, Or):
+            return " UNION ALL ".join(f"({self.some(part, ids)})" for part in node.parts)
+        alias, limit = self._alias(), self.bound(FEW + 1)
+        if not _is_indexed(node):
+            condition = self.condition(node, alias)
+            return f"SELECT {f'{alias}.id' if ids else '1'} FROM {RUNS} AS {alias} WHERE {condition} LIMIT {limit}"
+        source, rows = self._rows(node.part if isinstance(node, Not) else node, alias)  # pyright: ignore[reportArgumentType]
+        # In the order of the index, lest the planner read the whole table in the hope of many.
+        return (
+            f"SELECT {f'{alias}.run_id' if ids else '1'} FROM {source.table} AS {alias} WHERE {rows} "
+            f"ORDER BY {alias}.key, {source.indexed} LIMIT {limit}"
+        )
+
+    def _among(self, node: Node, run: str, wanted: bool) -> str:
+        among = f"{run}.id = ANY({self.bound(list(self.known.runs[node]))}::text[])"
+        return among if wanted else f"NOT {among}"
+
+    def _leaf(self, leaf: Leaf, run: str, wanted: bool, closed: bool) -> str:
+        there = wanted != isinstance(leaf, IsNull)
+        if leaf in self.known.runs:
+            return self._among(leaf, run, there)
+        if not _is_plain(leaf):
+            alias = self._alias()
+            source, rows = self._rows(leaf, alias)
+            end = " OFFSET 0" if closed and there and _has_index(leaf) else ""
+            exists = f"EXISTS (SELECT FROM {source.table} AS {alias} WHERE {rows} AND {alias}.run_id = {run}.id{end})"
+            return exists if there else f"NOT {exists}"
+        source = self.source(leaf.field, run, by_number(leaf))
         if isinstance(leaf, IsNull):
-            return self._is_null(leaf, run, wanted)
-        if leaf in self.lake.runs:
-            among = f"{run}.id = ANY({self.bound(list(self.lake.runs[leaf]))}::text[])"
-            return among if wanted else f"NOT {among}"
-        alias = self._alias()
-        source = self.source(leaf.field, alias, by_number(leaf))
-        if source.table:
-            exists = f"EXISTS (SELECT {self._rows(source, alias, leaf)} AND {alias}.run_id = {run}.id)"
-            return exists if wanted else f"NOT {exists}"
-        condition = self._holds(leaf, self.source(leaf.field, run, by_number(leaf)))
+            return f"({source.value} IS NOT NULL)" if there else f"({source.value} IS NULL)"
+        condition = self.holds(leaf, source)
         return f"({condition})" if wanted else f"(({condition}) IS NOT TRUE)"
 
-    def _is_null(self, leaf: IsNull, run: str, wanted: bool) -> str:
-        if leaf in self.lake.runs:  # the runs that have a value
-            among = f"{run}.id = ANY({self.bound(list(self.lake.runs[leaf]))}::text[])"
-            return f"NOT {among}" if wanted else among
-        alias = self._alias()
-        source = self.source(leaf.field, alias, False)
-        if source.table:
-            exists = f"EXISTS (SELECT {self._rows(source, alias, leaf)} AND {alias}.run_id = {run}.id)"
-            return f"NOT {exists}" if wanted else exists
-        value = self.source(leaf.field, run, False).value
-        return f"({value} IS NULL)" if wanted else f"({value} IS NOT NULL)"
-
-    def _rows(self, source: _Source, alias: str, leaf: Leaf) -> str:
-        """FROM and WHERE of the rows of another table for which a leaf holds; for IsNull those that have a value."""
-        there = f"{source.value} {_BELOW_NAN if source.floating else 'IS NOT NULL'}"
-        condition = there if isinstance(leaf, IsNull) else self._holds(leaf, source)
-        return f"FROM {source.table} AS {alias} WHERE {source.key} AND {condition}"
+    def _rows(self, leaf: Leaf, alias: str) -> tuple[_Source, str]:
+        """Condition on the rows of another table for which a leaf holds; for IsNull on those that have a value."""
+        source = self.source(leaf.field, alias, by_number(leaf))
+        if isinstance(leaf, IsNull):
+            return (
+                source,
+                f"{source.key} AND {source.value} {_BELOW_NAN if source.floating else 'IS NOT NULL'}",
+            )
+        return source, f"{source.key} AND {self.holds(leaf, source)}"
 
     def source(self, asked: Asked, alias: str, number: bool) -> _Source:
         """Where a field's value stands, seen from the alias of its table."""
@@ -189,13 +215,16 @@ class Compiler:
             return _Source(_number_of(value) if number else value)
         key = f"{alias}.key = {self.bound(asked.key)}"
         if isinstance(asked, Param):
-            return _Source(f"{alias}.{'number' if number else 'text'}", PARAMS, key, floating=number)
+            if number:
+                return _Source(f"{alias}.number", PARAMS, key, f"{alias}.number", floating=True)
+            return _Source(f"{alias}.text", PARAMS, key, f"left({alias}.text, {BEGINNING})")
         if asked.step is not None:
-            raise ValueError(f"{asked} is asked of the lake; give the runs that hold for it")
-        floating = STATISTICS[asked.statistic] == "number" and asked.statistic not in ("count", "last_step")
-        return _Source(f"{alias}.{asked.statistic}", METRICS, key, floating)
+            raise ValueError(f"{asked} is asked of the lake; give the runs for which it holds")
+        value = f"{alias}.{asked.statistic}"
+        floating = asked.statistic in FLOATING
+        return _Source(value, METRICS, key, value if floating else "", floating)
 
-    def _holds(self, leaf: Leaf, source: _Source) -> str:
+    def holds(self, leaf: Leaf, source: _Source) -> str:
         """Condition on a value."""
         value, bound = source.value, self.bound
         no = "NOT " if getattr(leaf, "negated", False) else ""
@@ -232,12 +261,8 @@ class Compiler:
         """Condition that the index on tags understands: a tag is this text, or JSON of this text."""
         column = source.value.removeprefix("(").partition(" ")[0]
         documents = [json.dumps({key: text}, ensure_ascii=False)]
-        try:
-            found = json.loads(text, parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            pass  # no JSON: a text and nothing else
-        else:
-            documents.append(json.dumps({key: found}, ensure_ascii=False))
+        with suppress(JSONError):  # no JSON: a text and nothing else
+            documents.append(f"{{{json.dumps(key, ensure_ascii=False)}: {canonical(text)}}}")
         return f"({' OR '.join(f'{column} @> {self.bound(each)}::jsonb' for each in documents)})"
 
     def _alias(self) -> str:
@@ -248,8 +273,9 @@ class Compiler:
 _BELOW_NAN = "< 'NaN'::float8"
 
 
-def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+def _parts(tree: Node) -> tuple[Node, ...]:
+    """What has to hold together."""
+    return tree.parts if isinstance(tree, And) else (tree,)
 
 
 def _is_plain(node: Node) -> bool:
@@ -259,6 +285,68 @@ def _is_plain(node: Node) -> bool:
     if isinstance(node, Not):
         return _is_plain(node.part)
     return isinstance(node.field, Attribute | Tag)
+
+
+def _is_indexed(node: Node) -> bool:
+    """Whether an index has the runs for which a part holds: a leaf on a metric or parameter, NOT of its IS NULL."""
+    if isinstance(node, Not):
+        return isinstance(node.part, IsNull) and _has_index(node.part)
+    return not isinstance(node, And | Or | IsNull) and _has_index(node)
+
+
+def _has_index(leaf: Leaf) -> bool:
+    if isinstance(leaf.field, Metric):
+        return leaf.field.step is None and leaf.field.statistic in FLOATING
+    return isinstance(leaf.field, Param) and not isinstance(leaf, Like | Fuzzy)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A part of a tree that may hold for few runs.
+
+    Args:
+        part: the part.
+        count: statement that counts its runs, but hardly beyond `FEW`.
+        ids: statement that selects their ids, if they are not more than that.
+    """
+
+    part: Node
+    count: tuple[str, dict[str, Any]]
+    ids: tuple[str, dict[str, Any]]
+
+
+def probes(tree: Node, order: Sequence[Order]) -> list[Probe]:
+    """What to ask before a page.
+
+    What asks for the field that comes first in the order is not asked: its index is walked through anyway.
+    """
+    found = []
+    for part in _parts(tree):
+        branches = part.parts if isinstance(part, Or) else (part,)
+        if all(map(_is_plain, branches)) or not all(
+            _is_plain(each) or _is_indexed(each) for each in branches
+        ):
+            continue
+        if not _on_first(part, order):
+            counting, selecting = Compiler(), Compiler()
+            count = f"SELECT count(*) FROM ({counting.some(part, ids=False)}) AS found"
+            ids = selecting.some(part, ids=True)
+            found.append(Probe(part, (count, counting.bound.values), (ids, selecting.bound.values)))
+    return found
+
+
+def _on_first(node: Node, order: Sequence[Order]) -> bool:
+    """Whether a part holds only for runs that have the value which comes first in the order."""
+    if not order or isinstance(node, And | Or | IsNull):
+        return False
+    first = order[0].field
+    if isinstance(node, Not):
+        return (
+            isinstance(node.part, IsNull)
+            and node.part.field == first
+            and isinstance(first, Metric | Attribute)
+        )
+    return node.field == first and (by_number(node) or isinstance(first, Metric | Attribute))
 
 
 def _number_of(value: str) -> str:
@@ -313,7 +401,7 @@ def page_statements(
     order: Sequence[Order],
     limit: int,
     after: Cursor | None = None,
-    lake: AtSteps | None = None,
+    known: Known | None = None,
     shown: Sequence[Metric] = (),
 ) -> "list[tuple[str, dict[str, Any]]]":
     """The statements whose rows, one statement after the other, are the runs of a page; each may give up to `limit`.
@@ -326,22 +414,23 @@ def page_statements(
         order: in which order; ties are ordered by id.
         limit: rows of a statement.
         after: only the runs after this one.
-        lake: see `Compiler`.
+        known: see `Compiler`.
         shown: statistics whose values are wanted besides.
     """
     statements = []
+    only_present = any(_on_first(part, order) for part in _parts(tree))
     lacking = after is not None and bool(after.values) and after.values[0] is None
     for present in (True, False):
-        compiler = Compiler(lake or AtSteps())
+        compiler = Compiler(known or Known())
         keys = [each for n, term in enumerate(order) for each in _keys(compiler, term, f"o{n}")]
         nullable = bool(keys) and bool(keys[0].there)
-        if (present and lacking) or not (present or nullable):
+        if (present and lacking) or not (present or (nullable and not only_present)):
             continue
         # A place among the runs that have the first key says nothing of those that lack it.
         from_here = after if after is not None and (present or lacking) else None
         others = [_value_of(compiler, metric, f"s{n}") for n, metric in enumerate(shown)]
         sql = _page_statement(
-            compiler, tree, keys, others, present and nullable, not present, limit, from_here
+            compiler, tree, order, keys, others, present and nullable, not present, limit, from_here
         )
         statements.append((sql, compiler.bound.values))
     return statements
@@ -350,6 +439,7 @@ def page_statements(
 def _page_statement(
     compiler: Compiler,
     tree: Node,
+    order: Sequence[Order],
     keys: Sequence[_Key],
     shown: Sequence[str],
     inner: bool,
@@ -358,7 +448,13 @@ def _page_statement(
     after: Cursor | None,
 ) -> str:
     bound = compiler.bound
-    where = [compiler.condition(tree, "r")]
+    parts = _parts(tree)
+    # Asked of the row that the order is walked by, so that the walk begins and ends with them.
+    direct = [part for part in parts if inner and _is_indexed(part) and _on_first(part, order)]
+    where = [compiler.condition(part, "r", closed=True) for part in parts if part not in direct]
+    if direct:
+        source = compiler.source(order[0].field, "o0", isinstance(order[0].field, Param))
+        where += [compiler.holds(part, source) for part in direct if not isinstance(part, Not)]  # pyright: ignore[reportArgumentType]
     joins = list(dict.fromkeys(key.join for key in keys if key.join))
     if inner:
         where.insert(0, keys[0].there)
@@ -379,7 +475,7 @@ def _page_statement(
     # The rows of the page are fetched when it is known which they are: sorting carries ids and keys alone.
     return (
         f"SELECT {columns} FROM (SELECT {picked} FROM {RUNS} AS r {' '.join(joins)} "
-        f"WHERE {' AND '.join(where)} ORDER BY {', '.join([*sorting, 'r.id'])} LIMIT {bound(limit)}) AS page "
+        f"WHERE {' AND '.join(where) or 'true'} ORDER BY {', '.join([*sorting, 'r.id'])} LIMIT {bound(limit)}) AS page "
         f"JOIN {RUNS} AS run ON run.id = page.id ORDER BY {', '.join([*again, 'run.id'])}"
     )
 
@@ -418,7 +514,7 @@ def _keys(compiler: Compiler, term: Order, alias: str) -> "list[_Key]":
             _Key(text, text, "", f"{text} IS NOT NULL", "text", down),
         ]
     if isinstance(asked, Metric) and asked.step is not None:
-        ids, values = map(compiler.bound, map(list, compiler.lake.values[asked]))
+        ids, values = map(compiler.bound, map(list, compiler.known.values[asked]))
         join = f"LEFT JOIN unnest({ids}::text[], {values}::float8[]) AS {alias} (run_id, value) ON {alias}.run_id = r.id"
         return [_Key(f"{alias}.value", f"{alias}.value", join, f"{alias}.value IS NOT NULL", "float8", down)]
     source = compiler.source(asked, alias, isinstance(asked, Param))
