@@ -1,5 +1,6 @@
 """What `ml-assets runs search` prints."""
 
+import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,7 +25,10 @@ def search(
     if form == "json":
         import orjson
 
-        print(orjson.dumps(page.runs, default=str).decode())
+        runs = [
+            run | {"values": {key: _in_json(each) for key, each in run["values"].items()}} for run in page
+        ]
+        print(orjson.dumps(runs, default=str).decode())
     elif form == "csv":
         print_table(page.to_columns(), "csv")
     else:
@@ -45,6 +49,13 @@ def search(
         Console().print(table, Text(counted(len(page), "run")))
     if more:
         print(more, file=sys.stderr)
+
+
+def _in_json(value: Any) -> Any:
+    """A value as JSON can hold it: NaN and the infinities are text, as among the metrics."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _value(run: dict[str, Any], field: Field) -> Any:

@@ -1,7 +1,11 @@
 """Searches over runs on the real PostgreSQL: what the filters mean there, orders, pages; and the lake's part."""
 
+import csv
+import io
+import json
 import math
 import random
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +14,7 @@ import pyarrow as pa
 import pytest
 from psycopg.types.json import Jsonb
 
+import ml_assets
 from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import Refusal, StoreUnavailable
 from ml_assets.lib.filters import postgres as compiler
@@ -36,6 +41,7 @@ from ml_assets.operations import run_search
 from ml_assets.operations.run_search import Runs, Search, search_page
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.settings import Settings
 from ml_assets.stores.postgres_table import ensure_table
 from ml_assets_tests.scale import examples
 
@@ -403,3 +409,34 @@ def test_a_metric_at_a_step_is_asked_of_the_lake(postgres, runs, steps):
     assert found("metrics.loss.at(10) NOT BETWEEN 0 AND 50") == ["r000"]
     assert found("metrics.loss.at(10) != 99 AND status != 'x'") == ["r001", "r002"]
     assert found("run_id <= 'r003'", "metrics.loss.at(10) DESC") == ["r000", "r002", "r001", "r003"]
+
+
+def test_runs_are_found_from_notebook_and_terminal(postgres, runs, cli, tmp_path):
+    experiments = ml_assets.connect(settings=Settings(home=tmp_path, postgres_url=postgres.url)).experiments
+    text, order = "metrics.loss.best > 0 AND status = 'completed'", "metrics.loss.best DESC"
+    page = experiments.search(text, order, limit=3)
+    everyone = [run["run_id"] for run in experiments.search_all(text, order)]
+    assert [run["run_id"] for run in page] == everyone[:3]
+    assert len(experiments.search()) == 100
+
+    def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return cli(tmp_path, "runs", "search", *arguments, ML_ASSETS_POSTGRES_URL=postgres.url, COLUMNS="200")
+
+    done = asked(text, "--order-by", order, "--limit", "3", "--json")
+    found = json.loads(done.stdout)
+    assert [run["run_id"] for run in found] == everyone[:3]
+    values = [float(run["values"]["metrics.loss.best"]) for run in found]
+    assert values == [run["values"]["metrics.loss.best"] for run in page]
+    token = done.stderr.strip().rpartition("--page ")[2]
+    following = asked(text, "--order-by", order, "--limit", "3", "--page", token, "--csv")
+    rows = list(csv.DictReader(io.StringIO(following.stdout)))
+    assert [row["run_id"] for row in rows] == everyone[3:6]
+    assert float(rows[0]["metrics.loss.best"]) > 0
+    table = asked(text, "--order-by", order, "--limit", "3").stdout
+    assert "metrics.loss.best" in table
+    assert "3 runs" in table
+    assert all(id in table for id in everyone[:3])
+    wrong = asked("metrics.loss.best >")
+    assert wrong.returncode == 1
+    assert wrong.stderr.splitlines()[1:] == ["  metrics.loss.best >", "                     ^"]
+    assert "--json or --csv" in asked("--json", "--csv").stderr
