@@ -172,7 +172,10 @@ def random_tree(chance: random.Random, depth: int = 3) -> Node:
         values = [chance.choice((*TEXTS, "1", "[1, 2]", "true", "nan", "completed")) for _ in range(3)]
     if kind < 0.9:
         return Compare(field, chance.choice(("=", "!=", "<", "<=", ">", ">=")), values[0])
-    return In(field, tuple(values), negated) if kind < 0.95 else Between(field, *sorted(values)[:2], negated)
+    if kind < 0.95:
+        return In(field, tuple(values), negated)
+    low, high, _ = sorted(values)
+    return Between(field, low, high, negated)
 
 
 def written(node: Node) -> str:

@@ -197,11 +197,9 @@ def test_what_is_long_is_no_fault():
     assert parse_filter("NOT " * 10_000 + "status = 'x'", NOW) == Compare(Attribute("status"), "=", "x")
     flat = parse_filter(" OR ".join(["status = 'x'"] * 1000), NOW)
     assert isinstance(flat, Or)
-    assert len(flat.parts) == 1000
-    assert (
-        len(parse_filter("run_id IN (" + ", ".join(repr(str(n)) for n in range(5_000)) + ")", NOW).values)
-        == 5_000
-    )
+    many = parse_filter("run_id IN (" + ", ".join(repr(str(n)) for n in range(5_000)) + ")", NOW)
+    assert isinstance(many, In)
+    assert len(many.values) == 5_000
     with pytest.raises(Refusal, match="has 1,001 comparisons, and 1,000 are the most"):
         parse_filter(" OR ".join(["status = 'x'"] * 1001), NOW)
     with pytest.raises(Refusal, match="has 100,001 characters, and 100,000 are the most"):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from ml_assets.lib.canonical_json import canonical
@@ -63,9 +64,11 @@ def ordered(runs: Iterable[Mapping[str, Any]], order: Sequence[Order]) -> list[M
     for term in reversed(order):
         loose = term.field.kind == "text" and not isinstance(term.field, Attribute)
         for as_number in (False, True) if loose else (False,):
-            values = [(_value(run, term.field, as_number), run) for run in found]
+            values: list[tuple[Any, Mapping[str, Any]]] = [
+                (_value(run, term.field, as_number), run) for run in found
+            ]
             there = [each for each in values if each[0] is not None]
-            there.sort(key=lambda each: each[0], reverse=term.descending)
+            there.sort(key=itemgetter(0), reverse=term.descending)
             found = [run for _, run in there] + [run for value, run in values if value is None]
     return found
 

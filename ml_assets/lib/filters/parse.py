@@ -441,7 +441,7 @@ def _moment(literal: _Literal) -> datetime:
     """The moment that is meant; a number is one of milliseconds since 1970, as in MLflow."""
     now = _now.get()
     try:
-        if isinstance(literal.value, float):
+        if not isinstance(literal.value, str):
             return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=literal.value)
         if literal.value.strip().lower() in ("now", "now()"):
             return now

@@ -134,7 +134,7 @@ class Compiler:
             if isinstance(node, And) == wanted:
                 parts = [self.condition(part, run, wanted, closed) for part in node.parts]
                 return f"({' AND '.join(parts)})" if parts else "true"
-            if all(_is_plain(part) or _is_indexed(part) for part in node.parts):
+            if all(_is_plain(part) or _indexed(part) for part in node.parts):
                 either = [self.condition(part, run, wanted, closed) for part in node.parts]
                 return f"({' OR '.join(either)})" if either else "false"
             return self._union(node.parts, run, wanted)
@@ -149,8 +149,9 @@ class Compiler:
     def _runs_of(self, node: Node, wanted: bool) -> str:
         """SELECT of the ids of the runs for which a part holds."""
         alias = self._alias()
-        if wanted and _is_indexed(node) and node not in self.known.runs:
-            source, rows = self._rows(node.part if isinstance(node, Not) else node, alias)  # pyright: ignore[reportArgumentType]
+        leaf = _indexed(node)
+        if wanted and leaf is not None and node not in self.known.runs:
+            source, rows = self._rows(leaf, alias)
             return f"SELECT {alias}.run_id FROM {source.table} AS {alias} WHERE {rows}"
         return f"SELECT {alias}.id FROM {RUNS} AS {alias} WHERE {self.condition(node, alias, wanted)}"
 
@@ -163,10 +164,10 @@ class Compiler:
         if isinstance(node, Or):
             return " UNION ALL ".join(f"({self.some(part, ids)})" for part in node.parts)
         alias, limit = self._alias(), self.bound(FEW + 1)
-        if not _is_indexed(node):
+        if (leaf := _indexed(node)) is None:
             condition = self.condition(node, alias)
             return f"SELECT {f'{alias}.id' if ids else '1'} FROM {RUNS} AS {alias} WHERE {condition} LIMIT {limit}"
-        source, rows = self._rows(node.part if isinstance(node, Not) else node, alias)  # pyright: ignore[reportArgumentType]
+        source, rows = self._rows(leaf, alias)
         # In the order of the index, lest the planner read the whole table in the hope of many.
         return (
             f"SELECT {f'{alias}.run_id' if ids else '1'} FROM {source.table} AS {alias} WHERE {rows} "
@@ -287,11 +288,11 @@ def _is_plain(node: Node) -> bool:
     return isinstance(node.field, Attribute | Tag)
 
 
-def _is_indexed(node: Node) -> bool:
-    """Whether an index has the runs for which a part holds: a leaf on a metric or parameter, NOT of its IS NULL."""
+def _indexed(node: Node) -> Leaf | None:
+    """What is asked of an index that has the runs for which a part holds: a leaf, or the IS NULL that a part is NOT."""
     if isinstance(node, Not):
-        return isinstance(node.part, IsNull) and _has_index(node.part)
-    return not isinstance(node, And | Or | IsNull) and _has_index(node)
+        return node.part if isinstance(node.part, IsNull) and _has_index(node.part) else None
+    return None if isinstance(node, And | Or | IsNull) or not _has_index(node) else node
 
 
 def _has_index(leaf: Leaf) -> bool:
@@ -323,9 +324,7 @@ def probes(tree: Node, order: Sequence[Order]) -> list[Probe]:
     found = []
     for part in _parts(tree):
         branches = part.parts if isinstance(part, Or) else (part,)
-        if all(map(_is_plain, branches)) or not all(
-            _is_plain(each) or _is_indexed(each) for each in branches
-        ):
+        if all(map(_is_plain, branches)) or not all(_is_plain(each) or _indexed(each) for each in branches):
             continue
         if not _on_first(part, order):
             counting, selecting = Compiler(), Compiler()
@@ -450,11 +449,11 @@ def _page_statement(
     bound = compiler.bound
     parts = _parts(tree)
     # Asked of the row that the order is walked by, so that the walk begins and ends with them.
-    direct = [part for part in parts if inner and _is_indexed(part) and _on_first(part, order)]
+    direct = {part: leaf for part in parts if inner and _on_first(part, order) and (leaf := _indexed(part))}
     where = [compiler.condition(part, "r", closed=True) for part in parts if part not in direct]
     if direct:
         source = compiler.source(order[0].field, "o0", isinstance(order[0].field, Param))
-        where += [compiler.holds(part, source) for part in direct if not isinstance(part, Not)]  # pyright: ignore[reportArgumentType]
+        where += [compiler.holds(leaf, source) for leaf in direct.values() if not isinstance(leaf, IsNull)]
     joins = list(dict.fromkeys(key.join for key in keys if key.join))
     if inner:
         where.insert(0, keys[0].there)
