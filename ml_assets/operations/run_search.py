@@ -17,7 +17,18 @@ from ml_assets.lib.filters.duckdb import asked_at_steps, runs_at_step, values_at
 from ml_assets.lib.filters.fields import Field, Metric
 from ml_assets.lib.filters.normal import number_in
 from ml_assets.lib.filters.parse import parse_filter, parse_order
-from ml_assets.lib.filters.postgres import FEW, METRICS, PARAMS, Cursor, Known, page_statements, probes
+from ml_assets.lib.filters.postgres import (
+    FEW,
+    MANY,
+    METRICS,
+    PARAMS,
+    Cursor,
+    Known,
+    Probe,
+    Statement,
+    page_statements,
+    probes,
+)
 from ml_assets.lib.filters.tokens import read_token, token
 from ml_assets.lib.filters.tree import Node, leaves
 
@@ -117,7 +128,6 @@ class Search:
         self._order = parse_order(order_by)
         asked = [leaf.field for leaf in leaves(self._tree)]
         self.fields: tuple[Field, ...] = tuple(dict.fromkeys([*(term.field for term in self._order), *asked]))
-        self._probes = probes(self._tree, self._order)
         self._shown = [each for each in self.fields if isinstance(each, Metric) and each.step is None]
 
     def page(self, limit: int, after: Cursor | None = None) -> tuple[list[dict[str, Any]], Cursor | None]:
@@ -175,11 +185,21 @@ class Search:
         return run | {"values": {str(metric): value for metric, value in values if value is not None}}
 
     def _few(self, cursor: "psycopg.Cursor") -> dict[Node, list[str]]:
-        """The runs for which the first part of the filter holds that few fulfil: the others need not be asked then."""
-        for probe in self._probes:
-            (count,) = _asked(cursor, *probe.count).fetchone() or (0,)
+        """The runs for which a part of the filter holds, or all of it, if one is found that few runs fulfil."""
+
+        def ids(statement: Statement) -> list[str]:
+            return [id for (id,) in _asked(cursor, *statement).fetchall()]
+
+        fewest: tuple[int, Probe] | None = None
+        for probe in probes(self._tree, self._order, self._at_steps):
+            (count,) = _asked(cursor, *probe.count()).fetchone() or (0,)
             if count <= FEW:
-                return {probe.part: [id for (id,) in _asked(cursor, *probe.ids).fetchall()]}
+                return {probe.part: ids(probe.ids())}
+            if fewest is None or count < fewest[0]:
+                fewest = count, probe
+        if fewest is not None and fewest[0] <= MANY and fewest[1].others.parts:
+            found = ids(fewest[1].joint())
+            return {self._tree: found} if len(found) <= FEW else {}
         return {}
 
     @cached_property

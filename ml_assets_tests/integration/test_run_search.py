@@ -281,9 +281,11 @@ def test_pages_are_the_whole_order_piece_by_piece(postgres, runs, monkeypatch):
     pieces = 0
     for seed in range(examples(100)):
         chance = seeded(seed)
-        tree, few = random_tree(chance, 2), chance.choice((0, 30, 1000))
+        tree = random_tree(chance, 2)
+        few, many = chance.choice(((0, 0), (0, 100), (10, 100), (30, 30), (1000, 1000)))
         for module in (run_search, compiler):
             monkeypatch.setattr(module, "FEW", few)
+            monkeypatch.setattr(module, "MANY", many)
         asked = [leaf.field for leaf in leaves(tree)]
         fields = [
             chance.choice((random_field(chance), chance.choice(asked))) for _ in range(chance.randrange(1, 4))

@@ -9,8 +9,8 @@ words that an index understands.
 What metrics and parameters are asked can be answered in two ways: begin with the runs that an index has for it, which
 is right where they are few, or walk through the runs in their order and look up each one's row, which is right where
 they are many. The planner cannot tell which: its statistics say nothing of the values of one key. So `probes` are
-asked first, which count no further than `FEW`: a condition that few runs fulfil goes on as their ids (`Known`), and
-every other one as a lookup, closed to the planner by OFFSET 0.
+asked first, which count no further than is needed: what few runs fulfil goes on as their ids (`Known`), and everything
+else as a lookup, closed to the planner by OFFSET 0.
 """
 
 import json
@@ -46,6 +46,9 @@ FEW = 5_000
 """Runs that are looked up one by one without a thought: among a million, to find a hundred others that are as frequent
 takes as many."""
 
+MANY = 40_000
+"""Runs that are gone through in search of those few that fulfil the other conditions of a filter as well."""
+
 FLOATING = ("last", "best", "min", "max", "mean")
 """Statistics that are doubles, each with an index."""
 
@@ -70,6 +73,10 @@ class Known:
 
     runs: Mapping[Node, Sequence[str]] = field(default_factory=dict)
     values: Mapping[Metric, tuple[Sequence[str], Sequence[float]]] = field(default_factory=dict)
+
+
+Statement = tuple[str, dict[str, Any]]
+"""SQL, and its values by name."""
 
 
 class Bound:
@@ -126,7 +133,7 @@ class Compiler:
             wanted: False turns the condition around.
             closed: look up each run, where an index was asked before and has too many.
         """
-        if isinstance(node, Or | Not) and wanted and node in self.known.runs:
+        if not isinstance(node, Leaf) and wanted and node in self.known.runs:
             return self._among(node, run, True)
         if isinstance(node, Not):
             return self.condition(node.part, run, not wanted, closed)
@@ -155,15 +162,15 @@ class Compiler:
             return f"SELECT {alias}.run_id FROM {source.table} AS {alias} WHERE {rows}"
         return f"SELECT {alias}.id FROM {RUNS} AS {alias} WHERE {self.condition(node, alias, wanted)}"
 
-    def some(self, node: Node, ids: bool) -> str:
-        """SELECT of the runs for which a part holds, but of `FEW` and one more of each branch at most.
+    def some(self, node: Node, most: int, ids: bool = True) -> str:
+        """SELECT of the runs for which a part holds, but of one more than `most` of each branch.
 
         Args:
             ids: with their ids; without them an index has all that is needed to count.
         """
         if isinstance(node, Or):
-            return " UNION ALL ".join(f"({self.some(part, ids)})" for part in node.parts)
-        alias, limit = self._alias(), self.bound(FEW + 1)
+            return " UNION ALL ".join(f"({self.some(part, most, ids)})" for part in node.parts)
+        alias, limit = self._alias(), self.bound(most + 1)
         if (leaf := _indexed(node)) is None:
             condition = self.condition(node, alias)
             return f"SELECT {f'{alias}.id' if ids else '1'} FROM {RUNS} AS {alias} WHERE {condition} LIMIT {limit}"
@@ -303,34 +310,54 @@ def _has_index(leaf: Leaf) -> bool:
 
 @dataclass(frozen=True)
 class Probe:
-    """A part of a tree that may hold for few runs.
+    """What to ask about a part of a tree that may hold for few runs.
 
     Args:
         part: the part.
-        count: statement that counts its runs, but hardly beyond `FEW`.
-        ids: statement that selects their ids, if they are not more than that.
+        others: what else has to hold.
+        known: see `Compiler`.
     """
 
     part: Node
-    count: tuple[str, dict[str, Any]]
-    ids: tuple[str, dict[str, Any]]
+    others: And
+    known: Known
+
+    def count(self) -> Statement:
+        """Counts the runs for which the part holds, but hardly beyond `FEW`, or `MANY` if something else has to hold."""
+        compiler = Compiler(self.known)
+        some = compiler.some(self.part, MANY if self.others.parts else FEW, ids=False)
+        return f"SELECT count(*) FROM ({some}) AS found", compiler.bound.values
+
+    def ids(self) -> Statement:
+        """Selects the ids of the runs for which the part holds, if they are few."""
+        compiler = Compiler(self.known)
+        return compiler.some(self.part, FEW), compiler.bound.values
+
+    def joint(self) -> Statement:
+        """Selects the ids of the runs for which all else holds, too, but no more than tell that those are not few."""
+        compiler = Compiler(self.known)
+        some = compiler.some(self.part, MANY)
+        rest = " AND ".join(compiler.condition(each, "r", closed=True) for each in self.others.parts)
+        # One run after the other, so that whatever the planner expects it ends when there are enough.
+        return (
+            f"SELECT found.id FROM ({some}) AS found (id) CROSS JOIN LATERAL "
+            f"(SELECT FROM {RUNS} AS r WHERE r.id = found.id AND {rest} OFFSET 0) AS held LIMIT {FEW + 1}",
+            compiler.bound.values,
+        )
 
 
-def probes(tree: Node, order: Sequence[Order]) -> list[Probe]:
+def probes(tree: Node, order: Sequence[Order], known: Known) -> list[Probe]:
     """What to ask before a page.
 
     What asks for the field that comes first in the order is not asked: its index is walked through anyway.
     """
     found = []
-    for part in _parts(tree):
+    parts = _parts(tree)
+    for part in parts:
         branches = part.parts if isinstance(part, Or) else (part,)
-        if all(map(_is_plain, branches)) or not all(_is_plain(each) or _indexed(each) for each in branches):
-            continue
-        if not _on_first(part, order):
-            counting, selecting = Compiler(), Compiler()
-            count = f"SELECT count(*) FROM ({counting.some(part, ids=False)}) AS found"
-            ids = selecting.some(part, ids=True)
-            found.append(Probe(part, (count, counting.bound.values), (ids, selecting.bound.values)))
+        indexed = all(_is_plain(each) or _indexed(each) for each in branches)
+        if indexed and not all(map(_is_plain, branches)) and not _on_first(part, order):
+            found.append(Probe(part, And(tuple(each for each in parts if each != part)), known))
     return found
 
 
@@ -402,7 +429,7 @@ def page_statements(
     after: Cursor | None = None,
     known: Known | None = None,
     shown: Sequence[Metric] = (),
-) -> "list[tuple[str, dict[str, Any]]]":
+) -> list[Statement]:
     """The statements whose rows, one statement after the other, are the runs of a page; each may give up to `limit`.
 
     There are two if a run may lack what comes first in the order: those that have it, in the order of its index, and
@@ -447,7 +474,8 @@ def _page_statement(
     after: Cursor | None,
 ) -> str:
     bound = compiler.bound
-    parts = _parts(tree)
+    # All together may be known, too.
+    parts = (tree,) if tree in compiler.known.runs else _parts(tree)
     # Asked of the row that the order is walked by, so that the walk begins and ends with them.
     direct = {part: leaf for part in parts if inner and _on_first(part, order) and (leaf := _indexed(part))}
     where = [compiler.condition(part, "r", closed=True) for part in parts if part not in direct]
