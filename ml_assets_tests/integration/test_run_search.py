@@ -178,6 +178,20 @@ def random_tree(chance: random.Random, depth: int = 3) -> Node:
     return Between(field, low, high, negated)
 
 
+def narrow_tree(chance: random.Random) -> Node:
+    """One of those of which indexes are asked first: several conditions, most of them on metrics and parameters."""
+    parts: list[Node] = []
+    for _ in range(chance.randrange(1, 4)):
+        key = chance.choice(KEYS)
+        metric = Metric(key, chance.choice(("last", "best", "min", "max", "mean")))
+        above = Compare(metric, chance.choice(("<", ">", ">=", "!=")), chance.choice(NUMBERS[:6]))
+        text = In(Param(key), tuple(chance.choices(TEXTS, k=3)), chance.random() < 0.3)
+        number = Between(Param(key), 0.0, chance.choice((1.0, 10.0)))
+        there = Not(IsNull(chance.choice((metric, Param(key)))))
+        parts.append(chance.choice((above, text, number, there, Or((above, number)), random_tree(chance, 1))))
+    return And(tuple(parts))
+
+
 def written(node: Node) -> str:
     """A tree as a person writes it."""
 
@@ -281,7 +295,7 @@ def test_pages_are_the_whole_order_piece_by_piece(postgres, runs, monkeypatch):
     pieces = 0
     for seed in range(examples(100)):
         chance = seeded(seed)
-        tree = random_tree(chance, 2)
+        tree = narrow_tree(chance)
         few, many = chance.choice(((0, 0), (0, 100), (10, 100), (30, 30), (1000, 1000)))
         for module in (run_search, compiler):
             monkeypatch.setattr(module, "FEW", few)
