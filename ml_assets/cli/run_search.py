@@ -47,8 +47,8 @@ def search(
             # Text, since a run may well hold what looks like markup.
             table.add_row(*(Text(_told(cell)) for cell in cells))
         Console().print(table, Text(counted(len(page), "run")))
-    if more:
-        print(more, file=sys.stderr)
+    for told in (*page.notes, *([more] if more else [])):
+        print(told, file=sys.stderr)
 
 
 def _in_json(value: Any) -> Any:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import Refusal, missing_table
 from ml_assets.lib.filters.duckdb import asked_at_steps, runs_at_step, values_at_step
-from ml_assets.lib.filters.fields import Field, Metric
+from ml_assets.lib.filters.fields import Attribute, Field, Metric, Param
 from ml_assets.lib.filters.normal import number_in
 from ml_assets.lib.filters.parse import parse_filter, parse_order
 from ml_assets.lib.filters.postgres import (
@@ -30,7 +31,8 @@ from ml_assets.lib.filters.postgres import (
     probes,
 )
 from ml_assets.lib.filters.tokens import read_token, token
-from ml_assets.lib.filters.tree import Node, leaves
+from ml_assets.lib.filters.tree import Leaf, Node, leaves, values
+from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,11 +61,13 @@ class Page:
             under `values`, the statistics that filter and order name, such as `metrics.loss.best`.
         next_page_token: for the next page; None if there is none.
         fields: those that filter and order name.
+        notes: why there may be no run, if there is none: sentences on names and values that no run has.
     """
 
     runs: list[dict[str, Any]]
     next_page_token: str | None = None
     fields: tuple[Field, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -166,6 +170,25 @@ class Search:
         more = len(rows) > limit
         return runs, Cursor(rows[limit - 1][:shown], runs[-1]["run_id"]) if more else None
 
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what filter and order name and no run has, with the nearest name."""
+        metrics = {each.key for each in self._shown}
+        params = {each.key for each in self.fields if isinstance(each, Param)}
+        return (
+            *self._unknown("metric", metrics, "postgres/experiments/metric_keys.sql"),
+            *self._unknown("parameter", params, "postgres/experiments/param_keys.sql"),
+            *(told for leaf in leaves(self._tree) for told in _no_choices(leaf)),
+        )
+
+    def _unknown(self, what: str, asked: set[str], statement: str) -> Iterator[str]:
+        if not asked:
+            return
+        with self._postgres.connect() as connection:
+            keys = [key for (key,) in connection.execute(read_sql(statement)).fetchall()]
+        for key in sorted(asked.difference(keys)):
+            nearest = get_close_matches(key, keys, n=1)
+            yield f"No run has a {what} {key!r}{f'; do you mean {nearest[0]!r}?' if nearest else '.'}"
+
     def pages(self) -> Iterator[list[dict[str, Any]]]:
         """All runs, a list after the other, with flat memory. Runs that are added meanwhile shift and repeat none."""
         after: Cursor | None = None
@@ -261,7 +284,16 @@ def search_page(
     search = Search(postgres, lake, filter, order, now)
     runs, last = search.page(limit, after)
     following = token([filter, *order], search.now, last) if last else None
-    return Page(runs, following, search.fields)
+    return Page(runs, following, search.fields, () if runs or after else search.notes())
+
+
+def _no_choices(leaf: Leaf) -> Iterator[str]:
+    """Sentences on the values of a leaf that its column cannot have."""
+    name = leaf.field.name if isinstance(leaf.field, Attribute) else ""
+    if name in RUNS.by_name and (choices := RUNS.by_name[name].choices):
+        for value in values(leaf):
+            if value not in choices:
+                yield f"No run has the {name} {value!r}: it is one of {', '.join(choices)}."
 
 
 def _asked(cursor: "psycopg.Cursor", sql: str, bound: Mapping[str, Any]) -> "psycopg.Cursor":

@@ -455,6 +455,12 @@ def test_runs_are_found_from_notebook_and_terminal(postgres, runs, cli, tmp_path
     assert "metrics.loss.best" in table
     assert "3 runs" in table
     assert all(id in table for id in everyone[:3])
+    none = asked("metrics.los < 1 AND params.xyz = 1 AND status = 'finished' AND metrics.loss < 1")
+    assert none.stderr.splitlines() == [
+        "No run has a metric 'los'; do you mean 'loss'?",
+        "No run has a parameter 'xyz'.",
+        "No run has the status 'finished': it is one of created, running, completed, failed, cancelled.",
+    ]
     wrong = asked("metrics.loss.best >")
     assert wrong.returncode == 1
     assert wrong.stderr.splitlines()[1:] == ["  metrics.loss.best >", "                     ^"]
