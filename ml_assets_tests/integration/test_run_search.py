@@ -430,6 +430,62 @@ def test_a_metric_at_a_step_is_asked_of_the_lake(postgres, runs, steps):
     assert found("run_id <= 'r003'", "metrics.loss.at(10) DESC") == ["r000", "r002", "r001", "r003"]
 
 
+MADE = """
+INSERT INTO ml_experiments (id, experiment, status, dataset, tags, created_at, origin)
+SELECT 'r' || n, 'e' || n % 50, 'completed', 'd' || n % 5, jsonb_build_object('team', 't' || n % 20),
+    '2026-01-01'::timestamptz + n * interval '1 minute', 'graph' FROM generate_series(1, 20000) AS n;
+INSERT INTO ml_run_metrics (run_id, key, last, best)
+SELECT 'r' || n, 'm' || k, n * 7919 * k % 20000, n * 7919 * k % 20000 * 100 ^ k
+FROM generate_series(1, 20000) AS n, generate_series(1, 4) AS k;
+INSERT INTO ml_run_params (run_id, key, text, number)
+SELECT 'r' || n, 'p' || k, n * 31 * k % 1000, n * 31 * k % 1000
+FROM generate_series(1, 20000) AS n, generate_series(1, 2) AS k;
+CREATE INDEX ON ml_run_metrics (key, best);
+CREATE INDEX ON ml_run_metrics (key, last);
+CREATE INDEX ON ml_run_params (key, number);
+CREATE INDEX ON ml_run_params (key, left(text, 100));
+CREATE INDEX ON ml_experiments (created_at, id);
+ANALYZE ml_experiments, ml_run_metrics, ml_run_params
+"""
+"""20,000 runs; the scales of the metrics differ, of which the planner's statistics know nothing."""
+
+
+def test_a_page_reads_little_however_few_or_many_it_finds(postgres, monkeypatch):
+    """Pages of 8 kB; the tables have some 2,000, and to look up a metric of each run would read 60,000."""
+    load(postgres, [])
+    with postgres.connect(write=True) as connection:
+        for statement in MADE.split(";"):
+            connection.execute(statement.encode())
+    for module in (run_search, compiler):
+        monkeypatch.setattr(module, "FEW", 300)
+        monkeypatch.setattr(module, "MANY", 3000)
+    asked, read = run_search._asked, []
+
+    def counted(cursor: Any, sql: str, bound: Any) -> Any:
+        explained = asked(cursor, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", bound).fetchone()[0]
+        read.append(explained[0]["Plan"]["Shared Hit Blocks"] + explained[0]["Plan"]["Shared Read Blocks"])
+        return asked(cursor, sql, bound)
+
+    monkeypatch.setattr(run_search, "_asked", counted)
+    newest, found = "created_at DESC", {}
+    for text, order in [
+        ("metrics.m1.best < 200", newest),  # 0.01 %, 1 %, 50 %
+        ("metrics.m1.best < 20000", newest),
+        ("metrics.m1.best < 1000000", newest),
+        ("metrics.m3.last < 2 OR metrics.m2.best < 30000", newest),
+        ("metrics.m3.last < 10000 OR params.p1 = 7", newest),
+        ("metrics.m1.best < 1000000", "metrics.m1.best DESC"),
+        ("params.p1 = '7' AND metrics.m2.last > 100", "metrics.m1.best"),
+        ("params.p1 > 900 AND metrics.m1.last < 2000", newest),
+        ("NOT metrics.m1.best < 200 AND params.p3 IS NULL", newest),
+        ("experiment = 'e7' AND metrics.m4.best IS NOT NULL", newest),
+    ]:
+        read.clear()
+        page = search_page(postgres, no_lake, text, order, 100, None)
+        found[f"{text} BY {order}: {len(page)} runs"] = sum(read)
+    assert not {told: pages for told, pages in found.items() if pages > 20_000}, found
+
+
 def test_runs_are_found_from_notebook_and_terminal(postgres, runs, cli, tmp_path):
     experiments = ml_assets.connect(settings=Settings(home=tmp_path, postgres_url=postgres.url)).experiments
     text, order = "metrics.loss.best > 0 AND status = 'completed'", "metrics.loss.best DESC"

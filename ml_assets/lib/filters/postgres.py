@@ -38,6 +38,7 @@ from ml_assets.lib.filters.tree import (
     Order,
     Value,
     by_number,
+    leaves,
 )
 
 RUNS, METRICS, PARAMS = "ml_experiments", "ml_run_metrics", "ml_run_params"
@@ -337,11 +338,15 @@ class Probe:
         """Selects the ids of the runs for which all else holds, too, but no more than tell that those are not few."""
         compiler = Compiler(self.known)
         some = compiler.some(self.part, MANY)
-        rest = " AND ".join(compiler.condition(each, "r", closed=True) for each in self.others.parts)
+        by_id = not any(isinstance(leaf.field, Attribute | Tag) for leaf in leaves(self.others))
+        run = "found" if by_id else "r"
+        rest = [compiler.condition(each, run, closed=True) for each in self.others.parts]
+        held = "SELECT" if by_id else f"SELECT FROM {RUNS} AS r"
+        where = " AND ".join(rest if by_id else ["r.id = found.id", *rest])
         # One run after the other, so that whatever the planner expects it ends when there are enough.
         return (
-            f"SELECT found.id FROM ({some}) AS found (id) CROSS JOIN LATERAL "
-            f"(SELECT FROM {RUNS} AS r WHERE r.id = found.id AND {rest} OFFSET 0) AS held LIMIT {FEW + 1}",
+            f"SELECT found.id FROM ({some}) AS found (id) CROSS JOIN LATERAL ({held} WHERE {where} OFFSET 0) AS held "
+            f"LIMIT {FEW + 1}",
             compiler.bound.values,
         )
 
