@@ -462,7 +462,8 @@ def test_a_page_reads_little_however_few_or_many_it_finds(postgres, monkeypatch)
     asked, read = run_search._asked, []
 
     def counted(cursor: Any, sql: str, bound: Any) -> Any:
-        explained = asked(cursor, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", bound).fetchone()[0]
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"
+        ((explained,),) = asked(cursor, explain, bound).fetchall()
         read.append(explained[0]["Plan"]["Shared Hit Blocks"] + explained[0]["Plan"]["Shared Read Blocks"])
         return asked(cursor, sql, bound)
 
