@@ -25,6 +25,9 @@ def best(as_json: Json = False, as_csv: Csv = False) -> None:
     from ml_assets.stack import Stack
 
     print_table(Stack(settings_of_home()).experiments.best_models(), form(as_json, as_csv))
+
+
+@partial(command, group=runs)
 def search(
     filter: Annotated[str, typer.Argument(help='such as "metrics.loss.best < 0.1"; all runs if empty')] = "",
     order_by: Annotated[

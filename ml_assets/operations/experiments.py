@@ -101,6 +101,7 @@ class Experiments:
         from ml_assets.operations.run_best import best_models
 
         return best_models(self._postgres, self._settings.metric_rules)
+
     def search(
         self,
         filter: str = "",
