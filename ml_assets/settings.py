@@ -368,6 +368,11 @@ class Settings(BaseSettings):
         return self.home / "demo" / "files"
 
     @property
+    def reports(self) -> Path:
+        """Pages that the graph writes for people."""
+        return self.home / "reports"
+
+    @property
     def artifact_folders(self) -> tuple[Path, ...]:
         """Folders of this machine that the files of runs may lie in; the artifacts of another MLflow come to them."""
         return (self.landing, self.embedded_mlflow_artifacts, self.demo_files, *self.artifact_roots)

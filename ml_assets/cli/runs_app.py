@@ -1,7 +1,8 @@
 """`ml-assets runs ...`: the commands on runs. What they print lies in modules of its own, what they do in operations/."""
 
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,3 +43,19 @@ def search(
     from ml_assets.cli.run_search import search
 
     search(settings_of_home(), filter, order_by or ["created_at DESC"], limit, page, form(as_json, as_csv))
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(help="ids of the runs, up to 1,000", metavar="RUN_ID...")],
+    metric: Annotated[str | None, typer.Option(help="the metric that parameters are weighed by")] = None,
+    baseline: Annotated[str | None, typer.Option(help="the run that differences are counted from")] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page to look at, in one file")] = None,
+    part: Annotated[
+        Literal["runs", "parameters", "metrics", "importance"],
+        typer.Option(help="what --json and --csv print"),
+    ] = "runs",
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Compare runs: what differs, which is best by what, and what the metric went with."""
+    from ml_assets.cli.run_comparison import compare
+
+    compare(settings_of_home(), run_ids, metric, baseline, html, part, form(as_json, as_csv))

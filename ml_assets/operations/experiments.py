@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ml_assets.operations.run_search import Page, Runs
     from ml_assets.resources.duckdb import DuckLakeResource
+    from ml_assets.operations.run_comparison import RunComparison
     from ml_assets.resources.postgres import PostgresResource
 
 
@@ -147,3 +148,30 @@ class Experiments:
     def _lake(self) -> "DuckLakeResource":
         self._settings.require_home("duckdb")
         return self._resources["lake"]
+    def compare(
+        self,
+        runs: "Iterable[str] | Iterable[Mapping[str, Any]] | pa.Table",
+        metric: str | None = None,
+        baseline: str | None = None,
+    ) -> "RunComparison":
+        """Compare up to 1,000 runs: what differs, which is best by what, and what a metric went with.
+
+            compared = stack.experiments.compare(["r1", "r2", "r3"], metric="accuracy", baseline="r1")
+            compared.parameters.to_pandas(), compared.metrics.to_pandas(), compared.importance.to_pandas()
+            compared.write_html("comparison.html")
+
+        The importance of parameters is correlational: see `ml_assets.lib.comparison`.
+
+        Args:
+            runs: their ids, or rows that have them as `run_id`, such as those of a search.
+            metric: what importance is about; unless given, the metric with different values that most runs have.
+            baseline: the id of the run that differences of metrics are counted from.
+
+        Raises:
+            Refusal: no run or more than 1,000, an id that is unknown, or no such metric or baseline among them.
+            StoreUnavailable: PostgreSQL does not answer.
+        """
+        from ml_assets.operations.run_comparison import compare_runs
+
+        lake = self._resources["lake"]
+        return compare_runs(self._postgres, lake, self._settings.metric_rules, runs, metric, baseline)
