@@ -93,6 +93,29 @@ RUN_PARAMS = Contract(
     indexes=(("key", "number"), ("key", "text")),
 )
 """The parameters of the runs, made for comparing and ordering."""
+LEADERBOARD = Contract(
+    "postgres/run_leaderboard",
+    "how one model did on one dataset, over its completed runs there",
+    (
+        need("dataset", "its first 200 characters"),
+        need("metric", "what models are ranked by"),
+        need("model", "name of the model, else of the run, else its id; its first 200 characters"),
+        Column(
+            "rank", "int64", nullable=False, minimum=1, description="1 for the best mean; equal ones share it"
+        ),
+        Column("higher_is_better", "bool", nullable=False, description="which way the metric points"),
+        Column("runs", "int64", nullable=False, minimum=1, description="completed runs that have the metric"),
+        Column("mean", "float64", nullable=False, description="over these runs"),
+        number("low", "lower end of the 95 % interval of the mean (Student's t); null for a single run"),
+        number("high", "upper end of it"),
+        number("deviation", "standard deviation over the runs; null for a single run", minimum=0.0),
+        Column("best", "float64", nullable=False, description="of these runs: the more of them, the luckier"),
+        need("best_run_id", "the run that has it"),
+    ),
+    key=("dataset", "metric", "model"),
+    order_by=("dataset", "metric", "rank"),
+)
+"""The models of each dataset, best first."""
 
 
 def tables() -> tuple[Contract, ...]:
@@ -101,6 +124,7 @@ def tables() -> tuple[Contract, ...]:
         RUNS,
         RUN_METRICS,
         RUN_PARAMS,
+        LEADERBOARD,
         Contract(
             "sqlite/ml_experiments",
             "the same runs in a single file to carry around",

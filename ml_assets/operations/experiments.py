@@ -148,6 +148,7 @@ class Experiments:
     def _lake(self) -> "DuckLakeResource":
         self._settings.require_home("duckdb")
         return self._resources["lake"]
+
     def compare(
         self,
         runs: "Iterable[str] | Iterable[Mapping[str, Any]] | pa.Table",

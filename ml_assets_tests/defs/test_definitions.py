@@ -30,6 +30,7 @@ EDGES = {
     "postgres/ml_experiments": ["duckdb/raw_runs", "duckdb/raw_metrics"],
     "postgres/ml_run_metrics": ["duckdb/raw_runs", "duckdb/raw_metrics"],
     "postgres/ml_run_params": ["duckdb/raw_runs"],
+    "postgres/run_leaderboard": ["postgres/ml_experiments"],
     "sqlite/ml_experiments": ["postgres/ml_experiments"],
     "sqlite/ml_model_artifacts": ["postgres/ml_experiments"],
     "sqlite/ml_training_data": ["postgres/ml_experiments"],

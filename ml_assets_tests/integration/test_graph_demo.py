@@ -149,6 +149,7 @@ def test_status_lists_tables_of_contracts_only(status):
         "ml_experiments",
         "ml_run_metrics",
         "ml_run_params",
+        "run_leaderboard",
         "experiment_embeddings",
         "document_embeddings",
         "online_features",

@@ -6,12 +6,16 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from ml_assets import metadata
 from ml_assets.contracts import Tables, experiments
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
 from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.operations import run_tables
+from ml_assets.lib.comparison import MOST_RUNS
+from ml_assets.operations.leaderboard import METRIC, leaderboard, leaders
+from ml_assets.operations.run_comparison import compare_runs
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -21,6 +25,10 @@ from ml_assets.sql_files import read_sql
 
 POSTGRES = "postgres/ml_experiments"
 SQLITE = "sqlite/ml_experiments"
+LEADERBOARD = "postgres/run_leaderboard"
+
+SHOWN_MODELS = 20
+"""Rows of the leaderboard that its asset's page shows, the first of each dataset before the second of any."""
 
 
 def build(settings: Settings, tables: Tables) -> dg.Definitions:
@@ -29,6 +37,7 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
         assets=[
             _postgres_runs(settings, tables),
             *_run_values(settings, tables),
+            _leaderboard(settings, tables),
             _sqlite_runs(settings, tables),
             *_run_files(settings, tables),
         ],
@@ -100,6 +109,39 @@ def _run_values(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]
         return run_tables.run_params(lake, run_days(context))
 
     return [ml_run_metrics, ml_run_params]
+
+
+def _leaderboard(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
+    rules = settings.metric_rules
+    higher = rules.higher_is_better(METRIC)
+
+    @table_asset(
+        settings,
+        tables[LEADERBOARD],
+        group="experiments",
+        description=(
+            "Which model is best on each dataset, and how sure that is: the mean of its runs with a 95 % interval. "
+            "Where intervals overlap, the order may be luck, and a single run has no interval at all. The page "
+            "under *Metadata* compares the best runs side by side: parameters, metrics, learning curves."
+        ),
+        logic=[read_sql("postgres/run_leaderboard.sql"), METRIC, str(higher), "leaderboard 1"],
+        kinds=["sql"],
+        deps=[key(POSTGRES)],
+    )
+    def run_leaderboard(
+        context: dg.AssetExecutionContext, postgres: PostgresResource, lake: DuckLakeResource
+    ) -> pa.Table:
+        board = leaderboard(postgres, METRIC, higher)
+        first = board.sort_by([("rank", "ascending"), ("dataset", "ascending")])
+        context.add_output_metadata({"leaders": metadata.preview(first.slice(0, SHOWN_MODELS))})
+        if runs := leaders(board, MOST_RUNS):
+            compared = compare_runs(postgres, lake, rules, runs, METRIC)
+            settings.reports.mkdir(parents=True, exist_ok=True)
+            page = compared.write_html(settings.reports / "leaderboard.html", "The best runs of each dataset")
+            context.add_output_metadata({"comparison": dg.MetadataValue.path(page)})
+        return board
+
+    return run_leaderboard
 
 
 def _sqlite_runs(settings: Settings, tables: Tables) -> dg.AssetsDefinition:

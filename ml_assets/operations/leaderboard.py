@@ -1,0 +1,59 @@
+"""Which model is best on each dataset, with how sure that is.
+
+Models are ranked by the mean over all of their runs on a dataset, and not by the best one: of many tries the best is
+lucky, and the more tries the luckier. The interval says what the mean of further such runs may be (Student's t).
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts.experiments import LEADERBOARD
+from ml_assets.lib.hypothesis_tests import Difference, t_interval
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_assets.resources.postgres import PostgresResource
+
+METRIC = "accuracy"
+"""The metric of record."""
+
+MOST_MODELS = 100
+"""Of a dataset."""
+
+
+def leaderboard(
+    postgres: "PostgresResource", metric: str = METRIC, higher_is_better: bool = True
+) -> "pa.Table":
+    """The models of each dataset by the mean of a metric over their completed runs there, best first.
+
+    Returns:
+        The columns of `postgres/run_leaderboard`. A model of one run has neither deviation nor interval.
+
+    Raises:
+        StoreUnavailable: PostgreSQL does not answer, or there is no table of runs yet.
+    """
+    import pyarrow as pa
+
+    from ml_assets.tables.arrow_types import arrow_schema
+
+    asked = {"metric": metric, "sign": 1 if higher_is_better else -1, "models": MOST_MODELS}
+    same = {"metric": metric, "higher_is_better": higher_is_better}
+    rows = [{**row, **same, **_interval(row)} for row in postgres.leaderboard(asked)]
+    return pa.Table.from_pylist(rows, arrow_schema(LEADERBOARD))
+
+
+def leaders(board: "pa.Table", most: int) -> list[str]:
+    """The best runs of the best models of each dataset: as many models of each as leave at most so many runs."""
+    rows = sorted(board.to_pylist(), key=lambda row: row["rank"])
+    chosen = rows[:most]
+    chosen.sort(key=lambda row: (row["dataset"], row["rank"], row["model"]))
+    return list(dict.fromkeys(row["best_run_id"] for row in chosen))
+
+
+def _interval(row: dict[str, Any]) -> dict[str, float | None]:
+    if row["runs"] < 2:
+        return {"low": None, "high": None}
+    error = row["deviation"] / math.sqrt(row["runs"])
+    low, high = t_interval(Difference(row["mean"], error, row["runs"] - 1))
+    return {"low": float(low), "high": float(high)}
