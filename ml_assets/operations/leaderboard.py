@@ -5,14 +5,19 @@ lucky, and the more tries the luckier. The interval says what the mean of furthe
 """
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts.experiments import LEADERBOARD
+from ml_assets.lib.comparison import MOST_RUNS
 from ml_assets.lib.hypothesis_tests import Difference, t_interval
+from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.operations.run_comparison import compared
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.resources.postgres import PostgresResource
 
 METRIC = "accuracy"
@@ -49,6 +54,32 @@ def leaders(board: "pa.Table", most: int) -> list[str]:
     chosen = rows[:most]
     chosen.sort(key=lambda row: (row["dataset"], row["rank"], row["model"]))
     return list(dict.fromkeys(row["best_run_id"] for row in chosen))
+
+
+def write_page(
+    postgres: "PostgresResource",
+    lake: "DuckLakeResource",
+    rules: MetricRules,
+    board: "pa.Table",
+    metric: str,
+    folder: Path,
+) -> Path | None:
+    """Write a page that compares the best runs of a leaderboard; remove the former one where there are none.
+
+    Returns:
+        The file, in the folder; None if no model is on the board.
+
+    Raises:
+        StoreUnavailable: a store does not answer.
+    """
+    path = folder / "leaderboard.html"
+    # A run that was withdrawn since the board was read is left out, and is off the board of the next run.
+    rows = postgres.experiments_of(leaders(board, MOST_RUNS))
+    if not any(metric in (row["metrics"] or {}) for row in rows):
+        path.unlink(missing_ok=True)
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return compared(rows, lake, rules, metric).write_html(path, "The best runs of each dataset")
 
 
 def _interval(row: dict[str, Any]) -> dict[str, float | None]:

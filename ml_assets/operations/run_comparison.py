@@ -141,7 +141,25 @@ def compare_runs(
             f"There is no run {', '.join(map(repr, missing[:3]))}{more}: "
             "'ml-assets sql postgres' lists them in ml_experiments."
         )
-    records = [{"run_id": row.pop("id"), **row} for row in rows]
+    return compared(rows, lake, rules, metric, baseline)
+
+
+def compared(
+    rows: Sequence[Mapping[str, Any]],
+    lake: "DuckLakeResource",
+    rules: MetricRules,
+    metric: str | None = None,
+    baseline: str | None = None,
+) -> RunComparison:
+    """Compare runs that were read from PostgreSQL.
+
+    Args:
+        rows: of `PostgresResource.experiments_of`.
+
+    Raises:
+        Refusal: no run or more than 1,000, or no such metric or baseline among them.
+    """
+    records = [{("run_id" if name == "id" else name): value for name, value in row.items()} for row in rows]
     try:
         found = compare(records, rules, metric, baseline)
     except ValueError as fault:

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from ml_assets.build import build_defs
-from ml_assets.operations.leaderboard import leaderboard, leaders
+from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.operations.leaderboard import leaderboard, leaders, write_page
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
@@ -96,3 +97,5 @@ def test_the_asset_writes_the_table_and_a_page(
     assert checks == {"contract": True, "unique_key": True}
     with filled.asking() as ask:
         assert ask("SELECT count(*) FROM run_leaderboard WHERE rank = 1") == [(3,)]
+    assert write_page(filled, lake, MetricRules(), leaderboard(filled, "f1"), "f1", settings.reports) is None
+    assert list(settings.reports.iterdir()) == []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from ml_assets.lib.comparison import NOTE, comparable, compare
 from ml_assets.lib.comparison_page import Curves, page
@@ -206,6 +207,21 @@ def test_importance_finds_what_the_metric_went_with():
     assert "Different in every run" in told["path"]["note"]
     assert NOTE in found.notes
     assert "correlational" in NOTE
+
+
+def test_importance_is_that_of_spearman_and_of_kruskal_and_wallis():
+    x = [3, 1, 4, 15, 9, 2, 6, 5, 35, 8]
+    y = [2.7, 1.8, 2.8, 1.8, 4.5, 9.0, 4.6, 5.2, 3.5, 3.1]
+    groups = ["a", "b", "a", "a", "c", "c", "b", "b", "c", "c"]
+    runs = [
+        run(f"r{i}", parameters={"x": x[i], "group": groups[i]}, metrics={"y": y[i]}) for i in range(len(x))
+    ]
+    told = by_key(compare(runs).importance)
+    rho = stats.spearmanr(x, y).statistic
+    assert told["x"]["strength"] == pytest.approx(max(0, 1 - (1 - rho**2) * 9 / 8))
+    h, p = stats.kruskal(*([y[i] for i in range(10) if groups[i] == name] for name in "abc"))
+    assert told["group"]["strength"] == pytest.approx(1 - (1 - h / 9) * 9 / 7)
+    assert told["group"]["p"] == pytest.approx(p, abs=0.03)  # its own is that of large samples
 
 
 def test_importance_does_not_depend_on_the_order_or_the_scale():

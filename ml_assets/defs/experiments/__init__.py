@@ -13,9 +13,7 @@ from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
 from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.operations import run_tables
-from ml_assets.lib.comparison import MOST_RUNS
-from ml_assets.operations.leaderboard import METRIC, leaderboard, leaders
-from ml_assets.operations.run_comparison import compare_runs
+from ml_assets.operations.leaderboard import METRIC, leaderboard, write_page
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -134,10 +132,7 @@ def _leaderboard(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
         board = leaderboard(postgres, METRIC, higher)
         first = board.sort_by([("rank", "ascending"), ("dataset", "ascending")])
         context.add_output_metadata({"leaders": metadata.preview(first.slice(0, SHOWN_MODELS))})
-        if runs := leaders(board, MOST_RUNS):
-            compared = compare_runs(postgres, lake, rules, runs, METRIC)
-            settings.reports.mkdir(parents=True, exist_ok=True)
-            page = compared.write_html(settings.reports / "leaderboard.html", "The best runs of each dataset")
+        if page := write_page(postgres, lake, rules, board, METRIC, settings.reports):
             context.add_output_metadata({"comparison": dg.MetadataValue.path(page)})
         return board
 
