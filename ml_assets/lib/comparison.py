@@ -243,9 +243,9 @@ class _Factor:
 
 def shown(value: _Value) -> str | None:
     """A value as people write it."""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.12g}"
-    return value
+    if value is None or isinstance(value, str):
+        return value
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else f"{value:.12g}"
 
 
 def _factors(runs: Sequence[Mapping[str, Any]]) -> list[_Factor]:

@@ -175,7 +175,7 @@ def run_ids(runs: "Iterable[str] | Iterable[Mapping[str, Any]] | pa.Table") -> l
     """
     if isinstance(runs, str):
         return [runs]
-    rows = runs if isinstance(runs, Iterable) and not hasattr(runs, "to_pylist") else runs.to_pylist()
+    rows: Iterable[Any] = getattr(runs, "to_pylist", lambda: runs)()
     found = []
     for row in rows:
         run_id = row.get("run_id", row.get("id")) if isinstance(row, Mapping) else row

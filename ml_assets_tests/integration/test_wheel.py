@@ -13,6 +13,7 @@ RUN = {
     "run_id": "r1",
     "experiment": "mine",
     "model_name": "cats",
+    "dataset": "pets",
     "status": "completed",
     "created_at": "2026-03-01T10:00:00Z",
     "metrics": {"accuracy": 0.93},
@@ -53,4 +54,8 @@ def test_a_graph_from_the_wheel(tmp_path: Path, environment: dict[str, str]):
     told = json.loads(command("-m", "ml_assets.cli", "status", "--json", "--verify"))
     assert told["differences"] == []
     assert told["stores"]["chroma"]["tables"]["experiment_index"]["rows"] == 1
+    # Its style and script are no modules.
+    page = (Path(environment["ML_ASSETS_HOME"]) / "reports" / "leaderboard.html").read_text()
+    assert ":root {" in page
+    assert "use strict" in page
     assert list(folder.iterdir()) == []
