@@ -1,6 +1,7 @@
 """Retakes the pictures in docs/images from a running UI: `make up`, then `.venv/bin/python docs/take_pictures.py`.
 
-Needs Chromium, and what `make lint` installs. The UI is looked for at http://127.0.0.1:3000, or at the URL that is given.
+Needs Chromium, and what `make lint` installs. The UI is looked for at http://127.0.0.1:3000, or at the URL that is given;
+one picture is of a page that the demo wrote to its home, which is found as the commands find it.
 """
 
 import shutil
@@ -10,6 +11,8 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import FloatRect, Locator, Page, Position, expect, sync_playwright
+
+from ml_assets.settings import Settings
 
 IMAGES = Path(__file__).with_name("images")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -26,6 +29,7 @@ def main(url: str) -> None:
         expect.set_options(timeout=60_000)
         lineage(page, url)
         plot(page, url, "clickhouse/performance_hourly", "trend")
+        comparison(page)
 
 
 def lineage(page: Page, url: str) -> None:
@@ -68,6 +72,23 @@ def plot(page: Page, url: str, asset: str, name: str) -> None:
     expect(dialog.locator("img")).to_be_visible()
     page.wait_for_timeout(1000)
     save(dialog.locator("img"), name)
+
+
+def comparison(page: Page) -> None:
+    """What is drawn on the leaderboard's page, with a curve read out."""
+    page.set_viewport_size({"width": 1180, "height": 1000})
+    page.goto((Settings().reports / "leaderboard.html").as_uri())
+    curves = page.locator("#curves svg")
+    curves.scroll_into_view_if_needed()
+    box = curves.bounding_box() or sys.exit("The page shows no curves.")
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
+    parts = [page.locator("section").filter(has=page.locator(name)) for name in ("#parallel", "#curves")]
+    above, below = (part.bounding_box() or sys.exit("The page shows no runs.") for part in parts)
+    page.evaluate(f"scrollBy(0, {above['y'] - 12})")
+    moved = above["y"] - 12
+    height = below["y"] + below["height"] - above["y"] + 24
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5 - moved)
+    save(page, "compare", clip={"x": 0, "y": 0, "width": 1180, "height": min(height, 1000)})
 
 
 def save(shown: Locator | Page, name: str, **options: Any) -> None:

@@ -71,7 +71,7 @@ class Comparison:
             lowest), `baseline`, `values`, `deltas` (each less the baseline's). What most runs have comes first.
         importance: one row for each that differs, but tags: `kind`, `key`, `strength` (0 to 1), `shape` (rising,
             falling, mixed: the metric with the number; groups: words), `p`, `p_corrected`, `runs`, and a `note` where
-            nothing can be said. The strongest first.
+            nothing can be said. The surest first, and of those the strongest.
         metric: what importance is about; None if no metric has several values.
         baseline: the run that deltas are counted from.
         notes: sentences on what to bear in mind.
@@ -437,7 +437,7 @@ def _importance(factors: Sequence[_Factor], target: _Floats) -> tuple[list[dict[
     if tested:
         for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_corrected"] = p
-    rows.sort(key=lambda row: (row["strength"] is None, -(row["strength"] or 0), row["p"] or 0, row["key"]))
+    rows.sort(key=lambda row: (row["p"] is None, row["p_corrected"], -(row["strength"] or 0), row["key"]))
     return rows, len(differing) - len(looked_at)
 
 
@@ -466,8 +466,9 @@ def _strength(factor: _Factor, target: _Floats, shuffled: Callable[[_Floats], _F
         return _Found(runs=n, note=f"{counted(n, 'run')} with it and the metric: {_FEWEST_RUNS} are needed.")
     if distinct == 1:
         return _Found(runs=n, note="The same in all runs that have the metric.")
-    if distinct == n and not numeric:
-        return _Found(runs=n, note="Different in every run, so that it tells each apart and explains none.")
+    if distinct > n / 2 and not numeric:
+        note = f"{counted(distinct, 'value')} in {counted(n, 'run')}: it tells them apart, and explains none."
+        return _Found(runs=n, note=note)
     ranks = _centred_ranks(np.array([y for _, y in both if math.isfinite(y)]))
     if not ranks.any():
         return _Found(runs=n, note="The metric is the same in all runs that have it.")

@@ -223,6 +223,11 @@ def _words(value: object, style: str = "") -> str:
     return f'<td{f" class={style!r}" if style else ""} title="{_text(value)}">{_text(value)}</td>'
 
 
+def _name(text: str, title: str = "") -> str:
+    """The first cell of a row."""
+    return f'<th scope="row" title="{_text(title or text)}">{_text(text)}</th>'
+
+
 def _importance(compared: Comparison, importance: Sequence[Mapping[str, Any]]) -> str:
     if not importance:
         return ""
@@ -236,10 +241,10 @@ def _importance(compared: Comparison, importance: Sequence[Mapping[str, Any]]) -
             meter = f'<td data-value="{strength!r}">{bar}{strength * 100:.0f} %</td>'
         shown = row["p_corrected"]
         told = row["note"] or _SHAPES[row["shape"]]
-        if row["note"] is None and shown > _STRONG_P:
-            told += "; may well be chance"
+        chance = row["note"] is None and shown > _STRONG_P
+        told += "; may well be chance" if chance else ""
         rows.append(
-            f'<tr><th scope="row" title="{_text(row["key"])}">{_text(row["key"])}</th>{_words(row["kind"])}{meter}'
+            f"<tr{' class=chance' if chance else ''}>{_name(row['key'])}{_words(row['kind'])}{meter}"
             f"{_figure(shown)}{_figure(float(row['runs']))}{_words(told)}</tr>"
         )
     heads = [
@@ -307,7 +312,7 @@ def _metrics(metrics: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) ->
         best = _words(labels[row["best_run"]] if row["best_run"] else None)
         figures = "".join(_figure(row[name], "best" * (name == "best")) for name in _SUMMARY)
         rows.append(
-            f'<tr><th scope="row" title="{_text(row["key"])}">{_text(row["key"])}</th>{_words(better)}{best}{figures}'
+            f"<tr>{_name(row['key'])}{_words(better)}{best}{figures}"
             f"{_figure(float(row['runs']))}{_figure(float(row['not_finite']))}</tr>"
         )
     heads = [("metric", "", ""), ("better", "", ""), ("best run", "", "")]
@@ -345,14 +350,15 @@ def _runs(
     rows = []
     for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
         mark = " (baseline)" if run["run_id"] == baseline else ""
-        cells = [f'<th scope="row" title="{_text(run["run_id"])}">{_text(label)}{mark}</th>']
+        cells = [_name(f"{label}{mark}", run["run_id"])]
         cells += [_words(run[name]) for name in about]
         for row, number in zip(columns, numeric, strict=True):
             value = row["values"][i]
             plain = comparable(value) if number else None
             cells.append(_parameter(value, plain) if value is not None or not number else _figure(None))
         for row, delta in zip(figures, deltas, strict=True):
-            cells.append(_figure(row["values"][i], "best" if row["best_run"] == run["run_id"] else ""))
+            best = row["best_run"] and row["values"][i] == row["best"]
+            cells.append(_figure(row["values"][i], "best" if best else ""))
             if delta:
                 cells.append(_figure(row["deltas"][i]))
         rows.append(f'<tr data-run="{i}">{"".join(cells)}</tr>')
@@ -382,7 +388,7 @@ def _common(parameters: Sequence[Mapping[str, Any]]) -> str:
     if not same:
         return ""
     rows = [
-        f'<tr><th scope="row">{_text(row["key"])}</th>{_words(row["kind"])}{_words(row["value"])}</tr>'
+        f"<tr>{_name(row['key'])}{_words(row['kind'])}{_words(row['value'])}</tr>"
         for row in same[:_MOST_ROWS]
     ]
     table = _table([("parameter", "", ""), ("kind", "", ""), ("value", "", "")], rows, "same", "In common")
@@ -394,7 +400,7 @@ def _tags(parameters: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str
     if not tags:
         return ""
     rows = [
-        f'<tr><th scope="row">{_text(row["key"])}</th>{_figure(float(row["runs"]))}{_figure(float(row["distinct"]))}'
+        f"<tr>{_name(row['key'])}{_figure(float(row['runs']))}{_figure(float(row['distinct']))}"
         f"{_words(row['value'] if not row['differs'] else _some(row['values']))}</tr>"
         for row in tags[:_MOST_ROWS]
     ]
@@ -421,7 +427,12 @@ def _data(
     ranks = _ranks(chosen) if chosen else [None] * len(ids)
     axes = []
     if chosen:
-        for row in differing[: _MOST_AXES - 1]:
+        weighed = {
+            (row["kind"], row["key"]) for row in compared.importance.to_pylist() if row["note"] is None
+        }
+        # What tells every run apart makes a ball of wool; with few runs nothing is weighed, and all are drawn.
+        drawn_as_axes = [row for row in differing if (row["kind"], row["key"]) in weighed] or differing
+        for row in drawn_as_axes[: _MOST_AXES - 1]:
             numeric = row["lowest"] is not None
             values = [comparable(value) if numeric else value for value in row["values"]]
             axes.append({"key": row["key"], "numeric": numeric, "values": values})
