@@ -73,7 +73,7 @@ def page(compared: Comparison, curves: Curves | None, style: str, script: str, t
         _parallel(data["axes"], len(differing)),
         _curves(curves, data["curves"]),
         _metrics(metrics, dict(zip(ids, labels, strict=True))),
-        _runs(runs, labels, differing, metrics, compared.baseline),
+        _runs(compared, runs, labels, differing, metrics),
         _common(parameters),
         _tags(parameters, labels),
     ]
@@ -175,7 +175,8 @@ def _figures(
         if chosen["spread"] is not None:
             figures.append(("spread", _number(chosen["spread"])))
     cells = "".join(
-        f"<div><dt>{_text(name)}</dt><dd title='{_text(value)}'>{_text(value)}</dd></div>"
+        f"<div><dt>{_text(name)}</dt><dd{' class=words' if name == 'best run' else ''} title='{_text(value)}'>"
+        f"{_text(value)}</dd></div>"
         for name, value in figures
     )
     return f'<dl class="figures">{cells}</dl>'
@@ -190,18 +191,23 @@ def _ordered(
 
 
 def _table(
-    heads: Iterable[tuple[str, str, str]], rows: Iterable[str], name: str = "", caption: str = ""
+    heads: Iterable[tuple[str, str, str]],
+    rows: Iterable[str],
+    name: str = "",
+    caption: str = "",
+    ordered: int | None = None,
 ) -> str:
     """A table that sorts.
 
     Args:
         heads: (text, class, direction of the first sorting) by column.
         rows: HTML.
+        ordered: the column that the rows are sorted by already, in its first direction.
     """
     top = "".join(
-        f'<th scope="col"{f" class={style!r}" if style else ""}'
-        f'{f" data-first={first!r}" if first else ""} title="{_text(text)}">{_text(text)}</th>'
-        for text, style, first in heads
+        f'<th scope="col"{f" class={style!r}" if style else ""}{f" data-first={first!r}" if first else ""}'
+        f'{f" aria-sort={first!r}" if place == ordered else ""} title="{_text(text)}">{_text(text)}</th>'
+        for place, (text, style, first) in enumerate(heads)
     )
     marked = f' id="{name}"' if name else ""
     label = f' aria-label="{escape(caption)}"' if caption else ""
@@ -329,12 +335,13 @@ _SUMMARY = ("best", "worst", "mean", "std", "spread")
 
 
 def _runs(
+    compared: Comparison,
     runs: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
     differing: Sequence[Mapping[str, Any]],
     metrics: Sequence[Mapping[str, Any]],
-    baseline: str | None,
 ) -> str:
+    """The runs, the best by the comparison's metric first."""
     about = [name for name in ("experiment", "status") if len({run[name] for run in runs}) > 1]
     columns, figures = differing[:_MOST_COLUMNS], metrics[:_MOST_COLUMNS]
     heads = [("run", "", "")]
@@ -342,14 +349,18 @@ def _runs(
     numeric = [row["lowest"] is not None for row in columns]
     heads += [(row["key"], "n" * number, "") for row, number in zip(columns, numeric, strict=True)]
     deltas = [row["deltas"] is not None for row in figures]
+    ordered, ranks = None, [None] * len(runs)
     for row, delta in zip(figures, deltas, strict=True):
         first = "descending" if row["higher_is_better"] else "ascending"
+        if row["key"] == compared.metric:
+            ordered, ranks = len(heads), _ranks(row)
         heads.append((row["key"], "n", first))
         if delta:
             heads.append((f"Δ {row['key']}", "n", first))
     rows = []
-    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        mark = " (baseline)" if run["run_id"] == baseline else ""
+    for i in sorted(range(len(runs)), key=lambda i: (ranks[i] is None, -(ranks[i] or 0))):
+        run, label = runs[i], labels[i]
+        mark = " (baseline)" if run["run_id"] == compared.baseline else ""
         cells = [_name(f"{label}{mark}", run["run_id"])]
         cells += [_words(run[name]) for name in about]
         for row, number in zip(columns, numeric, strict=True):
@@ -372,7 +383,7 @@ def _runs(
         '<div class="bar js-only-bar"><input type="search" id="words" placeholder="find runs by words" '
         'aria-label="find runs by words"><span id="shown"></span></div>'
     )
-    return f"<section><h2>Runs</h2>{told}{bar}{_table(heads, rows, 'runs', 'Runs')}</section>"
+    return f"<section><h2>Runs</h2>{told}{bar}{_table(heads, rows, 'runs', 'Runs', ordered)}</section>"
 
 
 def _parameter(value: str | None, number: float | str | None) -> str:
