@@ -76,7 +76,7 @@ def plot(page: Page, url: str, asset: str, name: str) -> None:
 
 def comparison(page: Page) -> None:
     """What is drawn on the leaderboard's page, with a curve read out."""
-    page.set_viewport_size({"width": 1180, "height": 1000})
+    page.set_viewport_size({"width": 1180, "height": 1200})
     page.goto((Settings().reports / "leaderboard.html").as_uri())
     curves = page.locator("#curves svg")
     curves.scroll_into_view_if_needed()
@@ -88,7 +88,7 @@ def comparison(page: Page) -> None:
     moved = above["y"] - 12
     height = below["y"] + below["height"] - above["y"] + 24
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5 - moved)
-    save(page, "compare", clip={"x": 0, "y": 0, "width": 1180, "height": min(height, 1000)})
+    save(page, "compare", clip={"x": 0, "y": 0, "width": 1180, "height": min(height, 1200)})
 
 
 def save(shown: Locator | Page, name: str, **options: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ml_assets.cli.command import Form
 from ml_assets.cli.data import print_table
+from ml_assets.lib.comparison import SHAPES, run_labels
 from ml_assets.lib.words import counted
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
@@ -75,33 +76,44 @@ def _print(compared: "RunComparison") -> None:
     from rich.markup import escape
 
     console = Console()
-    ids = compared.runs["run_id"].to_pylist()
+    runs = compared.runs.to_pylist()
+    ids, labels = [run["run_id"] for run in runs], run_labels(runs)
     console.print(f"{counted(len(ids), 'run')}", highlight=False)
     if differing := [
         row for row in compared.parameters.to_pylist() if row["differs"] and row["kind"] != "tag"
     ]:
-        console.print(_grid("What differs", differing, ids, _parameter, ("lowest", "highest", "distinct")))
+        console.print(
+            _grid("What differs", differing, ids, labels, _parameter, ("lowest", "highest", "distinct"))
+        )
     same = sum(not row["differs"] and row["kind"] != "tag" for row in compared.parameters.to_pylist())
     console.print(f"The same in all: {counted(same, 'parameter or fact', 'parameters and facts')}.")
     if metrics := compared.metrics.to_pylist():
         console.print(
-            _grid("Metrics", metrics, ids, _metric, ("best", "worst", "mean", "spread", "best_run"))
+            _grid("Metrics", metrics, ids, labels, _metric, ("best", "worst", "mean", "spread", "best_run"))
         )
-    if importance := compared.importance.to_pylist():
+    importance = compared.importance.to_pylist()
+    if any(row["note"] is None for row in importance):
         console.print(_importance(compared.found.metric or "", importance))
     for note in compared.notes:
         console.print(escape(note), highlight=False)
 
 
-def _grid(title: str, rows: list[dict[str, Any]], ids: list[str], cell: Any, summary: tuple[str, ...]) -> Any:
+def _grid(
+    title: str,
+    rows: list[dict[str, Any]],
+    ids: list[str],
+    labels: list[str],
+    cell: Any,
+    summary: tuple[str, ...],
+) -> Any:
     """A row a parameter or metric; a column a run where there are few of them, else what sums them up."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     few = len(ids) <= _SIDE_BY_SIDE
-    heads = ids if few else summary
-    table = Table("", *map(escape, heads), title=title)
+    table = Table("", *map(escape, labels if few else summary), title=title)
+    table.columns[0].no_wrap = True
     for row in rows:
         cells = (
             [cell(row, i, run_id) for i, run_id in enumerate(ids)]
@@ -135,7 +147,12 @@ def _importance(metric: str, rows: list[dict[str, Any]]) -> Any:
     table = Table("", "strength", "p, corrected", "runs", "how", title=Text(f"What {metric} went with"))
     for row in rows:
         strength = "" if row["strength"] is None else f"{row['strength']:.0%}"
-        cells = (strength, _shown(row["p_corrected"]), f"{row['runs']:,}", row["note"] or row["shape"])
+        cells = (
+            strength,
+            _shown(row["p_corrected"]),
+            f"{row['runs']:,}",
+            row["note"] or SHAPES[row["shape"]],
+        )
         table.add_row(Text(row["key"]), *map(Text, cells))
     return table
 

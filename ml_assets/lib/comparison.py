@@ -12,6 +12,7 @@ Holm for the number of parameters. Ranks, so that one diverged run does not deci
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -33,6 +34,14 @@ NOTE = (
     "Importance is correlational: it says what the metric went with in these runs. Parameters that were changed "
     "together cannot be told apart by it, and none of them need be the cause."
 )
+
+SHAPES = {
+    "rising": "rises with it",
+    "falling": "falls with it",
+    "mixed": "best or worst in the middle",
+    "groups": "differs between its values",
+}
+"""How the metric goes with a parameter, in words."""
 
 _PERMUTATIONS = 999
 _FEWEST_RUNS = 5
@@ -135,7 +144,7 @@ def compare(
         importance, left_out = _importance(factors, values[told])
         if left_out:
             notes.append(f"Importance leaves out {counted(left_out, 'parameter')} that the fewest runs have.")
-        if importance:
+        if any(row["note"] is None for row in importance):
             notes.append(NOTE)
     return Comparison(
         runs=_table([{name: run.get(name) for name in _CONTEXT} for run in runs], _RUN_FIELDS),
@@ -146,6 +155,22 @@ def compare(
         baseline=baseline,
         notes=tuple(notes),
     )
+
+
+def run_labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each run, by which it can be told from the others: its own or its model's, with its id if need be.
+
+    Args:
+        runs: rows of `Comparison.runs`.
+    """
+    names = [run["name"] or run["model_name"] or run["run_id"] for run in runs]
+    counts = Counter(names)
+    found = [
+        name if counts[name] == 1 else f"{name} · {run['run_id'][:8]}"
+        for run, name in zip(runs, names, strict=True)
+    ]
+    counts = Counter(found)
+    return [label if counts[label] == 1 else run["run_id"] for run, label in zip(runs, found, strict=True)]
 
 
 _RUN_FIELDS = {name: "time" if name.endswith("_at") else "text" for name in _CONTEXT}

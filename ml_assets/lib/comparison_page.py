@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ml_assets.lib.comparison import NOTE, Comparison, comparable
+from ml_assets.lib.comparison import NOTE, SHAPES, Comparison, comparable, run_labels
 from ml_assets.lib.words import counted
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def page(compared: Comparison, curves: Curves | None, style: str, script: str, t
     runs = compared.runs.to_pylist()
     title = title or f"Comparison of {counted(len(runs), 'run')}"
     ids = [run["run_id"] for run in runs]
-    labels = _labels(runs)
+    labels = run_labels(runs)
     parameters = compared.parameters.to_pylist()
     metrics = compared.metrics.to_pylist()
     importance = compared.importance.to_pylist()
@@ -114,27 +114,6 @@ def _number(value: float) -> str:
     if value.is_integer() and abs(value) < 1e7:
         return f"{int(value):,}"
     return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
-
-
-def _labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each run, by which it can be told from the others."""
-    names = [run["name"] or run["model_name"] or "" for run in runs]
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    found = []
-    for run, name in zip(runs, names, strict=True):
-        if not name:
-            found.append(run["run_id"])
-        else:
-            found.append(name if counts[name] == 1 else f"{name} · {run['run_id'][:8]}")
-    return (
-        found
-        if len(set(found)) == len(found)
-        else [
-            run["run_id"] if found.count(label) > 1 else label for run, label in zip(runs, found, strict=True)
-        ]
-    )
 
 
 def _lead(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -246,7 +225,7 @@ def _importance(compared: Comparison, importance: Sequence[Mapping[str, Any]]) -
             bar = f'<span class="meter"><i style="width:{strength * 100:.1f}%"></i></span>'
             meter = f'<td data-value="{strength!r}">{bar}{strength * 100:.0f} %</td>'
         shown = row["p_corrected"]
-        told = row["note"] or _SHAPES[row["shape"]]
+        told = row["note"] or SHAPES[row["shape"]]
         chance = row["note"] is None and shown > _STRONG_P
         told += "; may well be chance" if chance else ""
         rows.append(
@@ -266,14 +245,6 @@ def _importance(compared: Comparison, importance: Sequence[Mapping[str, Any]]) -
     )
     table = _table(heads, rows, "importance", "Importance")
     return f"<section><h2>What {_text(compared.metric)} went with</h2><p>{note}</p>{table}</section>"
-
-
-_SHAPES = {
-    "rising": "rises with it",
-    "falling": "falls with it",
-    "mixed": "best or worst in the middle",
-    "groups": "differs between its values",
-}
 
 
 def _parallel(axes: Sequence[Any], differing: int) -> str:
