@@ -45,6 +45,7 @@ def search(
     search(settings_of_home(), filter, order_by or ["created_at DESC"], limit, page, form(as_json, as_csv))
 
 
+@partial(command, group=runs)
 def compare(
     run_ids: Annotated[list[str], typer.Argument(help="ids of the runs, up to 1,000", metavar="RUN_ID...")],
     metric: Annotated[str | None, typer.Option(help="the metric that parameters are weighed by")] = None,

@@ -14,9 +14,9 @@ from ml_assets.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ml_assets.operations.run_comparison import RunComparison
     from ml_assets.operations.run_search import Page, Runs
     from ml_assets.resources.duckdb import DuckLakeResource
-    from ml_assets.operations.run_comparison import RunComparison
     from ml_assets.resources.postgres import PostgresResource
 
 
