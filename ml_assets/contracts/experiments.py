@@ -98,7 +98,7 @@ LEADERBOARD = Contract(
     "how one model did on one dataset, over its completed runs there",
     (
         need("dataset", "its first 200 characters"),
-        need("metric", "what models are ranked by"),
+        need("metric", "canonical name of what its models are ranked by"),
         need("model", "name of the model, else of the run, else its id; its first 200 characters"),
         Column(
             "rank", "int64", nullable=False, minimum=1, description="1 for the best mean; equal ones share it"

@@ -12,6 +12,7 @@ from ml_assets.contracts.experiments import LEADERBOARD
 from ml_assets.lib.comparison import MOST_RUNS
 from ml_assets.lib.hypothesis_tests import Difference, t_interval
 from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.operations.judged_runs import of_judged_runs
 from ml_assets.operations.run_comparison import compared
 
 if TYPE_CHECKING:
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
     from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.resources.postgres import PostgresResource
 
-METRIC = "accuracy"
-"""The metric of record."""
-
 MOST_MODELS = 100
 """Of a dataset."""
 
 
-def leaderboard(
-    postgres: "PostgresResource", metric: str = METRIC, higher_is_better: bool = True
-) -> "pa.Table":
-    """The models of each dataset by the mean of a metric over their completed runs there, best first.
+def leaderboard(postgres: "PostgresResource", rules: MetricRules) -> "pa.Table":
+    """The models of each dataset by the mean of the metric that judges its completed runs, best first.
+
+    Args:
+        rules: which metric that is; docs/metrics.md states them.
 
     Returns:
         The columns of `postgres/run_leaderboard`. A model of one run has neither deviation nor interval.
@@ -42,10 +41,8 @@ def leaderboard(
 
     from ml_assets.tables.arrow_types import arrow_schema
 
-    asked = {"metric": metric, "sign": 1 if higher_is_better else -1, "models": MOST_MODELS}
-    same = {"metric": metric, "higher_is_better": higher_is_better}
-    rows = [{**row, **same, **_interval(row)} for row in postgres.leaderboard(asked)]
-    return pa.Table.from_pylist(rows, arrow_schema(LEADERBOARD))
+    found = of_judged_runs(postgres, rules, "postgres/run_leaderboard.sql", models=MOST_MODELS)
+    return pa.Table.from_pylist([{**row, **_interval(row)} for row in found], arrow_schema(LEADERBOARD))
 
 
 def leaders(board: "pa.Table", most: int) -> list[str]:
@@ -61,7 +58,6 @@ def write_page(
     lake: "DuckLakeResource",
     rules: MetricRules,
     board: "pa.Table",
-    metric: str,
     folder: Path,
 ) -> Path | None:
     """Write a page that compares the best runs of a leaderboard; remove the former one where there are none.
@@ -75,11 +71,11 @@ def write_page(
     path = folder / "leaderboard.html"
     # A run that was withdrawn since the board was read is left out, and is off the board of the next run.
     rows = postgres.experiments_of(leaders(board, MOST_RUNS))
-    if not any(metric in (row["metrics"] or {}) for row in rows):
+    if not rows:
         path.unlink(missing_ok=True)
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    return compared(rows, lake, rules, metric).write_html(path, "The best runs of each dataset")
+    return compared(rows, lake, rules).write_html(path, "The best runs of each dataset")
 
 
 def _interval(row: dict[str, Any]) -> dict[str, float | None]:

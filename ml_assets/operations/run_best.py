@@ -1,12 +1,9 @@
 """The best model of each dataset, by the metric that judges its runs."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ml_assets.contracts.experiments import RUNS
-from ml_assets.errors import missing_table
-from ml_assets.lib.metric_rules import MetricRules, Ranked
-from ml_assets.sql_files import read_sql
+from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.operations.judged_runs import of_judged_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +14,6 @@ if TYPE_CHECKING:
 def best_models(postgres: "PostgresResource", rules: MetricRules) -> "pa.Table":
     """See `Experiments.best_models`."""
     import pyarrow as pa
-    from psycopg.errors import UndefinedTable
 
     fields = [
         ("dataset", pa.string()),
@@ -28,25 +24,6 @@ def best_models(postgres: "PostgresResource", rules: MetricRules) -> "pa.Table":
         ("value", pa.float64()),
         ("higher_is_better", pa.bool_()),
     ]
-    try:
-        with postgres.connect() as connection:
-            keys = connection.execute(read_sql("postgres/metric_keys.sql").encode()).fetchall()
-            ranking = rules.ranking(key for (key,) in keys)
-            rows = connection.execute(
-                read_sql("postgres/best_models.sql").encode(), _arrays(ranking)
-            ).fetchall()
-    except UndefinedTable as fault:
-        raise missing_table(RUNS.asset) from fault
-    names = [name for name, _ in fields]
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], pa.schema(fields))
-
-
-def _arrays(ranking: Sequence[Ranked]) -> dict[str, list[Any]]:
-    """The ranking as the statement takes it."""
-    return {
-        "keys": [ranked.key for ranked in ranking],
-        "names": [ranked.name for ranked in ranking],
-        "datasets": [ranked.dataset for ranked in ranking],
-        "experiments": [ranked.experiment for ranked in ranking],
-        "rising": [ranked.higher_is_better for ranked in ranking],
-    }
+    return pa.Table.from_pylist(
+        of_judged_runs(postgres, rules, "postgres/best_models.sql"), pa.schema(fields)
+    )

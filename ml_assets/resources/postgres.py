@@ -294,10 +294,6 @@ class PostgresResource(StoreResource):
         by_id = {row["id"]: row for row in found}
         return [by_id[id] for id in dict.fromkeys(ids) if id in by_id]
 
-    def leaderboard(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The rows of `sql/postgres/run_leaderboard.sql`; `operations/leaderboard.py` says what they mean."""
-        return self._experiments("postgres/run_leaderboard.sql", dict(parameters))
-
     def list_experiments(
         self,
         experiment: str | None = None,

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from ml_assets.build import build_defs
-from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.lib.metric_rules import MetricRules, PrimaryMetric
 from ml_assets.operations.leaderboard import leaderboard, leaders, write_page
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -43,7 +43,8 @@ def filled(postgres: PostgresResource) -> PostgresResource:
 
 
 def test_models_are_ranked_by_the_mean_of_their_runs(filled: PostgresResource) -> None:
-    board = leaderboard(filled).to_pylist()
+    board = leaderboard(filled, MetricRules()).to_pylist()
+    assert {row["metric"] for row in board} == {"accuracy"}
     assert [(row["dataset"], row["rank"], row["model"], row["runs"]) for row in board] == [
         ("digits", 1, "forest", 3),
         ("digits", 2, "once", 1),
@@ -61,7 +62,7 @@ def test_models_are_ranked_by_the_mean_of_their_runs(filled: PostgresResource) -
 
 
 def test_a_falling_metric_is_best_where_it_is_least(filled: PostgresResource) -> None:
-    board = leaderboard(filled, "loss", higher_is_better=False)
+    board = leaderboard(filled, MetricRules(of_dataset={"digits": PrimaryMetric("loss")}))
     first = next(row for row in board.to_pylist() if row["dataset"] == "digits")
     assert (first["model"], first["best_run_id"], first["best"]) == (
         "forest",
@@ -71,7 +72,7 @@ def test_a_falling_metric_is_best_where_it_is_least(filled: PostgresResource) ->
 
 
 def test_the_best_of_every_dataset_come_before_the_second_of_any(filled: PostgresResource) -> None:
-    board = leaderboard(filled)
+    board = leaderboard(filled, MetricRules())
     assert leaders(board, 3) == ["digits-forest-2", "wine-forest-0", "wine-tree-0"]
     assert len(leaders(board, 1_000)) == 5
 
@@ -97,5 +98,6 @@ def test_the_asset_writes_the_table_and_a_page(
     assert checks == {"contract": True, "unique_key": True}
     with filled.asking() as ask:
         assert ask("SELECT count(*) FROM run_leaderboard WHERE rank = 1") == [(3,)]
-    assert write_page(filled, lake, MetricRules(), leaderboard(filled, "f1"), "f1", settings.reports) is None
+    nobody = leaderboard(filled, MetricRules()).slice(0, 0)
+    assert write_page(filled, lake, MetricRules(), nobody, settings.reports) is None
     assert list(settings.reports.iterdir()) == []

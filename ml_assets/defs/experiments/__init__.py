@@ -13,7 +13,7 @@ from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
 from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.operations import run_tables
-from ml_assets.operations.leaderboard import METRIC, leaderboard, write_page
+from ml_assets.operations.leaderboard import leaderboard, write_page
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
@@ -111,28 +111,32 @@ def _run_values(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]
 
 def _leaderboard(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
     rules = settings.metric_rules
-    higher = rules.higher_is_better(METRIC)
 
     @table_asset(
         settings,
         tables[LEADERBOARD],
         group="experiments",
         description=(
-            "Which model is best on each dataset, and how sure that is: the mean of its runs with a 95 % interval. "
+            "Which model is best on each dataset, by the metric that judges its runs, and how sure that is: the mean "
+            "of its runs with a 95 % interval. "
             "Where intervals overlap, the order may be luck, and a single run has no interval at all. The page "
             "under *Metadata* compares the best runs side by side: parameters, metrics, learning curves."
         ),
-        logic=[read_sql("postgres/run_leaderboard.sql"), METRIC, str(higher), "leaderboard 1"],
+        logic=[
+            *(read_sql(f"postgres/{name}.sql") for name in ("run_leaderboard", "judged_runs")),
+            repr(rules),
+            "leaderboard 2",
+        ],
         kinds=["sql"],
         deps=[key(POSTGRES)],
     )
     def run_leaderboard(
         context: dg.AssetExecutionContext, postgres: PostgresResource, lake: DuckLakeResource
     ) -> pa.Table:
-        board = leaderboard(postgres, METRIC, higher)
+        board = leaderboard(postgres, rules)
         first = board.sort_by([("rank", "ascending"), ("dataset", "ascending")])
         context.add_output_metadata({"leaders": metadata.preview(first.slice(0, SHOWN_MODELS))})
-        if page := write_page(postgres, lake, rules, board, METRIC, settings.reports):
+        if page := write_page(postgres, lake, rules, board, settings.reports):
             context.add_output_metadata({"comparison": dg.MetadataValue.path(page)})
         return board
 
