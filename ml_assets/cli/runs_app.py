@@ -62,3 +62,27 @@ def compare(
     from ml_assets.cli.run_comparison import compare
 
     compare(settings_of_home(), run_ids, metric, baseline, html, part, form(as_json, as_csv))
+
+
+@partial(command, group=runs)
+def curves(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN_ID...", help="ids of runs")],
+    key: Annotated[list[str], typer.Option("--key", help="A metric; give it again for more.")],
+    x: Annotated[
+        str, typer.Option("--x", help="step, time (seconds since it began) or metric:KEY.")
+    ] = "step",
+    points: Annotated[int, typer.Option("--points", help="Width in pixels, for --json and --csv.")] = 1000,
+    smoothing: Annotated[
+        float, typer.Option("--smoothing", help="0 (none) to below 1, as TensorBoard has it.")
+    ] = 0.0,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="Means over a column of runs, params.KEY or tags.KEY.")
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Show the learning curves of runs, with their last, least and greatest values."""
+    from ml_assets.cli.run_curves import curves
+
+    asked = {"x": x, "points": points, "smoothing": smoothing, "group_by": group_by}
+    curves(settings_of_home(), run_ids, key, asked, form(as_json, as_csv))

@@ -4,7 +4,7 @@ What belongs here: one thin method an operation, with the docstring that `help()
 a module of its own beside this one, or in the resource that it asks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -176,3 +176,45 @@ class Experiments:
 
         lake = self._resources["lake"]
         return compare_runs(self._postgres, lake, self._settings.metric_rules, runs, metric, baseline)
+
+    def curves(
+        self,
+        run_ids: Sequence[str] | str,
+        keys: Sequence[str] | str,
+        x: str = "step",
+        points: int = 1000,
+        smoothing: float = 0.0,
+        group_by: str | None = None,
+    ) -> "pa.Table":
+        """Metrics of runs over their steps, thinned out to what a picture can show.
+
+        Of each pixel stand the first point and the last, the least finite value and the greatest, and the first NaN
+        and infinities, so that spikes and gaps stay visible. The pixels of a key divide what all its curves span of x.
+        A curve of no more than `points` points is returned whole. Of a step that was logged again the newest value
+        stands.
+
+        Args:
+            run_ids: one run, or any number up to 10,000.
+            keys: one metric, or any number, such as `["loss", "val_loss"]`.
+            x: `step`; `time`, which is the seconds since the run's `created_at`; or `metric:KEY`, which is the value of
+                another metric at the same step, such as `metric:epoch`.
+            points: width of the picture in pixels, 2 to 100,000.
+            smoothing: weight of what was before in the debiased exponential moving average, as TensorBoard has it, from
+                0 to below 1. It is taken over all points; those of a pixel share the average at its end.
+            group_by: a column of runs such as `model_name`, or `params.KEY` or `tags.KEY`.
+
+        Returns:
+            Columns run_id, key, x, value, smoothed; a row a point, in order of x. Where curves are grouped, group, mean,
+            low, high and n as well: the rows of a group without a run_id are its mean over the n runs that are there at
+            x, between their own points on a straight line, with its 95 % interval by Student's t, null for n = 1.
+
+        Raises:
+            Refusal: there is no such run, none of the runs has logged a key, or an argument is out of range.
+            StoreUnavailable: a table was never materialized, or a store does not answer.
+        """
+        from ml_assets.operations.run_curves import run_curves
+
+        self._settings.require_home("duckdb")
+        return run_curves(
+            self._resources["lake"], self._postgres, run_ids, keys, x, points, smoothing, group_by
+        )
