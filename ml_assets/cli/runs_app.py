@@ -86,3 +86,18 @@ def curves(
 
     asked = {"x": x, "points": points, "smoothing": smoothing, "group_by": group_by}
     curves(settings_of_home(), run_ids, key, asked, form(as_json, as_csv))
+
+
+@partial(command, group=runs)
+def check(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show what was told before, too, if it still holds.")
+    ] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Tell what is wrong with runs, each time once; exit status 1 if there is something new."""
+    from ml_assets.cli.run_watch import check
+
+    if check(settings_of_home(), everything, form(as_json, as_csv)):
+        raise typer.Exit(1)

@@ -5,6 +5,7 @@ a module of its own beside this one, or in the resource that it asks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -218,3 +219,28 @@ class Experiments:
         return run_curves(
             self._resources["lake"], self._postgres, run_ids, keys, x, points, smoothing, group_by
         )
+
+    def check(self, reader: str = "api") -> "pa.Table":
+        """What is wrong with runs that run, or have ended within the last seven days.
+
+        `diverged`: the loss is infinite, or far above its best. `nan`: the last value of a metric is NaN. Of a run with
+        the status 'running' also `stalled`: nothing was logged for six hours, or the last half of the points brought
+        nothing better; `slow`: less than half of the steps a second that it did before; `long`: it is said to be
+        running for over a day. An episode is open from when it is found until it no longer holds, or its run is no
+        longer watched.
+
+        Args:
+            reader: who is told. Each reader is told of an episode as `new` once.
+
+        Returns:
+            The open episodes, in the order in which they began: run_id, kind, since, opened_at, last_seen_at, evidence,
+            new.
+
+        Raises:
+            StoreUnavailable: `postgres/ml_experiments` was never materialized, or a store does not answer.
+        """
+        from ml_assets.operations.run_watch import check_runs
+
+        self._settings.require_home("duckdb")
+        rules, now = self._settings.metric_rules, datetime.now(UTC)
+        return check_runs(self._resources["lake"], self._postgres, rules, reader, now)

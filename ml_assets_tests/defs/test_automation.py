@@ -1,12 +1,12 @@
 """What the automation conditions ask for, evaluated by Dagster on small graphs and a real instance."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from ml_assets.automation import PARTITIONED, WHOLE
+from ml_assets.automation import HOURLY, PARTITIONED, WHOLE
 from ml_assets.partitions import daily_partitions
 
 DAYS = daily_partitions(date(2026, 1, 1))
@@ -93,3 +93,20 @@ def test_a_change_is_asked_for_once(instance):
     third = evaluate(instance, second.cursor)
     assert requested(second, "child") == {"2026-01-05"}
     assert requested(third, "child") == set()
+
+
+def test_a_check_of_days_is_asked_for_once_an_hour(instance):
+    @dg.asset_check(asset=parent, automation_condition=HOURLY)
+    def healthy() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    defs = dg.Definitions(assets=[parent], asset_checks=[healthy])
+    asked, cursor = [], None
+    for hour, minute in [(8, 5), (8, 25), (8, 26), (9, 19), (9, 21)]:
+        at = datetime(2026, 3, 1, hour, minute, tzinfo=UTC)
+        found = dg.evaluate_automation_conditions(
+            defs, instance, dg.AssetSelection.all(), cursor=cursor, evaluation_time=at
+        )
+        cursor = found.cursor
+        asked.append(found.total_requested)
+    assert asked == [0, 1, 0, 0, 1]

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ml_assets import metadata
 from ml_assets.contracts import Tables, experiments
 from ml_assets.defs.checks import table_checks
+from ml_assets.defs.experiments.checks import runs_healthy
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
 from ml_assets.lib.metric_rules import MetricRules
@@ -39,7 +40,10 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
             _sqlite_runs(settings, tables),
             *_run_files(settings, tables),
         ],
-        asset_checks=[table_checks(tables, contract.asset) for contract in experiments.tables()],
+        asset_checks=[
+            *(table_checks(tables, contract.asset) for contract in experiments.tables()),
+            runs_healthy(settings),
+        ],
     )
 
 
