@@ -18,9 +18,9 @@ in every run has no spread that a t-test could use; its p value is the exact one
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,7 @@ class Verdict:
             there is no such number up to 10,000. An observed effect is a noisy plan: take it as an order of size.
         selected: the side that looks better was selected as the best of several candidates.
         selection_bias: what such a selection gains by luck alone, in the metric's unit; None if unknown.
+        metric: its name, where it is known.
     """
 
     a: str
@@ -132,6 +133,35 @@ class Verdict:
     needed: int | None = None
     selected: bool = False
     selection_bias: float | None = None
+    metric: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and the sentence."""
+        return {**asdict(self), "sentence": str(self)}
+
+    def __str__(self) -> str:
+        at = f" at {self.metric}" if self.metric else ""
+        if self.p is None or self.effect is None:
+            return f"Whether {self.a} is better than {self.b}{at} cannot be said. {self.reason}"
+        n_a, n_b = self.n
+        size = f"{n_a:,} and {n_b:,} runs" if self.unit == "runs" else f"{n_a:,} {self.unit}"
+        chance = f"p = {self.p:.3g}, {self.test} over {size}"
+        if self.better is None:
+            interval = self.interval and f"95 % interval {self.interval[0]:+.4g} to {self.interval[1]:+.4g}, "
+            units = "runs of each" if self.unit == "runs" else self.unit
+            more = ""
+            if self.needed:
+                more = f" To show a difference of this size takes about {self.needed:,} more {units}."
+            return (
+                f"Neither of {self.a} and {self.b} is shown to be better{at}: {self.a} less {self.b} is "
+                f"{self.effect:+.4g} ({interval or ''}{chance}). {self.reason}{more}"
+            )
+        winner, other = (self.a, self.b) if self.better else (self.b, self.a)
+        interval = ""
+        if self.interval is not None:
+            low, high = self.interval if self.effect > 0 else (-self.interval[1], -self.interval[0])
+            interval = f"95 % interval {low:.4g} to {high:.4g}, "
+        return f"{winner} is better than {other}{at} by {abs(self.effect):.4g} ({interval}{chance}). {self.reason}"
 
 
 def is_better(a: Sample, b: Sample, higher_is_better: bool, level: float = 0.05) -> Verdict:

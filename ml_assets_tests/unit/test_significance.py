@@ -1,6 +1,9 @@
 """Is it really better: textbook cases, what must not be answered, and simulations that can fail."""
 
+import json
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -305,3 +308,36 @@ def test_tests_keep_their_level_where_there_is_no_difference():
     folds = math.sqrt(0.1) * a[:, :1] + math.sqrt(0.9) * random.normal(0, 1, (20_000, 10))
     assert (tests.t_p(tests.paired(folds)) < 0.05).mean() > 0.12
     assert 0.04 < (tests.t_p(tests.paired(folds, 1 / 9)) < 0.05).mean() < 0.06
+
+
+def told(a, b, higher_is_better=True) -> str:
+    verdict = is_better(of("cats", a), of("dogs", b), higher_is_better)
+    return str(replace(verdict, metric="accuracy"))
+
+
+def test_a_verdict_is_a_sentence():
+    better = r"is better than (cats|dogs) at accuracy by 0\.09667 \(95 % interval 0\.06\d+ to 0\.1\d+, p = .*, Welch"
+    assert re.match(f"cats {better} t over 3 and 3 runs", told((0.9, 0.91, 0.92), (0.8, 0.81, 0.83)))
+    assert re.match(f"cats {better}", told((0.8, 0.81, 0.83), (0.9, 0.91, 0.92), False))
+    assert re.match(f"dogs {better}", told((0.8, 0.81, 0.83), (0.9, 0.91, 0.92)))
+    near = told((0.9, 0.8, 0.7), (0.79, 0.78, 0.77))
+    assert near.startswith(
+        "Neither of cats and dogs is shown to be better at accuracy: cats less dogs is +0.02 (95 %"
+    )
+    assert near.endswith("more runs of each.")
+    same = told((0.5, 0.5), (0.5, 0.5))
+    assert "cats less dogs is +0 (p = 1, Welch t over 2 and 2 runs). " in same and same.endswith(
+        "no difference in any run."
+    )
+    one = told((0.9,), (0.8, 0.81))
+    assert one == (
+        "Whether cats is better than dogs at accuracy cannot be said. Not enough runs: 1 of cats and 2 of dogs; two of "
+        "each are the least."
+    )
+
+
+def test_a_verdict_is_json():
+    verdict = is_better(of("a", SLEEP_A), of("b", SLEEP_B), higher_is_better=True)
+    known = json.loads(json.dumps(verdict.as_json()))
+    assert known["interval"] == list(verdict.interval or ())
+    assert (known["n"], known["test"], known["sentence"]) == ([10, 10], "Welch t", str(verdict))
