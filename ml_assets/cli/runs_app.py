@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ml_assets.cli.command import Csv, Json, command, form, settings_of_home
+from ml_assets.lib.metric_rules import Direction
 
 runs = typer.Typer(help="Runs: find them, look at them, compare them.", no_args_is_help=True)
 
@@ -77,6 +78,24 @@ def curves(
     ] = 0.0,
     group_by: Annotated[
         str | None, typer.Option("--group-by", help="Means over a column of runs, params.KEY or tags.KEY.")
+def better(
+    groups: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="two groups or more, each run ids with commas or FIELD=VALUE,... such as model_name=cats"
+        ),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="key of the metric")] = "",
+    by: Annotated[
+        str | None, typer.Option(help="in place of groups: the field that makes them, such as model_name")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="only runs on it")] = None,
+    where: Annotated[str | None, typer.Option(help="with --by, only runs with FIELD=VALUE,...")] = None,
+    direction: Annotated[
+        Direction | None, typer.Option(help="whether the largest value is the best or the smallest")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="from how many the first group was selected")
     ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
@@ -101,3 +120,8 @@ def check(
 
     if check(settings_of_home(), everything, form(as_json, as_csv)):
         raise typer.Exit(1)
+    """Say whether runs are really better than others, or were lucky: effect, interval, p, the test and why."""
+    from ml_assets.cli.run_verdicts import better
+
+    asked = form(as_json, as_csv)
+    better(settings_of_home(), groups or [], metric, by, dataset, where, direction, candidates, asked)

@@ -6,6 +6,7 @@ a module of its own beside this one, or in the resource that it asks.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ml_assets.operations.run_comparison import RunComparison
     from ml_assets.operations.run_search import Page, Runs
     from ml_assets.resources.duckdb import DuckLakeResource
+    from ml_assets.lib.significance import Verdict
+    from ml_assets.operations.run_verdicts import Judge
     from ml_assets.resources.postgres import PostgresResource
 
 
@@ -244,3 +247,87 @@ class Experiments:
         self._settings.require_home("duckdb")
         rules, now = self._settings.metric_rules, datetime.now(UTC)
         return check_runs(self._resources["lake"], self._postgres, rules, reader, now)
+    def is_better(
+        self,
+        a: str | Sequence[str] | Mapping[str, Any],
+        b: str | Sequence[str] | Mapping[str, Any],
+        metric: str,
+        *,
+        dataset: str | None = None,
+        higher_is_better: bool | None = None,
+        candidates: int | None = None,
+    ) -> "Verdict":
+        """Whether runs are really better than others, or were lucky.
+
+        What both sides share chooses the test: the same seeds and splits, folds, datasets, or, of two single runs,
+        predictions of the same rows. `str()` of the answer is a sentence.
+
+            is_better("model_name=cats", {"model_name": "dogs", "params.lr": 0.1}, "accuracy", dataset="pets")
+
+        Args:
+            a, b: a run's id, a list of ids, or what the runs have: any of their columns, `params.NAME`, `tags.NAME`.
+                Of the latter only completed runs count, unless a `status` is asked for.
+            metric: key of the metric, whose last value counts.
+            dataset: only runs on it.
+            higher_is_better: which way the metric points; by ML_ASSETS_METRIC_DIRECTIONS and its name if None.
+            candidates: how many candidates `a` was selected from as the best of them; None to count the runs of its
+                parent, where it is the best of those.
+
+        Returns:
+            Effect (metric of `a` less that of `b`), 95 % interval, p, n, the test and why it was chosen, and how many
+            more runs would be needed. Where there are not enough, interval and p are None.
+
+        Raises:
+            Refusal: there are no such runs, none has the metric, or both sides share runs.
+        """
+        (verdict,) = self._judge.better_of([a, b], metric, dataset, higher_is_better, candidates)
+        return verdict
+
+    def better_of(
+        self,
+        groups: Mapping[str, str | Sequence[str] | Mapping[str, Any]] | Sequence[Any],
+        metric: str,
+        *,
+        dataset: str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> "list[Verdict]":
+        """Each pair of several groups of runs, as `is_better`, with p values that are corrected for their number.
+
+        Over five shared datasets or more it is Friedman's test and Nemenyi's, else Holm's correction. Of three
+        groups or more the best one is told as selected, with what it may owe to luck.
+
+        Args:
+            groups: each as `is_better` takes them; in a mapping, by the name that the answer calls them.
+
+        Raises:
+            Refusal: as `is_better`.
+        """
+        return self._judge.better_of(groups, metric, dataset, higher_is_better)
+
+    def best_of(
+        self,
+        by: str,
+        metric: str,
+        *,
+        dataset: str | None = None,
+        where: Mapping[str, Any] | str | None = None,
+        higher_is_better: bool | None = None,
+    ) -> "list[Verdict]":
+        """Each pair of the groups that runs fall into by a column or parameter, as `better_of`.
+
+            best_of("params.optimizer", "val_loss", dataset="pets", where={"model_name": "cats"})
+
+        Args:
+            by: `model_name`, `params.optimizer`, `tags.team` ...
+            where: only runs that have this.
+
+        Raises:
+            Refusal: as `is_better`, or there are fewer than two groups, or more than 40.
+        """
+        return self._judge.best_of(by, metric, dataset, where, higher_is_better)
+
+    @cached_property
+    def _judge(self) -> "Judge":
+        from ml_assets.operations.run_verdicts import Judge
+
+        return Judge(self._settings, self._postgres, self._resources["lake"])
