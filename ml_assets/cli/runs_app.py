@@ -125,3 +125,18 @@ def check(
 
     asked = form(as_json, as_csv)
     better(settings_of_home(), groups or [], metric, by, dataset, where, direction, candidates, asked)
+
+
+@partial(command, group=runs)
+def similar(
+    run_id: Annotated[str | None, typer.Argument(help="the run's id")] = None,
+    text: Annotated[str | None, typer.Option(help="words, in place of a run")] = None,
+    k: Annotated[int, typer.Option("-k", help="how many runs")] = 10,
+    where: Annotated[str | None, typer.Option(help="only runs with FIELD=VALUE,...")] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """List the runs whose cards are nearest in meaning to a run, or to words."""
+    from ml_assets.cli.run_similar import similar
+
+    similar(settings_of_home(), run_id, text, k, where, form(as_json, as_csv))

@@ -331,3 +331,34 @@ class Experiments:
         from ml_assets.operations.run_verdicts import Judge
 
         return Judge(self._settings, self._postgres, self._resources["lake"])
+
+    def similar(
+        self,
+        run_id: str | None = None,
+        text: str | None = None,
+        k: int = 10,
+        where: Mapping[str, Any] | str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The runs whose cards are nearest in meaning to a run's card, or to words.
+
+            similar("r1", where={"dataset": "pets"})
+            similar(text="gradient boosting that overfits")
+
+        Args:
+            run_id: the run, which is left out of the answer.
+            text: the words, in place of a run. They are embedded by the model that embedded the cards.
+            k: how many runs, 1 to 1,000.
+            where: only runs that have this: `"status=failed, params.lr=0.1"`, or a mapping.
+
+        Returns:
+            The nearest first: `run_id`, `experiment`, `model_name`, `dataset`, `status`, `metrics`, `parameters`,
+            `title`, and `score`, the cosine similarity, 1 at most.
+
+        Raises:
+            Refusal: both or neither of run and text, no such run, a run without a card, a text without a word,
+                or vectors of another model than the settings name.
+            StoreUnavailable: no vectors were made yet.
+        """
+        from ml_assets.operations.run_similar import similar
+
+        return similar(self._postgres, self._resources["embedder"].get, run_id, text, k, where)
