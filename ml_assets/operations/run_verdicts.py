@@ -68,10 +68,10 @@ class Judge:
             candidates: how many candidates the first group was selected from; None to find that out.
         """
         named = groups if isinstance(groups, Mapping) else {_name(each): each for each in groups}
-        if len(named) < max(2, len(groups)):
-            raise Refusal(
-                f"{', '.join(named) or 'Nothing'} cannot be compared with itself: name two runs, or two groups of runs."
-            )
+        if len(named) < len(groups):
+            raise Refusal(f"{', '.join(named)} cannot be compared with itself: name each group once.")
+        if len(named) < 2:
+            raise Refusal("A comparison takes two runs or two groups of runs: name another one.")
         wanted = {} if dataset is None else {"dataset": dataset}
         metric = require_text(metric, "the name of a metric")
         chosen, whole = {}, set()
@@ -96,11 +96,13 @@ class Judge:
         wanted = dict(parse_selector(where) if isinstance(where, str) else where or {})
         if dataset is not None:
             wanted["dataset"] = dataset
-        runs = self._select(metric, wanted, run_field(by))
+        field = run_field(by)
+        runs = self._select(metric, wanted, field)
         groups: dict[str, list[LoggedRun]] = {}
         for run in runs:
             if (value := label(run.label)) is not None:
-                groups.setdefault(value, []).append(run)
+                # A number alone would be no name in a sentence.
+                groups.setdefault(f"{by}={value}" if field.key else value, []).append(run)
         groups = {
             name: group
             for name, group in sorted(groups.items())
@@ -112,7 +114,7 @@ class Judge:
             self._require_metric(runs, metric)
             raise Refusal(
                 f"{counted(len(runs), 'run')}{f' of {told(wanted)}' if wanted else ''} "
-                + (f"with {metric} have {by}={next(iter(groups))} alone" if groups else f"have no {by}")
+                + (f"with {metric} have one {by}, {next(iter(groups))}" if groups else f"have no {by}")
                 + ": there is nothing to compare."
             )
         if len(groups) > MOST_GROUPS:

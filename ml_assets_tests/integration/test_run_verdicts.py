@@ -99,9 +99,14 @@ def test_groups_and_single_runs_are_compared(stack: Stack, cli: Any, environment
     assert (by_name.a, by_name.b, by_name.better) == ("cats", "dogs", True)
     with pytest.raises(Refusal, match="did you mean dataset=pets"):
         experiments.best_of("model_name", "accuracy", dataset="pet")
-    with pytest.raises(Refusal, match=r"with accuracy have params.lr=0.1 alone"):
+    with pytest.raises(Refusal, match=r"with accuracy have one params.lr, params.lr=0.1"):
         experiments.best_of("params.lr", "accuracy")
     seeded(stack, "cows", (0.90, 0.92, 0.93, 0.94))
+    seeds = experiments.best_of("params.seed", "accuracy", dataset="pets")
+    assert [(each.a, each.b) for each in seeds[:2]] == [
+        ("params.seed=0", "params.seed=1"),
+        ("params.seed=0", "params.seed=2"),
+    ]
     three = experiments.best_of("model_name", "accuracy", where="experiment=mine,dataset=pets")
     assert [(each.a, each.b) for each in three] == [("cats", "cows"), ("cats", "dogs"), ("cows", "dogs")]
     assert all("Holm" in each.reason for each in three)
@@ -149,6 +154,8 @@ def test_what_cannot_be_compared_is_said(stack: Stack) -> None:
     refused("no run 'cats-9'", ["cats-0", "cats-9"], "dogs-0")
     refused("did you mean 'accuracy'", "cats-0", "dogs-0", "acuracy")
     refused("cannot be compared with itself", "cats-0", "cats-0")
+    with pytest.raises(Refusal, match="name another one"):
+        experiments.better_of(["cats-0"], "accuracy")
     refused("is in both", "cats-0", "model_name=cats")
     refused("names no run", [], "cats-0")
     refused("is all runs", {}, "cats-0")
