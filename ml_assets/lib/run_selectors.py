@@ -40,9 +40,8 @@ _NESTED = {
 }
 
 _QUOTED = r"'[^']*'|\"[^\"]*\"|`[^`]*`"
-_TERM = re.compile(
-    rf"\s*((?:{_QUOTED}|[^=,'\"`])+?)\s*=\s*({_QUOTED}|(?:[^,'\"`\s][^,]*?)?)\s*(,|\Z)", re.DOTALL
-)
+_WORD = r"[^\s,=<>()'\"`]"
+_TERM = re.compile(rf"\s*((?:{_QUOTED}|{_WORD})+)\s*=\s*({_QUOTED}|{_WORD}*)\s*(,|\Z)")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?")
 _NUMBER_IN_SQL = r"^[-+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][-+]?[0-9]{1,3})?$"
 """Numbers that are compared as such; longer ones are compared as text, which no cast can fail on."""
@@ -91,7 +90,7 @@ def run_field(name: str) -> RunField:
 def parse_selector(text: str) -> dict[str, str]:
     """`model_name=cats, params.lr=0.1` as `{"model_name": "cats", "params.lr": "0.1"}`.
 
-    Values may stand in quotes, and have to if there is a comma in them.
+    Values may stand in quotes, and have to if there is more than a word in them.
 
     Raises:
         Refusal: it is none.
@@ -103,7 +102,7 @@ def parse_selector(text: str) -> dict[str, str]:
         if term is None:
             raise Refusal(
                 f"{text!r} cannot be read from {text[at:]!r} on: write FIELD=VALUE, several of them with commas, such as "
-                "model_name=cats,params.lr=0.1, and quotes around a value with a comma."
+                "model_name=cats,params.lr=0.1, and quotes around a value of more than a word."
             )
         name = term[1]
         if name in found:

@@ -12,7 +12,7 @@ from ml_assets.lib.run_selectors import conditions, label, parse_selector, run_f
         ("model_name=cats", {"model_name": "cats"}),
         (" model_name = cats , params.lr = 0.1 ", {"model_name": "cats", "params.lr": "0.1"}),
         ("""name='a, "b" = c',tags."with spaces"=x""", {"name": 'a, "b" = c', 'tags."with spaces"': "x"}),
-        ("name=a=o'b", {"name": "a=o'b"}),
+        ('name="a=o\'b"', {"name": "a=o'b"}),
         ("dataset=", {"dataset": ""}),
     ],
 )
@@ -21,7 +21,19 @@ def test_selectors_are_read(text, meant):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cats", "=cats", "model_name=cats,,", "model_name=cats,dogs", "name='a"]
+    "text",
+    [
+        "",
+        "cats",
+        "=cats",
+        "name=a=b",
+        "name = a AND dataset = b",
+        "name = a\n, b",
+        "params.lr >= 1",
+        "model_name=cats,,",
+        "model_name=cats,dogs",
+        "name='a",
+    ],
 )
 def test_what_is_no_selector_is_refused_with_the_form_of_one(text):
     with pytest.raises(Refusal, match="write FIELD=VALUE"):
