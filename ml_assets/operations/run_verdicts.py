@@ -225,6 +225,10 @@ class Judge:
         name_of = {runs[0].run_id: name for name, runs in groups.items()}
         asked = {"run_ids": list(name_of), "score": score}
         try:
+            self._settings.require_home("duckdb")
+        except Refusal:  # there is no home with a lake, and so no prediction
+            return {}
+        try:
             table = self._lake.reader(read_sql("duckdb/operations/predicted_rows.sql"), asked).read_all()
         except duckdb.CatalogException:  # nobody has predicted anything yet
             return {}

@@ -49,6 +49,7 @@ def predictions(stack: Stack, rows: list[dict[str, Any]]) -> None:
     contract = tables(stack.settings)["duckdb/raw_predictions"]
     base = {"model_name": "m", "created_at": NOON, "extras": "{}"}
     made = pa.Table.from_pylist([{**base, **row} for row in rows], arrow_schema(contract))
+    (stack.home / "landing").mkdir(parents=True)  # which makes it a home
     with stack._resources["lake"].get_connection(write=True) as connection:
         connection.register("made", made)
         connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
