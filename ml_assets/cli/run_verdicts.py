@@ -95,7 +95,7 @@ def _print(verdicts: "list[Verdict]", form: Form) -> None:
             verdict.a,
             verdict.b,
             winner or "not shown",
-            None if verdict.p is None or verdict.effect is None else f"{verdict.effect:+.4g}",
+            None if verdict.effect is None else f"{verdict.effect:+.4g}",
             low_high,
             None if verdict.p is None else f"{verdict.p:.3g}",
             f"{' and '.join(f'{n:,}' for n in (verdict.n if verdict.unit == 'runs' else verdict.n[:1]))} {verdict.unit}",

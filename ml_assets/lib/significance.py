@@ -104,7 +104,8 @@ class Verdict:
 
     Attributes:
         better: True: `a` is better. False: `b` is better. None: neither is shown.
-        effect: metric of `a` less metric of `b`, in the metric's unit; None without values on both sides.
+        effect: metric of `a` less metric of `b`, in the metric's unit; None without runs enough, since the difference of
+            one run to another is no effect.
         standardized: the effect over the standard deviation of a unit; None where there is no spread.
         interval: the 95 % interval of the effect, of this comparison alone; None without runs enough or spread.
         p: the two-sided p value, corrected where several were compared; None without runs enough.
@@ -459,7 +460,12 @@ def _holm(found: list[Verdict]) -> list[Verdict]:
 
 
 def _decide(verdict: Verdict, a: Sample, b: Sample, higher_is_better: bool, level: float) -> Verdict:
-    """With `better`, and what was selected."""
+    """With `better`, and what was selected; without an effect where nothing could be tested."""
+    decided = _selected(verdict, a, b, higher_is_better, level)
+    return decided if decided.p is not None else replace(decided, effect=None, standardized=None)
+
+
+def _selected(verdict: Verdict, a: Sample, b: Sample, higher_is_better: bool, level: float) -> Verdict:
     if verdict.effect is None or verdict.effect == 0:
         return verdict
     a_leads = (verdict.effect > 0) == higher_is_better

@@ -275,7 +275,7 @@ class Experiments:
 
         Returns:
             Effect (metric of `a` less that of `b`), 95 % interval, p, n, the test and why it was chosen, and how many
-            more runs would be needed. Where there are not enough, interval and p are None.
+            more runs would be needed. Where there are not enough, there is no number at all.
 
         Raises:
             Refusal: there are no such runs, none has the metric, or both sides share runs.

@@ -87,7 +87,7 @@ def test_groups_and_single_runs_are_compared(stack: Stack, cli: Any, environment
     )
 
     one = experiments.is_better("cats-0", "dogs-0", "accuracy")
-    assert (one.better, one.p, one.interval, one.needed) == (None, None, None, None)
+    assert (one.better, one.effect, one.p, one.interval, one.needed) == (None,) * 5
     assert "Not enough runs: 1 of cats-0 and 1 of dogs-0" in str(one)
     picked = experiments.is_better("cats-2", "dogs-2", "accuracy", candidates=4)
     assert picked.selected and "best of 4 candidates" in picked.reason

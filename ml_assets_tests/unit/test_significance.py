@@ -256,7 +256,8 @@ def test_what_was_selected_is_told_with_its_luck():
 )
 def test_too_few_runs_give_no_number(a, told):
     verdict = is_better(of("a", a), of("b", (0.8, 0.7, 0.9)), higher_is_better=True)
-    assert (verdict.better, verdict.p, verdict.interval, verdict.needed) == (None, None, None, None)
+    numbers = (verdict.effect, verdict.standardized, verdict.p, verdict.interval, verdict.needed)
+    assert (verdict.better, *numbers) == (None,) * 6
     assert "Not enough runs" in verdict.reason and told in verdict.reason
 
 
