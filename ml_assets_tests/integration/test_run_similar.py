@@ -30,7 +30,7 @@ def cards(settings: Settings) -> Stack:
     contract = tables(stack.settings)["postgres/experiment_embeddings"]
     for n, run_id in enumerate(titles):
         model = "trees" if n < 2 else "nets"
-        metrics, parameters = {"accuracy": 0.5 + n / 10}, {"lr": 0.1}
+        metrics, parameters = {"accuracy": 0.5 + n / 10, "loss": 1e300}, {"lr": 0.1}
         stack.experiments.create("mine", id=run_id, model_name=model, metrics=metrics, parameters=parameters)
     stack.experiments.create("mine", id="bare")
     with stack._resources["postgres"].connect(write=True) as connection:
@@ -61,7 +61,7 @@ def test_runs_are_found_by_a_run_and_by_words(cards: Stack, cli: Any, environmen
         "parameters",
         "score",
     }
-    assert found[0]["metrics"] == {"accuracy": 0.6}
+    assert found[0]["metrics"] == {"accuracy": 0.6, "loss": 1e300}
     assert [each["run_id"] for each in similar(text="pictures of cats", k=2)] == ["r3", "r4"]
     assert [each["run_id"] for each in similar("r1", where="model_name=nets,params.lr=0.10", k=1)] in (
         ["r3"],
@@ -72,7 +72,7 @@ def test_runs_are_found_by_a_run_and_by_words(cards: Stack, cli: Any, environmen
     done = cli(cards.home, "runs", "similar", "--text", "fraud", "-k", "2", "--json", **environment)
     assert {each["run_id"] for each in json.loads(done.stdout)} == {"r1", "r2"}, done.stderr
     done = cli(cards.home, "runs", "similar", "r3", "--csv", **environment)
-    assert next(csv.DictReader(io.StringIO(done.stdout)))["metrics"] == '{"accuracy":0.8}'
+    assert next(csv.DictReader(io.StringIO(done.stdout)))["metrics"] == '{"loss":1e+300,"accuracy":0.8}'
     done = cli(cards.home, "runs", "similar", "r3", **environment)
     assert "kittens" in done.stdout
 
