@@ -257,7 +257,8 @@ def _taken_apart(key: str) -> _Parts:
         # `valid_0-auc`: the number is that of the set.
         if word not in _SPLITS and not (word.isdigit() and before in _SPLITS):
             kept.append(word)
-    while len(kept) > 1 and kept[0] in _NEUTRAL:
+    # `mean_squared_error` is a name as a whole.
+    while len(kept) > 1 and kept[0] in _NEUTRAL and "_".join(kept) not in _KNOWN:
         del kept[0]
     while len(kept) > 1 and kept[-1] in _NEUTRAL:
         del kept[-1]

@@ -27,6 +27,8 @@ RULES = MetricRules()
         ("validation_0-logloss", "log_loss"),
         ("test-rmse-mean", "rmse"),
         ("val_root_mean_squared_error", "rmse"),
+        ("val_mean_squared_error", "mse"),
+        ("mean_absolute_error", "mae"),
         ("final_r2_score", "r2"),
         ("train_accuracy", "train_accuracy"),
         ("training_log_loss", "train_log_loss"),
