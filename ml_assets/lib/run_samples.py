@@ -4,7 +4,6 @@ What belongs here: plain rows in, `significance.Sample` out, with sentences on w
 """
 
 import math
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,14 +17,14 @@ Score = Literal["right", "wrong", "squared error", "absolute error"]
 
 _ABSENT = ("", "none", "null", "nan")
 """Texts by which clients say that there is no seed, in any case."""
-_TRAINING = ("train", "training")
-_SCORES: dict[Score, str] = {
-    "right": "accuracy|acc",
-    "wrong": "error_rate|misclassification_rate",
-    "squared error": "mse|mean_squared_error",
-    "absolute error": "mae|mean_absolute_error",
+SCORES: dict[str, Score] = {
+    "accuracy": "right",
+    "error_rate": "wrong",
+    "misclassification_rate": "wrong",
+    "mse": "squared error",
+    "mae": "absolute error",
 }
-"""By the words at the end of a metric's key."""
+"""By the canonical name of a metric that is a mean over rows. Training rows are none of those that are predicted."""
 
 
 @dataclass(frozen=True)
@@ -146,19 +145,6 @@ def was_best(value: float | None, rivals: Sequence[float | None], higher_is_bett
         return 1
     best = max(finite) if higher_is_better else min(finite)
     return len(finite) if value == best else 1
-
-
-def score_of_rows(metric: str) -> Score | None:
-    """What a row has to be given, so that the mean over the rows is the metric; None if no such thing is known.
-
-    By the words at the end of the key (`val_accuracy`, `test/mae`); a metric of the training rows has none, since
-    predictions are of others.
-    """
-    words = re.findall(r"[a-z]+", metric.lower())
-    if any(word in _TRAINING for word in words):
-        return None
-    end = "_".join(words)
-    return next((score for score, known in _SCORES.items() if re.search(rf"(?:^|_)(?:{known})$", end)), None)
 
 
 def _has(count: int) -> str:

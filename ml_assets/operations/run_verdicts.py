@@ -219,7 +219,7 @@ class Judge:
         """The metric of each group row by row, where the groups are single runs that predicted the same rows."""
         import duckdb
 
-        score = run_samples.score_of_rows(metric)
+        score = run_samples.SCORES.get(self._settings.metric_rules.canonical(metric))
         if score is None or any(len(runs) != 1 for runs in groups.values()):
             return {}
         name_of = {runs[0].run_id: name for name, runs in groups.items()}

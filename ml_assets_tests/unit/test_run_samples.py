@@ -4,12 +4,13 @@ import math
 
 import pytest
 
+from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.lib.run_samples import (
+    SCORES,
     LoggedRun,
     leader,
     metric_value,
     sample,
-    score_of_rows,
     was_best,
     with_states,
 )
@@ -105,4 +106,4 @@ def test_the_leader_has_the_best_mean_of_its_finite_values():
     ],
 )
 def test_only_some_metrics_are_means_over_rows(metric, score):
-    assert score_of_rows(metric) == score
+    assert SCORES.get(MetricRules().canonical(metric)) == score
