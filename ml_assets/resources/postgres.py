@@ -39,6 +39,8 @@ from ml_assets.resources.base import (
     with_database,
 )
 from ml_assets.sql_files import read_sql
+from ml_assets.tables.run_row import known_day
+from ml_assets.tables.run_row import run_row as _experiment_row
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
@@ -326,13 +328,7 @@ class PostgresResource(StoreResource):
 
     def _known_day(self, created_at: datetime) -> date:
         """The UTC day of an experiment, which the graph's tables must have."""
-        day, first, today = created_at.astimezone(UTC).date(), self.partitions_start, datetime.now(UTC).date()
-        if not date.fromisoformat(first) <= day <= today:
-            raise ValueError(
-                f"created_at {created_at.isoformat()} is on a day that the graph does not have; give one from "
-                f"{first} to today, {today} (UTC)"
-            )
-        return day
+        return known_day(created_at, date.fromisoformat(self.partitions_start))
 
     def location(self) -> str:
         """The URL of the store, as status shows it (without its password)."""
