@@ -12,31 +12,54 @@ How to begin, in a notebook or a script:
     stack.sql("duckdb", "SELECT model_name, count(*) FROM features.run_features GROUP BY ALL")
     stack.export("duckdb/run_features", "runs.parquet")      # or .csv, or .duckdb
 
-Nothing of that changes a store. If there is no home yet, `ml-assets demo` makes one with an example in it, and
-`ml-assets refresh` takes in runs of your own. docs/home.md says which home is found.
+    light = ml_assets.connect(light=True)                    # a registry in one file, without any server
+    run_id = light.experiments.create("cats", model_name="resnet", parameters={"lr": 0.1})
+    light.artifacts.add(run_id, "model.onnx")
+    light.experiments.complete(run_id, {"accuracy": 0.9})
+    light.adopt()                                            # for the graph, with its next refresh
+
+Asking with `stack.sql` and `stack.export` changes no store. If there is no home yet, `ml-assets demo` makes one with an
+example in it, and `ml-assets refresh` takes in runs of your own. docs/home.md says which home is found.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ml_assets.operations.light import LightStack
     from ml_assets.settings import Settings
     from ml_assets.stack import Stack
 
 __all__ = ["connect"]
 
 
-def connect(home: "Path | str | None" = None, settings: "Settings | None" = None) -> "Stack":
+@overload
+def connect(
+    home: "Path | str | None" = None, settings: "Settings | None" = None, light: Literal[False] = False
+) -> "Stack": ...
+
+
+@overload
+def connect(
+    home: "Path | str | None" = None, settings: "Settings | None" = None, *, light: Literal[True]
+) -> "LightStack": ...
+
+
+def connect(
+    home: "Path | str | None" = None, settings: "Settings | None" = None, light: bool = False
+) -> "Stack | LightStack":
     """The stack of a home, to be asked: `status`, `tables`, `sql` and `export`. It opens, starts and makes nothing yet.
 
     Args:
         home: its folder; if None, it is found as the command line does.
         settings: an `ml_assets.settings.Settings` of your own, in place of the environment.
+        light: only the registry of runs that is one SQLite file of the home and needs no server: `experiments`,
+            `artifacts`, `training_data` and `adopt`.
 
     Raises:
         ml_assets.errors.Refusal: a setting cannot be read; the message says which.
     """
-    from ml_assets.stack import connect
+    from ml_assets.stack import connect, connect_light
 
-    return connect(home, settings)
+    return connect_light(home, settings) if light else connect(home, settings)

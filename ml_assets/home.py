@@ -24,7 +24,7 @@ from ml_assets.errors import Refusal
 _NAME = "ML_ASSETS_HOME"
 _PREFIX = "ML_ASSETS_"
 _PROJECT = "ml-assets"
-_TRACES = ("dagster", "landing", "services", "sqlite")
+_TRACES = ("dagster", "landing", "light", "services", "sqlite")
 """Folders of a home, one of which is there as soon as anything was kept."""
 
 

@@ -373,9 +373,15 @@ class Settings(BaseSettings):
         return self.home / "reports"
 
     @property
+    def artifacts(self) -> Path:
+        """Files of the light registry's runs, by content, and below `runs` under their names."""
+        return self.home / "artifacts"
+
+    @property
     def artifact_folders(self) -> tuple[Path, ...]:
         """Folders of this machine that the files of runs may lie in; the artifacts of another MLflow come to them."""
-        return (self.landing, self.embedded_mlflow_artifacts, self.demo_files, *self.artifact_roots)
+        ours = (self.landing, self.embedded_mlflow_artifacts, self.demo_files, self.artifacts)
+        return (*ours, *self.artifact_roots)
 
     @property
     def embedding_dimension(self) -> int:

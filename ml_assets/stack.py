@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ml_assets.contracts import Contract
     from ml_assets.operations.experiments import Experiments
+    from ml_assets.operations.light import LightStack
     from ml_assets.tables.store import TableStore
 
 
@@ -31,9 +32,20 @@ def connect(home: Path | str | None = None, settings: Settings | None = None) ->
     Raises:
         Refusal: both were given, or a setting cannot be read.
     """
+    return Stack(_settings(home, settings))
+
+
+def connect_light(home: Path | str | None = None, settings: Settings | None = None) -> "LightStack":
+    """The light registry of a home; as `connect`."""
+    from ml_assets.operations.light import LightStack
+
+    return LightStack(_settings(home, settings))
+
+
+def _settings(home: Path | str | None, settings: Settings | None) -> Settings:
     if settings is not None and home is not None:
         raise Refusal("Settings have a home of their own: give either home or settings.")
-    return Stack(settings or read_settings(**({} if home is None else {"home": Path(home)})))
+    return settings or read_settings(**({} if home is None else {"home": Path(home)}))
 
 
 class Stack:
