@@ -140,3 +140,27 @@ def similar(
     from ml_assets.cli.run_similar import similar
 
     similar(settings_of_home(), run_id, text, k, where, form(as_json, as_csv))
+def adopt(as_json: Json = False) -> None:
+    """Hand the runs of the light registry to the graph, which takes them in with the next refresh."""
+    from ml_assets.cli.run_light import adopt
+
+    adopt(settings_of_home(), as_json)
+
+
+@partial(command, group=runs)
+def keep(
+    best: Annotated[int, typer.Option("--best", help="how many runs of each group stay")],
+    by: Annotated[
+        str, typer.Option("--by", help="dataset, experiment, model_name, model_type or model_version")
+    ] = "dataset",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="by which they are ranked; not needed if they have one")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Keep the best recorded runs of each group; show the rest, ask, and remove them with their files."""
+    from ml_assets.cli.run_light import keep
+
+    keep(settings_of_home(), best, by, metric, yes, form(as_json, as_csv))

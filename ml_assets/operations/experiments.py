@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.lib.significance import Verdict
     from ml_assets.operations.run_verdicts import Judge
+    from ml_assets.operations.run_retention import Retention
     from ml_assets.resources.postgres import PostgresResource
 
 
@@ -362,3 +363,21 @@ class Experiments:
         from ml_assets.operations.run_similar import similar
 
         return similar(self._postgres, self._resources["embedder"].get, run_id, text, k, where)
+    def keep(self, best: int, by: str = "dataset", metric: str | None = None) -> "Retention":
+        """Which runs would stay if the best of each group were kept; `remove()` of the answer removes the rest.
+
+        Only runs of the light registry and those that `create` made are looked at: the graph's own runs go where
+        they came from.
+
+        Args:
+            best: how many of each group.
+            by: `dataset`, `experiment`, `model_name`, `model_type` or `model_version`.
+            metric: by which they are ranked; None for the only one that they have.
+
+        Raises:
+            Refusal: no such column, or it is not clear by which metric.
+        """
+        from ml_assets.operations.light import LightStack
+        from ml_assets.operations.run_retention import best_runs
+
+        return best_runs(LightStack(self._settings), self._postgres, best, by, metric)

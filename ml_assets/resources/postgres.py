@@ -286,6 +286,24 @@ class PostgresResource(StoreResource):
             recorded_runs.ensure_tables(connection)
             return recorded_runs.bring_up_to_date(connection, start, end, self._rules)
 
+    def delete_experiments(self, ids: Sequence[str]) -> None:
+        """Delete experiments that `create_experiment` made, all of them or none; the graph is asked to follow.
+
+        Raises:
+            ValueError: there is no such experiment, or the graph writes it.
+        """
+        from ml_assets.stores import touched_days
+        from ml_assets.stores.postgres_table import ensure_table
+
+        touched_days.ensure_schema(self)
+        with self.connect(write=True) as connection:
+            ensure_table(connection, RUNS)
+            rows = connection.execute(read_sql("postgres/experiments/delete.sql"), {"ids": list(ids)})
+            deleted: dict[str, date] = dict(rows.fetchall())
+            if missing := sorted(set(ids) - deleted.keys()):
+                raise ValueError(self._why_unchangeable(missing[0]))
+            touched_days.touch(connection, {("runs", day) for day in deleted.values()})
+
     def get_experiment(self, id: str) -> dict[str, Any] | None:
         """An experiment by its id, whoever made it; None if there is none."""
         return next(iter(self._experiments("postgres/experiments/get.sql", {"id": id})), None)

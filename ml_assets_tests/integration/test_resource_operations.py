@@ -17,6 +17,7 @@ from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
 from ml_assets.lib.metric_rules import MetricRules, PrimaryMetric
 from ml_assets.operations.run_best import best_models
+from ml_assets.operations.experiments import Experiments
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -96,6 +97,34 @@ def test_an_experiment_of_the_graph_is_not_changed(postgres: PostgresResource) -
     row = postgres.get_experiment("r1")
     assert row is not None
     assert row["status"] == "running"
+
+
+def test_experiments_are_deleted_and_the_graph_is_asked_to_follow(
+    postgres: PostgresResource, tmp_path: Path
+) -> None:
+    """By rank, as `runs keep` does it, or by their ids; those of the graph stay."""
+    settings = Settings(home=tmp_path)
+    experiments = Experiments(
+        settings.model_copy(update={"postgres_url": postgres.url}), {"postgres": postgres}
+    )
+    assert experiments.keep(1).candidates == []
+    for n in range(3):
+        made = postgres.create_experiment(
+            "iris", id=str(n), dataset="iris", created_at=NOON + timedelta(days=n)
+        )
+        postgres.complete_experiment(made, {"accuracy": n / 10})
+    with postgres.connect(write=True) as connection:
+        connection.execute("UPDATE ml_experiments SET origin = 'graph' WHERE id = '0'")
+        connection.execute("DELETE FROM ledger.touched_days")
+    for id, said in (("0", "written by the graph"), ("nobody", "there is no experiment 'nobody'")):
+        with pytest.raises(ValueError, match=said):
+            postgres.delete_experiments(["2", id])
+    found = experiments.keep(1)
+    assert [(each.run_id, each.place) for each in found.going] == [("1", "postgres")]
+    assert found.remove().runs == 1
+    assert sorted(row["id"] for row in postgres.list_experiments()) == ["0", "2"]
+    with postgres.connect() as connection:
+        assert touched_days.due_days(connection, "runs") == [(NOON + timedelta(days=1)).date()]
 
 
 def test_a_completed_experiment_is_not_changed(postgres: PostgresResource) -> None:

@@ -388,3 +388,58 @@ def test_a_registry_of_another_release_is_not_touched(light):
         connection.execute("PRAGMA user_version = 9")
     with pytest.raises(Refusal, match="schema 9 of another release"):
         light.experiments.list()
+
+
+# --- keeping the best -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ranked(light, tmp_path) -> list[str]:
+    """Three runs of one dataset, from the best to the worst, each with a file of its own and one that they share."""
+    (tmp_path / "shared").write_bytes(b"shared")
+    runs = []
+    for n in range(3):
+        run = light.experiments.create("cats", dataset="cifar10")
+        (tmp_path / "own").write_bytes(b"own of %d" % n)
+        for name in ("own", "shared"):
+            light.artifacts.add(run, tmp_path / name)
+        light.experiments.complete(run, {"accuracy": 0.9 - n / 10})
+        runs.append(run)
+    return runs
+
+
+def test_the_best_stay_and_the_rest_go_with_their_files(light, ranked):
+    found = light.keep(2)
+    assert [each.run_id for each in found.going] == ranked[2:]
+    assert [(each.files, each.bytes) for each in found.going] == [(2, 14)]
+    assert len(light.experiments.list()) == 3
+    told = found.remove()
+    assert (told.runs, told.files, told.bytes) == (1, 1, 8)
+    assert {run["run_id"] for run in light.experiments.list()} == set(ranked[:2])
+    assert light.artifacts.verify() == []
+    assert len(contents(light)) == 3
+    with pytest.raises(Refusal, match="none was deleted"):
+        found.remove()
+
+
+def test_the_command_shows_and_removes_nothing_unless_it_is_told_to(light, ranked, cli):
+    done = cli(light.home, "runs", "keep", "--best", "1")
+    assert done.returncode == 1
+    assert "2 runs with 4 files (28 bytes) would be removed, and nothing was: give --yes" in done.stderr
+    assert "Runs of the graph are not looked at" in done.stdout
+    shown = json.loads(cli(light.home, "runs", "keep", "--best", "1", "--json").stdout)
+    assert [run["state"] for run in shown] == ["stays", "goes", "goes"]
+    assert shown[0]["run_id"] == ranked[0]
+    assert shown[0]["metrics"] == {"accuracy": 0.9}
+    assert len(light.experiments.list()) == 3
+    done = cli(light.home, "runs", "keep", "--best", "1", "--yes")
+    assert "Removed 2 runs, 2 files and 16 bytes." in done.stdout
+    assert [run["run_id"] for run in light.experiments.list()] == ranked[:1]
+    assert not (light.home / "services").exists()
+
+
+def test_the_command_adopts(light, ranked, cli):
+    done = cli(light.home, "runs", "adopt")
+    assert "3 runs with 6 files and 0 datasets: 1 landing file in" in done.stdout
+    told = json.loads(cli(light.home, "runs", "adopt", "--json").stdout)
+    assert (told["runs"], told["artifacts"], told["files_changed"]) == (3, 6, 0)

@@ -6,12 +6,16 @@ modules: registry.py the file, content.py the artifacts, adoption.py the landing
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_assets.operations.light.adoption import Adopted, adopt
 from ml_assets.operations.light.artifacts import Collected, LightArtifacts, LightTrainingData
 from ml_assets.operations.light.registry import Registry
 from ml_assets.operations.light.runs import LightExperiments
 from ml_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_assets.operations.run_retention import Retention
 
 __all__ = ["Adopted", "Collected", "LightExperiments", "LightStack"]
 
@@ -60,3 +64,19 @@ class LightStack:
             StoreUnavailable: the registry cannot be used.
         """
         return adopt(self._registry, self.artifacts.content, self.settings)
+
+    def keep(self, best: int, by: str = "dataset", metric: str | None = None) -> "Retention":
+        """Which runs would stay if the best of each group were kept; `remove()` of the answer removes the rest.
+
+        Args:
+            best: how many of each group.
+            by: `dataset`, `experiment`, `model_name`, `model_type` or `model_version`.
+            metric: by which they are ranked, in the direction of ML_ASSETS_METRIC_DIRECTIONS; None for the only one
+                that they have.
+
+        Raises:
+            Refusal: no such column, or it is not clear by which metric.
+        """
+        from ml_assets.operations.run_retention import best_runs
+
+        return best_runs(self, None, best, by, metric)
