@@ -96,18 +96,30 @@ def status(
     verify: Annotated[
         bool, typer.Option("--verify", help="Recompute content hashes from the stores.")
     ] = False,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Tell which statements take PostgreSQL the most time.")
+    ] = False,
+    number: Annotated[int | None, typer.Argument(help="with --slow: how many statements; 10 if none")] = None,
 ) -> None:
     """Each store's health, tables, rows and content hashes. Exit status 1 if a store is down or differs."""
-    from ml_assets.cli.report import print_status
-    from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
+    from ml_assets.cli.report import print_slow_statements, print_status
+    from ml_assets.maintenance.status import quarantined_rows, slow_status, status_json, stores_status
 
+    if number is not None and not slow:
+        raise Refusal(f"{number} is how many statements --slow tells: give --slow as well.")
     settings = settings_of_home()
     stores, differences = stores_status(settings, verify)
     quarantined = quarantined_rows(settings, stores)
+    statements = slow_status(settings, stores, number) if slow else None
     if as_json:
-        print(json.dumps(status_json(settings, stores, quarantined, differences if verify else None)))
+        told = status_json(settings, stores, quarantined, differences if verify else None)
+        if statements is not None:
+            told |= {"slow_statements": statements.statements, "slow_statements_detail": statements.detail}
+        print(json.dumps(told))
     else:
         print_status(settings, stores, quarantined)
+        if statements is not None:
+            print_slow_statements(statements)
     for difference in differences:
         print(
             f"{difference.store}/{difference.table} holds {difference.measured}, but {difference.recorded} "

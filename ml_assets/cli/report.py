@@ -24,11 +24,15 @@ from rich.text import Text
 from ml_assets.cli.refresh import Progress as Told
 from ml_assets.cli.refresh import Report
 from ml_assets.home import is_home
+from ml_assets.maintenance.slow_statements import SlowStatements
 from ml_assets.settings import Settings
 from ml_assets.tables.store import Recovery
 
 _SHOWN = 10
 """Files left alone that are shown, at most."""
+
+_STATEMENT = 200
+"""Characters of a statement that are shown, at most."""
 
 STATE_STYLE = {"healthy": "green", "busy": "yellow", "down": "bold red"}
 
@@ -152,6 +156,25 @@ def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[s
         console.print(f"Rows in quarantine: {told}; `ml-assets quarantine list` tells why.", style="yellow")
     elif quarantined is not None:
         console.print("Nothing is in quarantine.")
+
+
+def print_slow_statements(slow: SlowStatements) -> None:
+    """The statements that took PostgreSQL the most time, or why they are not known."""
+    console = Console()
+    if slow.statements is None:
+        console.print(slow.detail, style="yellow", markup=False, highlight=False)
+        return
+    table = Table(
+        "calls", "total ms", "mean ms", "max ms", "rows", "database", "statement", title="Slow statements"
+    )
+    for column in table.columns[:5]:
+        column.justify = "right"
+    for each in slow.statements:
+        times = (f"{each[name]:,.1f}" for name in ("total_ms", "mean_ms", "max_ms"))
+        told = each["statement"]
+        shown = told if len(told) <= _STATEMENT else f"{told[: _STATEMENT - 3]}..."
+        table.add_row(f"{each['calls']:,}", *times, f"{each['rows']:,}", Text(each["database"]), Text(shown))
+    console.print(table)
 
 
 def print_recovery(found: list[Recovery]) -> None:

@@ -6,11 +6,21 @@ never put into SQL text by hand; they are bound. What does not: the statements t
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
 
 ALWAYS, NEVER = "1 = 1", "1 = 0"
 """Conditions that no column changes the meaning of: SQLite takes the bare word `true` for a column of that name."""
+
+
+_CONSTANT = re.compile(
+    # What a quote within means nothing in comes first, and is kept.
+    r"""(?P<kept>--[^\n]*|/\*.*?\*/|"(?:[^"]|"")*")"""
+    r"""|\b[eE]'(?:[^'\\]|''|\\.)*(?:'|\Z)|'(?:[^']|'')*(?:'|\Z)|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)""",
+    re.DOTALL,
+)
+"""Comments and names in double quotes; and string constants of PostgreSQL, whole or cut off."""
 
 
 def is_name(text: str) -> bool:
@@ -61,6 +71,14 @@ def quote_literal(text: str) -> str:
         raise ValueError("a NUL character cannot stand in SQL text; remove it")
     doubled = text.replace("'", "''")
     return f"'{doubled}'"
+
+
+def without_values(statement: str) -> str:
+    """A statement of PostgreSQL on one line, with '...' in place of its string constants.
+
+    PostgreSQL itself replaces the constants of queries by $1; those of other statements, such as a password, it keeps.
+    """
+    return " ".join(_CONSTANT.sub(lambda found: found["kept"] or "'...'", statement).split())
 
 
 def quote_json(value: object) -> str:

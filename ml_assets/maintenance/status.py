@@ -15,6 +15,7 @@ from ml_assets.contracts import Contract, Tables, tables
 from ml_assets.errors import DamagedCollection, StoreBusy, StoreUnavailable
 from ml_assets.intake import quarantine
 from ml_assets.lib.faults import one_sentence
+from ml_assets.maintenance.slow_statements import SHOWN, SlowStatements, slow_statements
 from ml_assets.resources import store_resources
 from ml_assets.resources.base import BUSY_TIMEOUT_S
 from ml_assets.settings import Settings, redact_url
@@ -113,6 +114,29 @@ def quarantined_rows(settings: Settings, status: Mapping[str, Any]) -> dict[str,
             return quarantine.counts(store_resources(settings)["postgres"])
     except StoreUnavailable:  # it has gone since
         return None
+
+
+def slow_status(settings: Settings, status: Mapping[str, Any], limit: int | None = None) -> SlowStatements:
+    """The statements of ours that take PostgreSQL the most time; it is not started for that.
+
+    Args:
+        settings: which stores.
+        status: what `stores_status` has just told.
+        limit: how many; None for the usual number.
+
+    Raises:
+        Refusal: fewer than one is asked for.
+    """
+    if (state := status["postgres"]["state"]) != "healthy":
+        return SlowStatements(None, f"PostgreSQL is {state}, so its statements are not known.")
+    resources, embedded = store_resources(settings), settings.mode("postgres") == "embedded"
+    try:
+        with services.only_running():
+            return slow_statements(
+                resources["postgres"], resources["lake"], embedded, SHOWN if limit is None else limit
+            )
+    except StoreUnavailable as fault:  # it has gone since
+        return SlowStatements(None, str(fault))
 
 
 def _told(settings: Settings, store: str, resource: Any, health: StoreHealth) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from ml_assets.automation import HOURLY
 from ml_assets.contracts import INDEXED, Tables
 from ml_assets.defs.checks import fetching
 from ml_assets.defs.options import OWNERS, code_version, key
-from ml_assets.defs.quality import maintenance
+from ml_assets.defs.quality import maintenance, slow_statements
 from ml_assets.operations.agreements import AGREEMENTS
 from ml_assets.operations.reconcile import Comparison, Fetch, Listed, compare_all, compare_sides, stored_keys
 from ml_assets.settings import Settings
@@ -76,7 +76,9 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
             }
         )
 
-    return dg.Definitions.merge(dg.Definitions(assets=[reconciliation]), maintenance.build(settings))
+    return dg.Definitions.merge(
+        dg.Definitions(assets=[reconciliation]), maintenance.build(settings), slow_statements.build(settings)
+    )
 
 
 def _beside_sql(tables: Tables, resources: Any, fetch: Fetch) -> Iterator[Comparison]:

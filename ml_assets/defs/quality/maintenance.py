@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from ml_assets.defs.options import OWNERS, code_version, key
+from ml_assets.defs.quality.slow_statements import SLOW_STATEMENTS
 from ml_assets.maintenance import MaintenanceReport, maintain
 from ml_assets.settings import Settings
 from ml_assets.stores.registry import needed_pool, needed_resources
@@ -43,7 +44,7 @@ def build(settings: Settings) -> dg.Definitions:
 
     schedule = dg.ScheduleDefinition(
         name="nightly_maintenance_schedule",
-        target=dg.AssetSelection.assets(key(MAINTENANCE)),
+        target=dg.AssetSelection.assets(key(MAINTENANCE), key(SLOW_STATEMENTS)),
         cron_schedule="40 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
