@@ -7,6 +7,7 @@ import typer
 
 from ml_assets.cli.command import Form
 from ml_assets.errors import Refusal
+from ml_assets.lib.words import counted
 from ml_assets.operations.light import LightStack
 from ml_assets.operations.run_retention import Candidate, Retention, best_runs
 from ml_assets.settings import Settings
@@ -33,15 +34,15 @@ def adopt(settings: Settings, as_json: bool) -> None:
         print(orjson.dumps({**vars(told), "folder": str(told.folder)}).decode())
     else:
         print(
-            f"{_count(told.runs, 'run')} with {_count(told.artifacts, 'file')} and "
-            f"{_count(told.training_data, 'dataset')}: {_count(told.files_changed, 'landing file')} in {told.folder} "
+            f"{counted(told.runs, 'run')} with {counted(told.artifacts, 'file')} and "
+            f"{counted(told.training_data, 'dataset')}: {counted(told.files_changed, 'landing file')} in {told.folder} "
             f"new or changed."
         )
         if told.files_changed:
             print("'ml-assets refresh' takes them in; so do the sensors, while 'ml-assets up' runs.")
     if told.lost:
         raise Refusal(
-            f"The content of {_count(len(told.lost), 'file')} is gone ({', '.join(told.lost[:5])}): add them again, or "
+            f"The content of {counted(len(told.lost), 'file')} is gone ({', '.join(told.lost[:5])}): add them again, or "
             "put back their contents from a copy, then adopt again. Their runs were handed over without them."
         )
 
@@ -68,7 +69,9 @@ def keep(settings: Settings, best: int, by: str, metric: str | None, yes: bool, 
         if not found.going:
             print("Nothing is to be removed.")
             return
-        going = f"{_count(len(found.going), 'run')} with {_count(sum(c.files for c in found.going), 'file')}"
+        going = (
+            f"{counted(len(found.going), 'run')} with {counted(sum(c.files for c in found.going), 'file')}"
+        )
         size = f"{sum(each.bytes for each in found.going):,} bytes"
         if not yes:
             if not sys.stdin.isatty():
@@ -77,7 +80,7 @@ def keep(settings: Settings, best: int, by: str, metric: str | None, yes: bool, 
                 )
             typer.confirm(f"Remove {going} ({size})?", abort=True)
         told = found.remove()
-        print(f"Removed {_count(told.runs, 'run')}, {_count(told.files, 'file')} and {told.bytes:,} bytes.")
+        print(f"Removed {counted(told.runs, 'run')}, {counted(told.files, 'file')} and {told.bytes:,} bytes.")
         if any(each.place == "light" for each in found.going):
             print(
                 "Files that another run or the graph names stay. 'ml-assets runs adopt' lets the graph follow."
@@ -131,7 +134,3 @@ def _row(each: Candidate, removed: bool) -> dict[str, Any]:
 def _run(each: Candidate) -> dict[str, Any]:
     names = ("experiment", "model_name", "status", "metrics", "parameters")
     return {name: each.ranked.run[name] for name in names}
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word if number == 1 else f'{word}s'}"

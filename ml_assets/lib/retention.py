@@ -108,7 +108,7 @@ def _ranked(
         elif value is None:
             stays, why = False, f"it has no {metric}"
         else:
-            stays, why = place <= best, f"number {place} of its group"
+            stays, why = place <= best, f"number {place}"
         found.append(Ranked(run, group, value, stays, why))
     return found
 

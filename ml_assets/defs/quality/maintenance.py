@@ -6,7 +6,8 @@ import dagster as dg
 
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.defs.quality.slow_statements import SLOW_STATEMENTS
-from ml_assets.maintenance import MaintenanceReport, maintain
+from ml_assets.maintenance import MaintenanceReport, maintain, run
+from ml_assets.operations.light.upkeep import LightFiles
 from ml_assets.settings import Settings
 from ml_assets.stores.registry import needed_pool, needed_resources
 from ml_assets.tables.store import Retention
@@ -25,18 +26,18 @@ def build(settings: Settings) -> dg.Definitions:
         kinds={"sql"},
         description=(
             "Gives back what the stores keep for nobody: versions of the lake past their retention (pinned ones "
-            "stay), small files, files and staging tables of killed writers, space of deleted rows. Bytes before "
-            "and after, by store, are the metadata of its materialization."
+            "stay), small files, files and staging tables of killed writers, space of deleted rows, and files of "
+            "deleted runs. Bytes before and after, by store, are the metadata of its materialization."
             "\n\nIt writes no table, and runs beside writers and readers without disturbing them."
         ),
-        code_version=code_version("maintenance 1"),
+        code_version=code_version("maintenance 2"),
         required_resource_keys=needed_resources(),
         pool=needed_pool(),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def maintenance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         stores = {name: getattr(context.resources, name) for name in needed_resources()}
-        found = maintain(stores, retention)
+        found = [*maintain(stores, retention), run(LightFiles(settings), retention)]
         faults = [f"{each.store}: {each.fault}" for each in found if each.fault]
         if faults:
             raise dg.Failure(" ".join(faults), metadata=report(found), allow_retries=False)

@@ -63,7 +63,9 @@ class LightStack:
         Raises:
             StoreUnavailable: the registry cannot be used.
         """
-        return adopt(self._registry, self.artifacts.content, self.settings)
+        told = adopt(self._registry, self.artifacts.content, self.settings)
+        self.artifacts.collect()  # what only the former landing files named
+        return told
 
     def keep(self, best: int, by: str = "dataset", metric: str | None = None) -> "Retention":
         """Which runs would stay if the best of each group were kept; `remove()` of the answer removes the rest.

@@ -125,6 +125,14 @@ class ContentStore:
                 continue
             yield from filter(_SHA256.fullmatch, found)
 
+    def size(self) -> int:
+        """Bytes of everything that is in place."""
+        total = 0
+        for sha256 in self.all():
+            with suppress(FileNotFoundError):  # it has just gone
+                total += self.path(sha256).stat().st_size
+        return total
+
     def clear_partial(self) -> None:
         """Remove copies that were never put in place, whose processes are gone."""
         for file in (self.folder / _PARTIAL).glob("*"):
