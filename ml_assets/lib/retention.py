@@ -132,4 +132,6 @@ def _with_parents(ranked: list[Ranked]) -> list[Ranked]:
 
 def _value(run: Mapping[str, Any], metric: str) -> float | None:
     value = (run["metrics"] or {}).get(metric)
-    return value if type(value) in (int, float) and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if math.isfinite(value) else None

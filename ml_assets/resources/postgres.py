@@ -23,7 +23,7 @@ from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import missing_table
 from ml_assets.lib.current_run import label
 from ml_assets.lib.metric_rules import Direction, MetricRules
-from ml_assets.lib.sql import quote_literal
+from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.resources import recorded_runs
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 DATABASE = "ml_dev"
 _SCHEMES = ("postgresql", "postgres")
+
+_TABLES_OF_RUNS = ("ml_run_metrics", "ml_run_params")
+"""Tables with rows of a run, by its `run_id`, as far as they have been made."""
 
 _POOL_SIZE = 16
 """Connections that one process keeps to one database; beyond that they are opened for a transaction."""
@@ -286,24 +289,6 @@ class PostgresResource(StoreResource):
             recorded_runs.ensure_tables(connection)
             return recorded_runs.bring_up_to_date(connection, start, end, self._rules)
 
-    def delete_experiments(self, ids: Sequence[str]) -> None:
-        """Delete experiments that `create_experiment` made, all of them or none; the graph is asked to follow.
-
-        Raises:
-            ValueError: there is no such experiment, or the graph writes it.
-        """
-        from ml_assets.stores import touched_days
-        from ml_assets.stores.postgres_table import ensure_table
-
-        touched_days.ensure_schema(self)
-        with self.connect(write=True) as connection:
-            ensure_table(connection, RUNS)
-            rows = connection.execute(read_sql("postgres/experiments/delete.sql"), {"ids": list(ids)})
-            deleted: dict[str, date] = dict(rows.fetchall())
-            if missing := sorted(set(ids) - deleted.keys()):
-                raise ValueError(self._why_unchangeable(missing[0]))
-            touched_days.touch(connection, {("runs", day) for day in deleted.values()})
-
     def get_experiment(self, id: str) -> dict[str, Any] | None:
         """An experiment by its id, whoever made it; None if there is none."""
         return next(iter(self._experiments("postgres/experiments/get.sql", {"id": id})), None)
@@ -329,6 +314,32 @@ class PostgresResource(StoreResource):
         """
         filters = {"experiment": experiment, "status": status, "origin": origin, "limit": limit}
         return self._experiments("postgres/experiments/list.sql", filters)
+
+    def delete_experiments(self, ids: Sequence[str]) -> None:
+        """Delete experiments that `create_experiment` made, all of them or none; the graph is asked to follow.
+
+        Raises:
+            ValueError: there is no such experiment, or the graph writes it.
+        """
+        from ml_assets.stores import touched_days
+        from ml_assets.stores.postgres_table import ensure_table
+
+        touched_days.ensure_schema(self)
+        with self.connect(write=True) as connection:
+            ensure_table(connection, RUNS)
+            rows = connection.execute(read_sql("postgres/experiments/delete.sql"), {"ids": list(ids)})
+            deleted: dict[str, date] = dict(rows.fetchall())
+            for id in sorted(set(ids) - deleted.keys()):
+                known = connection.execute("SELECT FROM ml_experiments WHERE id = %s", (id,)).fetchone()
+                if known is None:
+                    raise ValueError(f"there is no experiment {id!r}; list_experiments() shows what there is")
+                raise ValueError(f"experiment {id!r} is written by the graph; remove it where it came from")
+            for table in _TABLES_OF_RUNS:
+                (there,) = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() or (None,)
+                if there is not None:
+                    statement = f"DELETE FROM {quote_identifier(table)} WHERE run_id = ANY(%s)"
+                    connection.execute(statement.encode(), (list(deleted),))
+            touched_days.touch(connection, {("runs", day) for day in deleted.values()})
 
     def _experiments(self, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         from psycopg.errors import UndefinedTable

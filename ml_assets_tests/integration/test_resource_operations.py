@@ -116,6 +116,9 @@ def test_experiments_are_deleted_and_the_graph_is_asked_to_follow(
     with postgres.connect(write=True) as connection:
         connection.execute("UPDATE ml_experiments SET origin = 'graph' WHERE id = '0'")
         connection.execute("DELETE FROM ledger.touched_days")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS ml_run_params AS SELECT id AS run_id FROM ml_experiments"
+        )
     for id, said in (("0", "written by the graph"), ("nobody", "there is no experiment 'nobody'")):
         with pytest.raises(ValueError, match=said):
             postgres.delete_experiments(["2", id])
@@ -125,6 +128,8 @@ def test_experiments_are_deleted_and_the_graph_is_asked_to_follow(
     assert sorted(row["id"] for row in postgres.list_experiments()) == ["0", "2"]
     with postgres.connect() as connection:
         assert touched_days.due_days(connection, "runs") == [(NOON + timedelta(days=1)).date()]
+        rows = connection.execute("SELECT run_id FROM ml_run_params ORDER BY 1").fetchall()
+        assert rows == [("0",), ("2",)]
 
 
 def test_a_completed_experiment_is_not_changed(postgres: PostgresResource) -> None:

@@ -1,6 +1,7 @@
 """What takes PostgreSQL the most time, asked of a real server: from Python, the command line and the asset."""
 
 import json
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -54,10 +55,10 @@ def test_a_server_that_does_not_count_them_is_told_of_with_the_way_out(stores):
 
 def test_the_command_and_the_asset_tell_them(settings, stores, environment, cli, capsys):
     done = cli(settings.home, "status", "--slow", "500", "--json", **environment)
-    told = json.loads(done.stdout)
-    assert told["slow_statements_detail"] == ""
-    assert [each for each in told["slow_statements"] if "slow_one" in each["statement"]]
-    print_slow_statements(SlowStatements(told["slow_statements"][:1]))
+    answer = json.loads(done.stdout)
+    assert answer["slow_statements_detail"] == ""
+    assert [each for each in answer["slow_statements"] if "slow_one" in each["statement"]]
+    print_slow_statements(SlowStatements(answer["slow_statements"][:1]))
     assert "Slow statements" in capsys.readouterr().out
     refused = cli(settings.home, "status", "5", **environment)
     assert (refused.returncode, "give --slow as well" in refused.stderr) == (1, True)
@@ -69,7 +70,8 @@ def test_the_command_and_the_asset_tell_them(settings, stores, environment, cli,
             asset_selection=[dg.AssetKey(["quality", "slow_statements"])], instance=instance
         )
         (event,) = result.get_asset_materialization_events()
-    assert event.materialization.metadata["total_ms"].value > 60
-    records = event.materialization.metadata["slow_statements"].records
+    told: Any = event.materialization.metadata
+    assert told["total_ms"].value > 60
+    records = told["slow_statements"].records
     assert any("slow_one" in record.data["statement"] for record in records)
     assert len(records) <= 10

@@ -71,6 +71,7 @@ def test_its_columns_are_those_of_the_graph(light):
         ({"created_at": datetime(2001, 1, 1, tzinfo=UTC)}, "a day that the graph does not have"),
         ({"metrics": {"loss": float("nan")}}, "no JSON that every store can hold"),
         ({"parameters": [1, 2]}, "give a mapping"),
+        ({"completed_at": datetime(2026, 1, 1, tzinfo=UTC)}, "the end of a run, which is created"),
         ({"dataset": "x", "model_type": "x" * 2501}, "more than 2,500 bytes"),
     ],
 )

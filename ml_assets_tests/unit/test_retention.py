@@ -1,5 +1,7 @@
 """Which runs stay when the best of each group are kept."""
 
+from typing import Any
+
 import pytest
 
 from ml_assets.errors import Refusal
@@ -9,7 +11,15 @@ from ml_assets.lib.retention import best_of_each
 RULES = MetricRules()
 
 
-def run(run_id, value=None, dataset="d", status="completed", parent=None, key="accuracy", created_at=0):
+def run(
+    run_id: str,
+    value: object = None,
+    dataset: str | None = "d",
+    status: str = "completed",
+    parent: str | None = None,
+    key: str = "accuracy",
+    created_at: int = 0,
+) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "parent_run_id": parent,
@@ -20,7 +30,9 @@ def run(run_id, value=None, dataset="d", status="completed", parent=None, key="a
     }
 
 
-def kept(runs, best=1, by="dataset", metric="accuracy"):
+def kept(
+    runs: list[dict[str, Any]], best: int = 1, by: str = "dataset", metric: str | None = "accuracy"
+) -> set[str]:
     return {
         each.run["run_id"]
         for each in best_of_each(runs, best, by, metric, RULES.higher_is_better)

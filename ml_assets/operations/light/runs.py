@@ -60,6 +60,7 @@ class LightExperiments:
         row |= {name: value for name, value in unless_given.items() if row[name] is None}
         if row["status"] in ENDED and row["completed_at"] is None:
             row["completed_at"] = utc_text(now)
+        _refuse_end_without_status(row["status"], row["completed_at"])
         if not row["experiment"] or not row["id"]:
             raise ValueError("a run needs the name of its experiment, and an id that is not empty")
         marks = ", ".join(f":{name}" for name in _NAMES)
@@ -94,6 +95,7 @@ class LightExperiments:
                 )
             if former["status"] == "running" and given.get("status") == "created":
                 raise ValueError(f"run {run_id!r} is running already; it cannot be 'created' again")
+            _refuse_end_without_status(given.get("status", former["status"]), given.get("completed_at"))
             for name in _JSON:
                 if name in given and former[name] is not None:
                     given[name] = canonical({**json.loads(former[name]), **json.loads(given[name])})
@@ -197,6 +199,14 @@ class LightExperiments:
         if isinstance(created_at := given.get("created_at"), datetime):
             known_day(created_at, self._first)
         return row
+
+
+def _refuse_end_without_status(status: str, completed_at: str | None) -> None:
+    if completed_at is not None and status not in ENDED:
+        raise ValueError(
+            f"completed_at {completed_at} is the end of a run, which is {status}; give its status, too: "
+            f"{', '.join(ENDED)}"
+        )
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
