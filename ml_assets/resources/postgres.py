@@ -23,7 +23,7 @@ from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import missing_table
 from ml_assets.lib.current_run import label
 from ml_assets.lib.metric_rules import Direction, MetricRules
-from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.lib.sql import quote_literal
 from ml_assets.resources import recorded_runs
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
@@ -337,8 +337,9 @@ class PostgresResource(StoreResource):
             for table in _TABLES_OF_RUNS:
                 (there,) = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() or (None,)
                 if there is not None:
-                    statement = f"DELETE FROM {quote_identifier(table)} WHERE run_id = ANY(%s)"
-                    connection.execute(statement.encode(), (list(deleted),))
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE run_id = ANY(%s)".encode(), (list(deleted),)
+                    )
             touched_days.touch(connection, {("runs", day) for day in deleted.values()})
 
     def _experiments(self, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -295,6 +296,33 @@ def test_processes_that_make_the_registry_and_fill_it_at_once(light, file):
     assert len(light.artifacts.list()) == 15
     assert len(contents(light)) == 1
     assert light.artifacts.verify() == []
+
+
+def test_writers_that_are_killed_leave_no_row_without_its_file(light, tmp_path):
+    """Nor anything that collecting does not remove."""
+    code = (
+        "import itertools, pathlib, sys, ml_assets; light = ml_assets.connect(sys.argv[1], light=True)\n"
+        "file = pathlib.Path(sys.argv[2])\n"
+        "for n in itertools.count():\n"
+        "    file.write_bytes(str(n % 7).encode() * 100_000)\n"
+        "    run = light.experiments.create('cats')\n"
+        "    light.artifacts.add(run, file)\n"
+        "    if n % 3: light.experiments.delete(run)\n"
+        "    print(n, flush=True)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(light.home), str(tmp_path / "file")]
+    for rounds, further_s in ((1, 0.001), (3, 0.007), (5, 0.012)):
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for _ in range(rounds):
+                process.stdout.readline()
+            time.sleep(further_s)  # somewhere within the next round
+            process.kill()
+    assert light.experiments.list()
+    assert light.artifacts.verify() == []
+    light.artifacts.collect()
+    assert set(contents(light)) == {row["sha256"] for row in light.artifacts.list()}
+    assert light.adopt().lost == ()
 
 
 def test_adding_beside_collecting_never_loses_a_file(light, tmp_path):
