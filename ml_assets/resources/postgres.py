@@ -39,8 +39,7 @@ from ml_assets.resources.base import (
     with_database,
 )
 from ml_assets.sql_files import read_sql
-from ml_assets.tables.run_row import known_day
-from ml_assets.tables.run_row import run_row as _experiment_row
+from ml_assets.tables.run_row import known_day, run_row
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
 
 DATABASE = "ml_dev"
 _SCHEMES = ("postgresql", "postgres")
-
-_TABLES_OF_RUNS = ("ml_run_metrics", "ml_run_params")
-"""Tables with rows of a run, by its `run_id`, as far as they have been made."""
 
 _POOL_SIZE = 16
 """Connections that one process keeps to one database; beyond that they are opened for a transaction."""
@@ -224,7 +220,7 @@ class PostgresResource(StoreResource):
         now = datetime.now(UTC)
         given = {name: value for name, value in columns.items() if value is not None}
         unsaid = {"id": str(uuid.uuid4()), "status": "created", "created_at": now}
-        row = recorded_runs.run_row({**unsaid, **given, "experiment": experiment})
+        row = run_row({**unsaid, **given, "experiment": experiment})
         day = self._known_day(row["created_at"])
         touched_days.ensure_schema(self)
         try:
@@ -249,7 +245,7 @@ class PostgresResource(StoreResource):
         """
         from ml_assets.stores import touched_days
 
-        row = recorded_runs.run_row({**columns, "id": id})
+        row = run_row({**columns, "id": id})
         if row["created_at"] is not None:
             self._known_day(row["created_at"])
         touched_days.ensure_schema(self)
@@ -322,25 +318,12 @@ class PostgresResource(StoreResource):
             ValueError: there is no such experiment, or the graph writes it.
         """
         from ml_assets.stores import touched_days
-        from ml_assets.stores.postgres_table import ensure_table
 
         touched_days.ensure_schema(self)
         with self.connect(write=True) as connection:
-            ensure_table(connection, RUNS)
-            rows = connection.execute(read_sql("postgres/experiments/delete.sql"), {"ids": list(ids)})
-            deleted: dict[str, date] = dict(rows.fetchall())
-            for id in sorted(set(ids) - deleted.keys()):
-                known = connection.execute("SELECT FROM ml_experiments WHERE id = %s", (id,)).fetchone()
-                if known is None:
-                    raise ValueError(f"there is no experiment {id!r}; list_experiments() shows what there is")
-                raise ValueError(f"experiment {id!r} is written by the graph; remove it where it came from")
-            for table in _TABLES_OF_RUNS:
-                (there,) = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() or (None,)
-                if there is not None:
-                    connection.execute(
-                        f"DELETE FROM {table} WHERE run_id = ANY(%s)".encode(), (list(deleted),)
-                    )
-            touched_days.touch(connection, {("runs", day) for day in deleted.values()})
+            recorded_runs.ensure_tables(connection)
+            days = recorded_runs.remove(connection, ids)
+            touched_days.touch(connection, {("runs", day) for day in days})
 
     def _experiments(self, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         from psycopg.errors import UndefinedTable

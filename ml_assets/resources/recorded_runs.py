@@ -6,23 +6,20 @@ connections (resources/postgres.py), and the rows that the graph writes.
 """
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from ml_assets.contracts import INDEXED_BYTES, RUN_STAGES, may_become
-from ml_assets.contracts.experiments import KEY_BYTES, RUN_METRICS, RUN_PARAMS, RUNS
+from ml_assets.contracts import RUN_STAGES, may_become
+from ml_assets.contracts.experiments import RUN_METRICS, RUN_PARAMS, RUNS
 from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.sql_files import read_sql
+from ml_assets.tables.run_row import key_room
 
 if TYPE_CHECKING:
     import psycopg
 
 _ENDED = RUN_STAGES[-1]
-
-_KEYED = ("parameters", "metrics")
-"""Documents whose entries have rows of their own."""
 
 
 def ensure_tables(connection: "psycopg.Connection") -> None:
@@ -31,46 +28,6 @@ def ensure_tables(connection: "psycopg.Connection") -> None:
 
     for contract in (RUNS, RUN_METRICS, RUN_PARAMS):
         ensure_current(connection, contract)
-
-
-def run_row(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of the statements: every column that can be recorded, None where nothing is given.
-
-    Raises:
-        ValueError: no such column, or a value that the contract refuses.
-    """
-    from ml_assets.lib.canonical_json import canonical
-
-    row: dict[str, Any] = dict.fromkeys(name for name in RUNS.names if name != "origin")
-    for name, value in columns.items():
-        if name not in row:
-            raise ValueError(f"experiments have no column {name!r}; there are {', '.join(row)}")
-        column = RUNS.by_name[name]
-        if value is not None and column.choices and value not in column.choices:
-            raise ValueError(f"{name} cannot be {value!r}; it is one of {', '.join(column.choices)}")
-        if isinstance(value, str) and len(value.encode()) > (column.max_bytes or math.inf):
-            raise ValueError(
-                f"{name} {value[:60]!r}... has more than {column.max_bytes:,} bytes, which no index holds; shorten it"
-            )
-        if isinstance(value, datetime) and value.tzinfo is None:
-            raise ValueError(f"{name} {value.isoformat()} has no time zone; give an aware datetime")
-        row[name] = canonical(value) if column.type == "json" and value is not None else value
-    for name in _KEYED:
-        _refuse_keys(name, row[name], row["id"] or "")
-    return row
-
-
-def _refuse_keys(name: str, document: str | None, id: str) -> None:
-    entries = json.loads(document) if document is not None else {}
-    if not isinstance(entries, dict):
-        raise ValueError(f"{name} {entries!r:.60} is no mapping from keys to values; give one")
-    room = _room(id)
-    for key in entries:
-        if len(key.encode()) > room:
-            raise ValueError(
-                f"the key {key[:60]!r}... of {name} has more than {room:,} bytes, which no index holds beside the id; "
-                "shorten it"
-            )
 
 
 def add(connection: "psycopg.Connection", row: Mapping[str, Any], rules: MetricRules) -> None:
@@ -132,6 +89,26 @@ def change(
     return {moment.astimezone(UTC).date() for moment in (started, start)}
 
 
+def remove(connection: "psycopg.Connection", ids: Sequence[str]) -> set[date]:
+    """Delete runs with their metrics and parameters.
+
+    Returns:
+        The UTC days on which they stood.
+
+    Raises:
+        ValueError: there is no such run, or the graph writes it.
+    """
+    rows = connection.execute(read_sql("postgres/experiments/delete.sql"), {"ids": list(ids)})
+    days: dict[str, date] = dict(rows.fetchall())
+    for id in sorted(set(ids) - days.keys()):
+        if connection.execute("SELECT FROM ml_experiments WHERE id = %s", (id,)).fetchone() is None:
+            raise ValueError(f"there is no experiment {id!r}; list_experiments() shows what there is")
+        raise ValueError(f"experiment {id!r} is written by the graph; remove it where it came from")
+    for table in ("ml_run_metrics", "ml_run_params"):
+        connection.execute(f"DELETE FROM {table} WHERE run_id = ANY(%s)".encode(), (list(days),))
+    return set(days.values())
+
+
 def bring_up_to_date(
     connection: "psycopg.Connection", start: datetime, end: datetime, rules: MetricRules
 ) -> int:
@@ -176,12 +153,7 @@ def _with_room(document: str | None, id: str) -> str | None:
     entries = json.loads(document) if document is not None else None
     if not isinstance(entries, dict):
         return None
-    return canonical({key: value for key, value in entries.items() if len(key.encode()) <= _room(id)})
-
-
-def _room(id: str) -> int:
-    """Bytes of a key that stands in an index beside the id."""
-    return min(KEY_BYTES, INDEXED_BYTES - len(id.encode()))
+    return canonical({key: value for key, value in entries.items() if len(key.encode()) <= key_room(id)})
 
 
 def _refuse_end_without_status(status: str, completed_at: datetime | None) -> None:

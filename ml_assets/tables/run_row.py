@@ -1,13 +1,18 @@
 """The row of a run that a program records itself, in PostgreSQL or in the light registry, judged by the contract of
 the runs before any store sees it."""
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from ml_assets.contracts.experiments import RUNS
+from ml_assets.contracts import INDEXED_BYTES
+from ml_assets.contracts.experiments import KEY_BYTES, RUNS
 from ml_assets.lib.canonical_json import canonical
+
+_KEYED = ("parameters", "metrics")
+"""Documents whose entries have rows of their own."""
 
 
 def run_row(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +35,27 @@ def run_row(columns: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, datetime) and value.tzinfo is None:
             raise ValueError(f"{name} {value.isoformat()} has no time zone; give an aware datetime")
         row[name] = canonical(value) if column.type == "json" and value is not None else value
+    for name in _KEYED:
+        _refuse_keys(name, row[name], row["id"] or "")
     return row
+
+
+def key_room(id: str) -> int:
+    """Bytes of a key of a metric or parameter that stands in an index beside the run's id."""
+    return min(KEY_BYTES, INDEXED_BYTES - len(id.encode()))
+
+
+def _refuse_keys(name: str, document: str | None, id: str) -> None:
+    entries = json.loads(document) if document is not None else {}
+    if not isinstance(entries, dict):
+        raise ValueError(f"{name} {entries!r:.60} is no mapping from keys to values; give one")
+    room = key_room(id)
+    for key in entries:
+        if len(key.encode()) > room:
+            raise ValueError(
+                f"the key {key[:60]!r}... of {name} has more than {room:,} bytes, which no index holds beside the id; "
+                "shorten it"
+            )
 
 
 def known_day(created_at: datetime, first: date) -> date:

@@ -16,8 +16,8 @@ from ml_assets.intake.files import take_in_files
 from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
 from ml_assets.lib.metric_rules import MetricRules, PrimaryMetric
-from ml_assets.operations.run_best import best_models
 from ml_assets.operations.experiments import Experiments
+from ml_assets.operations.run_best import best_models
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -128,8 +128,9 @@ def test_experiments_are_deleted_and_the_graph_is_asked_to_follow(
     assert sorted(row["id"] for row in postgres.list_experiments()) == ["0", "2"]
     with postgres.connect() as connection:
         assert touched_days.due_days(connection, "runs") == [(NOON + timedelta(days=1)).date()]
-        rows = connection.execute("SELECT run_id FROM ml_run_params ORDER BY 1").fetchall()
-        assert rows == [("0",), ("2",)]
+        for table in ("ml_run_metrics", "ml_run_params"):
+            rows = connection.execute(f"SELECT run_id FROM {table} ORDER BY 1".encode()).fetchall()
+            assert rows == [("0",), ("2",)]
 
 
 def test_a_completed_experiment_is_not_changed(postgres: PostgresResource) -> None:

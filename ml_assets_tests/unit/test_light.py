@@ -71,7 +71,8 @@ def test_its_columns_are_those_of_the_graph(light):
         ({"created_at": datetime(2026, 1, 1)}, "no time zone"),
         ({"created_at": datetime(2001, 1, 1, tzinfo=UTC)}, "a day that the graph does not have"),
         ({"metrics": {"loss": float("nan")}}, "no JSON that every store can hold"),
-        ({"parameters": [1, 2]}, "give a mapping"),
+        ({"parameters": [1, 2]}, "is no mapping from keys to values"),
+        ({"tags": [1, 2]}, "give a mapping"),
         ({"completed_at": datetime(2026, 1, 1, tzinfo=UTC)}, "the end of a run, which is created"),
         ({"dataset": "x", "model_type": "x" * 2501}, "more than 2,500 bytes"),
     ],
@@ -93,7 +94,7 @@ def test_runs_that_are_not_there_and_ids_that_are_taken(light):
     with pytest.raises(ValueError, match="does not end as 'running'"):
         light.experiments.complete("x", status="running")
     light.experiments.update("x", status="running")
-    with pytest.raises(ValueError, match="running already"):
+    with pytest.raises(ValueError, match="is running and cannot become created"):
         light.experiments.update("x", status="created")
     with pytest.raises(Refusal, match=r"no run 'y' .* none was deleted"):
         light.experiments.delete(["x", "y"])

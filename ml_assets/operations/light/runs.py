@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
+from ml_assets.contracts import RUN_STAGES, may_become
 from ml_assets.contracts.experiments import EXPERIMENT_COLUMNS
 from ml_assets.errors import Refusal
 from ml_assets.lib.canonical_json import canonical
@@ -16,8 +17,7 @@ from ml_assets.operations.light.registry import Registry, objects
 from ml_assets.settings import Settings
 from ml_assets.tables.run_row import known_day, run_row
 
-ENDED = ("completed", "failed", "cancelled")
-"""States that no run leaves."""
+_ENDED = RUN_STAGES[-1]
 
 _NAMES = tuple(column.name for column in EXPERIMENT_COLUMNS)
 _TYPES = {column.name: column.type for column in EXPERIMENT_COLUMNS}
@@ -58,7 +58,7 @@ class LightExperiments:
         now = datetime.now(UTC)
         unless_given = {"id": str(uuid4()), "status": "created", "created_at": utc_text(now)}
         row |= {name: value for name, value in unless_given.items() if row[name] is None}
-        if row["status"] in ENDED and row["completed_at"] is None:
+        if row["status"] in _ENDED and row["completed_at"] is None:
             row["completed_at"] = utc_text(now)
         _refuse_end_without_status(row["status"], row["completed_at"])
         if not row["experiment"] or not row["id"]:
@@ -83,18 +83,20 @@ class LightExperiments:
         if {"id", "run_id"} & columns.keys():
             raise ValueError("the id of a run does not change; record another run")
         given = {name: value for name, value in row.items() if value is not None}
-        if given.get("status") in ENDED:
+        if given.get("status") in _ENDED:
             given.setdefault("completed_at", utc_text(datetime.now(UTC)))
         with self._registry.write() as connection:  # what is read here nobody else changes
             former = connection.execute("SELECT * FROM ml_experiments WHERE id = ?", (run_id,)).fetchone()
             if former is None:
                 raise ValueError(f"there is no run {run_id!r}; list() shows what there is")
-            if former["status"] in ENDED:
+            if former["status"] in _ENDED:
                 raise ValueError(
                     f"run {run_id!r} is {former['status']} since {former['completed_at']} and can no longer be changed"
                 )
-            if former["status"] == "running" and given.get("status") == "created":
-                raise ValueError(f"run {run_id!r} is running already; it cannot be 'created' again")
+            if not may_become(former["status"], given.get("status", former["status"])):
+                raise ValueError(
+                    f"run {run_id!r} is {former['status']} and cannot become {given['status']}: it never goes back"
+                )
             _refuse_end_without_status(given.get("status", former["status"]), given.get("completed_at"))
             for name in _JSON:
                 if name in given and former[name] is not None:
@@ -117,8 +119,8 @@ class LightExperiments:
         Raises:
             ValueError: as `update`.
         """
-        if status not in ENDED:
-            raise ValueError(f"a run does not end as {status!r}; it is one of {', '.join(ENDED)}")
+        if status not in _ENDED:
+            raise ValueError(f"a run does not end as {status!r}; it is one of {', '.join(_ENDED)}")
         self.update(run_id, metrics=metrics, status=status, error=error)
 
     def get(self, run_id: str) -> dict[str, Any]:
@@ -202,10 +204,10 @@ class LightExperiments:
 
 
 def _refuse_end_without_status(status: str, completed_at: str | None) -> None:
-    if completed_at is not None and status not in ENDED:
+    if completed_at is not None and status not in _ENDED:
         raise ValueError(
             f"completed_at {completed_at} is the end of a run, which is {status}; give its status, too: "
-            f"{', '.join(ENDED)}"
+            f"{', '.join(_ENDED)}"
         )
 
 
