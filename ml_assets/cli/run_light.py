@@ -112,7 +112,7 @@ def _print_rows(found: Retention, form: Form, removed: bool) -> None:
     from ml_assets.cli.data import print_table
 
     numbers = {"value": pa.float64(), "files": pa.int64(), "bytes": pa.int64()}
-    columns = ("run_id", "where", "group", "value", "state", "why", "files", "bytes")
+    columns = ("run_id", "where", "group", "metric", "value", "state", "why", "files", "bytes")
     schema = pa.schema([(name, numbers.get(name, pa.string())) for name in columns])
     rows = [_row(each, removed) for each in found.candidates]
     print_table(pa.Table.from_pylist(rows, schema), form)
@@ -123,6 +123,7 @@ def _row(each: Candidate, removed: bool) -> dict[str, Any]:
         "run_id": each.run_id,
         "where": each.place,
         "group": each.ranked.group,
+        "metric": each.ranked.metric,
         "value": each.ranked.value,
         "state": "stays" if each.ranked.stays else "removed" if removed else "goes",
         "why": each.ranked.why,

@@ -154,7 +154,7 @@ def keep(
         str, typer.Option("--by", help="dataset, experiment, model_name, model_type or model_version")
     ] = "dataset",
     metric: Annotated[
-        str | None, typer.Option("--metric", help="by which they are ranked; not needed if they have one")
+        str | None, typer.Option("--metric", help="by which they are ranked; as docs/metrics.md says if none")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     as_json: Json = False,

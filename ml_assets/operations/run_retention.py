@@ -116,7 +116,7 @@ def best_runs(
     for file in light.artifacts.list():
         files.setdefault(file["run_id"], []).append(file["size_bytes"])
     candidates = []
-    for ranked in best_of_each(runs, best, by, metric, light.settings.metric_rules.higher_is_better):
+    for ranked in best_of_each(runs, best, by, metric, light.settings.metric_rules):
         place: Place = ranked.run[_PLACE]
         sizes = files.get(ranked.run["run_id"], []) if place == "light" else []
         candidates.append(Candidate(place, ranked, len(sizes), sum(sizes)))

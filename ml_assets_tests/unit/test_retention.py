@@ -24,6 +24,7 @@ def run(
         "run_id": run_id,
         "parent_run_id": parent,
         "status": status,
+        "experiment": "e",
         "dataset": dataset,
         "metrics": None if value is None else {key: value},
         "created_at": created_at,
@@ -33,11 +34,7 @@ def run(
 def kept(
     runs: list[dict[str, Any]], best: int = 1, by: str = "dataset", metric: str | None = "accuracy"
 ) -> set[str]:
-    return {
-        each.run["run_id"]
-        for each in best_of_each(runs, best, by, metric, RULES.higher_is_better)
-        if each.stays
-    }
+    return {each.run["run_id"] for each in best_of_each(runs, best, by, metric, RULES) if each.stays}
 
 
 def test_the_best_of_each_group_stay_in_the_direction_of_the_metric():
@@ -78,11 +75,18 @@ def test_the_runs_that_a_kept_one_is_nested_in_stay():
     assert kept(circle) == {"a", "b"}
 
 
-def test_the_metric_is_named_unless_there_is_one():
-    assert kept([run("a", 0.9), run("b", 0.8)], metric=None) == {"a"}
+def test_without_a_metric_the_one_that_judges_the_runs_counts():
+    assert kept([run("a", 0.9, key="val_acc"), run("b", 0.8), run("c", 0.95, key="acc")], metric=None) == {
+        "c"
+    }
     assert kept([run("a"), run("b")], metric=None) == {"a", "b"}
-    with pytest.raises(Refusal, match="--metric with one of accuracy, loss"):
-        kept([run("a", 0.9), run("b", 0.8, key="loss")], metric=None)
+    several = [run("a", 0.9), run("b", 0.8, key="rmse")]
+    with pytest.raises(Refusal, match=r"judged by several metrics \(accuracy, rmse\)"):
+        kept(several, metric=None)
+    apart = [run("a", 0.9), run("b", 0.8, key="rmse", dataset="e"), run("c", 0.7, key="rmse", dataset="e")]
+    assert kept(apart, metric=None) == {"a", "c"}
+    running = [run("a", 0.9), run("b", 0.8, key="rmse", status="running")]
+    assert kept(running, metric=None) == {"a", "b"}
 
 
 def test_a_column_that_is_none_and_a_number_that_keeps_nothing():

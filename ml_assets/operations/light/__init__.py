@@ -73,11 +73,10 @@ class LightStack:
         Args:
             best: how many of each group.
             by: `dataset`, `experiment`, `model_name`, `model_type` or `model_version`.
-            metric: by which they are ranked, in the direction of ML_ASSETS_METRIC_DIRECTIONS; None for the only one
-                that they have.
+            metric: by which they are ranked; None for the one that judges them (docs/metrics.md).
 
         Raises:
-            Refusal: no such column, or it is not clear by which metric.
+            Refusal: no such column, or several metrics judge the runs of a group.
         """
         from ml_assets.operations.run_retention import best_runs
 
