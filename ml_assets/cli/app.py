@@ -62,12 +62,21 @@ def up(
 
 
 @partial(command, group=app)
-def demo() -> None:
+def demo(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take the demo out of every store; what is your own stays.")
+    ] = False,
+) -> None:
     """Train the demo models, materialize the whole graph and print a summary. Twice changes nothing."""
-    from ml_assets.cli.demo import run_demo
+    from ml_assets.cli.demo import remove_demo, run_demo
     from ml_assets.cli.report import print_summary, progress_bars
 
     settings = settings_of_home()
+    if remove:
+        with progress_bars() as bars:
+            told = remove_demo(settings, bars)
+        print("\n".join(told))
+        return
     with progress_bars() as bars:
         report = run_demo(settings, bars)
     print_summary(settings, report)

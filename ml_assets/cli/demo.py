@@ -1,14 +1,19 @@
-"""`ml-assets demo`: start the services, train what is missing, refresh the graph. It can be killed at any time."""
+"""`ml-assets demo`: start the services, train what is missing, refresh the graph; `--remove` takes it all out again.
+
+Both can be killed at any time.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ml_assets import services
 from ml_assets.cli.refresh import Progress, Report, phase, refresh_graph
+from ml_assets.contracts import STREAMS
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
     from ml_assets.demo import Plan
+    from ml_assets.demo.removal import Removed
 
 
 def run_demo(settings: Settings, progress: Progress, plan: "Plan | None" = None) -> Report:
@@ -32,11 +37,69 @@ def run_demo(settings: Settings, progress: Progress, plan: "Plan | None" = None)
 
         make_demo(settings, progress, plan)
     with phase(report, "intake"):
-        from ml_assets.demo.withdrawal import retire_former
+        from ml_assets.demo.withdrawal import erase_former
 
         stores = store_resources(settings)
-        retire_former(settings, stores["lake"], stores["postgres"])
+        erase_former(settings, stores["lake"], stores["postgres"])
     return refresh_graph(settings, progress, report)
+
+
+def remove_demo(settings: Settings, progress: Progress) -> list[str]:
+    """Take the demo out of every store; what is one's own stays.
+
+    Returns:
+        Sentences that tell what was removed, and what was not.
+
+    Raises:
+        Refusal: there is no home, or no demo in it.
+    """
+    from ml_assets.demo.removal import remove_folder, remove_input, require_demo
+    from ml_assets.resources import store_resources
+
+    settings.require_home()
+    require_demo(settings)
+    start_services(settings, progress)
+    before = _rows(settings)
+    stores = store_resources(settings)
+    progress("input", 0, 1)
+    removed = remove_input(settings, stores["lake"], stores["postgres"])
+    progress("input", 1, 1)
+    # Intake tells anew what it holds: its newest event is the one that people look at.
+    refresh_graph(settings, progress, again=STREAMS)
+    after = _rows(settings)
+    remove_folder(settings)
+    return _told(settings, removed, before, after)
+
+
+def _rows(settings: Settings) -> dict[str, int]:
+    """Rows of all tables, by store, of the stores that tell."""
+    from ml_assets.maintenance.status import stores_status
+
+    stores, _ = stores_status(settings)
+    return {
+        name: sum(table["rows"] for table in store["tables"].values())
+        for name, store in stores.items()
+        if store["tables"]
+    }
+
+
+def _told(settings: Settings, removed: "Removed", before: dict[str, int], after: dict[str, int]) -> list[str]:
+    tracked = ", ".join(f"{count:,} {name}" for name, count in removed.tracked.items()) or "nothing"
+    told = [f"Removed {removed.files:,} landing files, and of MLflow {tracked}."]
+    for store, rows in before.items():
+        now = f"{after[store]:,} now" if store in after else "and it does not answer now"
+        told.append(f"{store}: {rows:,} rows before, {now}.")
+    told += [
+        f"{settings.landing / name} was changed since the demo wrote it, so it stays with its rows."
+        for name in removed.changed
+    ]
+    if removed.unknown:
+        told.append(
+            f"{len(removed.unknown):,} landing files stay with their rows, because the demo was made before it noted "
+            "what it writes, and they may have been changed since: withdraw those that were not with "
+            f"`ml-assets retire FILE`, then delete them. They are {', '.join(removed.unknown)}."
+        )
+    return told
 
 
 def start_services(settings: Settings, progress: Progress) -> None:

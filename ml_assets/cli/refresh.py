@@ -66,8 +66,14 @@ class Report:
         }
 
 
-def refresh_graph(settings: Settings, progress: Progress, report: Report | None = None) -> Report:
-    """Take in what is new, rebuild the days and the whole tables that it touches."""
+def refresh_graph(
+    settings: Settings, progress: Progress, report: Report | None = None, again: Iterable[str] = ()
+) -> Report:
+    """Take in what is new, rebuild the days and the whole tables that it touches.
+
+    Args:
+        again: streams whose intake is materialized even if nothing is new.
+    """
     from ml_assets.build import build_defs
     from ml_assets.cli.instance import open_instance
 
@@ -75,7 +81,7 @@ def refresh_graph(settings: Settings, progress: Progress, report: Report | None 
     with open_instance(settings) as instance:
         with phase(report, "intake"):
             refresher = Refresher(settings, build_defs(settings), instance, progress)
-            ingests = refresher.take_in()
+            ingests = refresher.take_in(again)
         with phase(report, "daily tables"):
             refresher.run_due_days()
         with phase(report, "whole tables"):
@@ -130,9 +136,13 @@ class Refresher:
         self.intake = [key(f"duckdb/intake_{stream}") for stream in STREAMS]
         self.whole = [k for k in built if k not in self.daily and k not in self.intake]
 
-    def take_in(self) -> list[str]:
-        """Have everything new taken in; the ids of the ingests, for `account`."""
-        pending = self.pending()
+    def take_in(self, again: Iterable[str] = ()) -> list[str]:
+        """Have everything new taken in; the ids of the ingests, for `account`.
+
+        Args:
+            again: streams whose intake is materialized even if nothing is new.
+        """
+        pending = {*self.pending(), *again}
         if not pending:
             return []
         chosen = [key(f"duckdb/intake_{stream}") for stream in pending]

@@ -37,7 +37,7 @@ def make_demo(settings: Settings, progress: Progress | None = None, plan: Plan |
         Refusal: the manifest cannot be read, or the fortnight does not lie in the past.
     """
     manifest = Manifest.read(settings.home)
-    if manifest and manifest.complete and settings.demo_end in (None, manifest.end):
+    if manifest and not manifest.leaving and manifest.complete and settings.demo_end in (None, manifest.end):
         return DemoReport.of(manifest, trained=False)
     # Only here: scikit-learn and MLflow take seconds to import.
     from ml_assets.demo.replay import replay

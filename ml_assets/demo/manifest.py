@@ -4,6 +4,7 @@ It is the identity of the demo: MLflow gives its runs new ids each time, so a da
 trained again.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from pathlib import Path
 from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
 
+LEAVING = (
+    "The demo is being taken out of this home: finish that with `ml-assets demo --remove`, then make it anew."
+)
+
 
 @dataclass(frozen=True)
 class Day:
@@ -24,11 +29,13 @@ class Day:
         counts: runs, failed, events, predictions, documents.
         seconds: wall time by phase.
         files: landing files, relative to the landing folder.
+        hashes: SHA-256 of each of `files`, in hexadecimal; none of days that were made before hashes were noted.
     """
 
     counts: dict[str, int]
     seconds: dict[str, float]
     files: list[str]
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -40,12 +47,16 @@ class Manifest:
         days: how many days are replayed.
         finished: finished days by number, from 1.
         former: landing files of an earlier fortnight whose rows the graph may still hold.
+        leaving: whether the demo is being taken out of the home.
+        tracked: ids of its runs in MLflow; noted when it leaves, since MLflow forgets them before intake does.
     """
 
     end: date
     days: int
     finished: dict[int, Day] = field(default_factory=dict)
     former: list[str] = field(default_factory=list)
+    leaving: bool = False
+    tracked: list[str] = field(default_factory=list)
 
     @property
     def start(self) -> date:
@@ -95,6 +106,8 @@ class Manifest:
                 int(document["days"]),
                 {int(number): Day(**day) for number, day in document["finished"].items()},
                 list(document.get("former", ())),
+                bool(document.get("leaving", False)),
+                list(document.get("tracked", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise Refusal(
@@ -111,6 +124,8 @@ class Manifest:
             "days": self.days,
             "finished": {str(number): asdict(day) for number, day in self.finished.items()},
             "former": self.former,
+            "leaving": self.leaving,
+            "tracked": self.tracked,
         }
         fresh = path.with_name("manifest.json.tmp")
         with fresh.open("w") as file:
@@ -118,6 +133,12 @@ class Manifest:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def last_day(settings: Settings, today: date) -> date:

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from ml_assets.demo import landing_files, plain_team
 from ml_assets.demo.data import load
 from ml_assets.demo.documents import library_documents, note_documents
-from ml_assets.demo.manifest import Day, Manifest, last_day, only_one
+from ml_assets.demo.manifest import LEAVING, Day, Manifest, hash_file, last_day, only_one
 from ml_assets.demo.plan import Plan, Trial
 from ml_assets.demo.record import RunRecord
 from ml_assets.demo.report import DemoReport
@@ -69,6 +69,8 @@ class _Replay:
     def _manifest(self) -> Manifest:
         """The manifest to go on with; a new one if there is none or another fortnight is wanted."""
         known = Manifest.read(self._settings.home)
+        if known and known.leaving:
+            raise Refusal(LEAVING)
         wanted = self._settings.demo_end
         if known and wanted in (None, known.end):
             return known
@@ -143,7 +145,8 @@ class _Replay:
             "documents": len(rows["documents"]),
         }
         seconds, self._seconds = self._seconds, {}
-        return Day(counts, {name: round(value, 3) for name, value in seconds.items()}, files)
+        hashes = {name: hash_file(self._settings.landing / name) for name in files}
+        return Day(counts, {name: round(value, 3) for name, value in seconds.items()}, files, hashes)
 
     def _train(
         self, day: int, today: date, midnight: datetime

@@ -29,12 +29,15 @@ from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
     DatasetInput,
+    Experiment,
     InputTag,
+    LifecycleStage,
     Metric,
     Param,
     Run,
     ViewType,
 )
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_PARENT_RUN_ID,
@@ -67,7 +70,7 @@ class Tracker:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        uri = settings.embedded_mlflow_uri
+        self._uri = uri = settings.embedded_mlflow_uri
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         # Halves the time of a write and lets others read meanwhile; the file remembers it.
         with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
@@ -97,6 +100,59 @@ class Tracker:
             self._delete(run)
         for model in self._client.search_registered_models(filter_string=f"tags.{MODEL_TAG} = 'true'"):
             self._client.delete_registered_model(model.name)
+
+    def run_ids(self) -> list[str]:
+        """The ids of all runs of the demo, those that were deleted and can be restored among them."""
+        return [run.info.run_id for run in self._runs("tags.replayed = 'true'", ViewType.ALL)]
+
+    def erase(self) -> dict[str, int]:
+        """Remove every run, registered model and experiment of the demo for good; how many there were of each.
+
+        What others put beside them stays: their runs, with the experiment, and versions that they registered.
+        """
+        runs = self._runs("tags.replayed = 'true'", ViewType.ALL)
+        # Before the runs, which tell whose a version is.
+        models = self._erase_models({run.info.run_id for run in runs})
+        # As `mlflow gc` does: MLflow's client only marks what it deletes.
+        store = SqlAlchemyStore(self._uri, self._artifacts.as_uri())
+        for run in runs:
+            self._delete(run)
+            store._hard_delete_run(run.info.run_id)
+        experiments = self._emptied()
+        for experiment in experiments:
+            if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+                self._client.delete_experiment(experiment.experiment_id)
+            store._hard_delete_experiment(experiment.experiment_id)
+            shutil.rmtree(self._artifacts / experiment.name, ignore_errors=True)
+        return {"runs": len(runs), "models": models, "experiments": len(experiments)}
+
+    def _erase_models(self, run_ids: set[str]) -> int:
+        """Delete the versions that these runs made, and models that have no others; how many models."""
+        models = 0
+        for model in self._client.search_registered_models(filter_string=f"tags.{MODEL_TAG} = 'true'"):
+            versions = self._client.search_model_versions(f"name = '{model.name}'")
+            ours = [version for version in versions if version.run_id in run_ids]
+            if len(ours) == len(versions):
+                self._client.delete_registered_model(model.name)
+                models += 1
+                continue
+            for version in ours:
+                self._client.delete_model_version(model.name, version.version)
+        return models
+
+    def _emptied(self) -> list[Experiment]:
+        """Experiments that the demo made, which has its own place for their files, and in which nothing is left."""
+        found = self._client.search_experiments(ViewType.ALL, filter_string="name LIKE 'demo-%'")
+        # By its end: a home that was moved has had another path.
+        own = [each for each in found if each.artifact_location.endswith(f"/mlflow/artifacts/{each.name}")]
+        return [each for each in own if not self._holds_anything(each.experiment_id)]
+
+    def _holds_anything(self, experiment_id: str) -> bool:
+        return bool(
+            self._client.search_runs([experiment_id], "", ViewType.ALL, max_results=1)
+            or self._client.search_logged_models([experiment_id], max_results=1)
+            or self._client.search_traces(locations=[experiment_id], max_results=1)
+        )
 
     def log(self, record: RunRecord, day: date) -> Logged:
         """Write a run, whole; one that was kept by `clean` is left as it is."""
@@ -187,14 +243,14 @@ class Tracker:
             )
         return self._champions[name]
 
-    def _runs(self, condition: str) -> list[Run]:
-        experiments = self._client.search_experiments(filter_string="name LIKE 'demo-%'")
+    def _runs(self, condition: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        experiments = self._client.search_experiments(view, filter_string="name LIKE 'demo-%'")
         ids = [experiment.experiment_id for experiment in experiments]
         found: list[Run] = []
         token = None
         while ids:
             page = self._client.search_runs(
-                ids, condition, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
+                ids, condition, run_view_type=view, max_results=PAGE, page_token=token
             )
             found += page
             token = page.token
@@ -204,7 +260,8 @@ class Tracker:
 
     def _delete(self, run: Run) -> None:
         folder = Path(unquote(urlsplit(str(run.info.artifact_uri)).path)).parent
-        self._client.delete_run(run.info.run_id)
+        if run.info.lifecycle_stage == LifecycleStage.ACTIVE:
+            self._client.delete_run(run.info.run_id)
         if folder.is_relative_to(self._artifacts) and folder.exists():
             shutil.rmtree(folder)
 

@@ -29,6 +29,8 @@ def why_uninvited(settings: Settings) -> str | None:
     if "://" in (settings.lake_data or ""):
         return "the files of the lake are set by URL"
     manifest = Manifest.read(settings.home)
+    if manifest and manifest.leaving:
+        return "it is being taken out (finish that with `ml-assets demo --remove`)"
     if file := next(_others_files(settings, manifest), None):
         return f"{settings.landing / file} is not the demo's"
     if run := _others_run(settings):

@@ -114,6 +114,9 @@ class Ingest:
         self.connection.execute(_create("TEMPORARY TABLE", STAGE, contract))
         register_functions(self.connection)
         set_bounds(self.connection, self.bounds)
+        self._clear_abandoned()
+
+    def _clear_abandoned(self) -> None:
         with self._postgres.connect() as connection:
             left = ledger.abandoned(connection, self.stream.name)
         if left:
@@ -227,6 +230,14 @@ class Ingest:
             retired, changed = ledger.retire_places(connection, self.stream.name, root, item_names)
             self._touch(connection, set(), changed, "SELECT NULL WHERE false")
         self.report.retired += retired
+
+    def erase(self, roots: Sequence[str], item_names: Sequence[str]) -> None:
+        """Forget places; contents that lie nowhere else go with their rows, which are not kept as withdrawn ones are."""
+        with self._postgres.connect(write=True) as connection:
+            changed = ledger.erase_places(connection, self.stream.name, roots, item_names)
+            self._touch(connection, set(), changed, "SELECT NULL WHERE false")
+        # A kill before this leaves them to the next ingest.
+        self._clear_abandoned()
 
     def _remove(self, hashes: Sequence[str]) -> set[date]:
         """Remove the rows of contents from the lake; returns their days.

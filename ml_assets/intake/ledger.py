@@ -221,6 +221,40 @@ def retire_places(
     return len(rows), _follow_places(connection, stream, [content_hash for (content_hash,) in rows])
 
 
+def roots_of(connection: "psycopg.Connection", stream: str, item_names: Sequence[str]) -> list[str]:
+    """The roots under which places of these names are known."""
+    rows = connection.execute(
+        "SELECT DISTINCT root FROM ledger.places WHERE stream = %s AND unit = ANY(%s) ORDER BY root",
+        (stream, list(item_names)),
+    )
+    return [root for (root,) in rows]
+
+
+def erase_places(
+    connection: "psycopg.Connection", stream: str, roots: Sequence[str], item_names: Sequence[str]
+) -> list[str]:
+    """Strike places off the ledger, as if nothing had ever been found there.
+
+    The next ingest removes the rows of contents that were found nowhere else.
+
+    Returns:
+        Contents that counted until now: their days are to be touched.
+    """
+    rows = connection.execute(
+        "DELETE FROM ledger.places WHERE stream = %s AND root = ANY(%s) AND unit = ANY(%s) RETURNING unit_hash",
+        (stream, list(roots), list(item_names)),
+    )
+    hashes = sorted({content_hash for (content_hash,) in rows})
+    changed = _follow_places(connection, stream, hashes)
+    connection.execute(
+        "UPDATE ledger.units u SET state = 'loading' WHERE stream = %s AND unit_hash = ANY(%s) "
+        "AND state = 'retired' AND NOT EXISTS (SELECT FROM ledger.places p "
+        "WHERE p.stream = u.stream AND p.unit_hash = u.unit_hash)",
+        (stream, hashes),
+    )
+    return changed
+
+
 # --- days -------------------------------------------------------------------------------------------
 
 

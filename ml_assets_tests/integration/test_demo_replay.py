@@ -21,7 +21,7 @@ from ml_assets.contracts import STREAMS
 from ml_assets.demo import Manifest, Plan, make_demo
 from ml_assets.demo.plan import Mistake
 from ml_assets.demo.uninvited import why_uninvited
-from ml_assets.demo.withdrawal import retire_former
+from ml_assets.demo.withdrawal import erase_former
 from ml_assets.errors import Refusal
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.input_files import list_files
@@ -437,7 +437,7 @@ def test_another_fortnight_takes_the_place_of_what_the_graph_holds(tmp_path, lak
     take_in(tmp_path, lake, postgres, mlflow)
     first = live_days(postgres)
     make_demo(settings(tmp_path, other), plan=plan)
-    retire_former(settings(tmp_path, other), lake, postgres)
+    erase_former(settings(tmp_path, other), lake, postgres)
     take_in(tmp_path, lake, postgres, mlflow)
     assert live_days(postgres) == {
         stream: {
