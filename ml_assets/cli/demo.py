@@ -84,22 +84,27 @@ def _rows(settings: Settings) -> dict[str, int]:
 
 
 def _told(settings: Settings, removed: "Removed", before: dict[str, int], after: dict[str, int]) -> list[str]:
-    tracked = ", ".join(f"{count:,} {name}" for name, count in removed.tracked.items()) or "nothing"
-    told = [f"Removed {removed.files:,} landing files, and of MLflow {tracked}."]
+    tracked = ", ".join(_count(count, thing) for thing, count in removed.tracked.items()) or "nothing"
+    told = [f"Removed {_count(removed.files, 'landing file')}, and of MLflow {tracked}."]
     for store, rows in before.items():
         now = f"{after[store]:,} now" if store in after else "and it does not answer now"
-        told.append(f"{store}: {rows:,} rows before, {now}.")
+        told.append(f"{store}: {_count(rows, 'row')} before, {now}.")
     told += [
         f"{settings.landing / name} was changed since the demo wrote it, so it stays with its rows."
         for name in removed.changed
     ]
-    if removed.unknown:
+    if unknown := removed.unknown:
+        stay = "stays with its rows" if len(unknown) == 1 else "stay with their rows"
         told.append(
-            f"{len(removed.unknown):,} landing files stay with their rows, because the demo was made before it noted "
-            "what it writes, and they may have been changed since: withdraw those that were not with "
-            f"`ml-assets retire FILE`, then delete them. They are {', '.join(removed.unknown)}."
+            f"{_count(len(unknown), 'landing file')} {stay}: the demo was made when it did not note yet what it wrote, "
+            "so what lies there may have been changed since. Withdraw what was not with `ml-assets retire FILE`, "
+            f"then delete it: {', '.join(unknown)}."
         )
     return told
+
+
+def _count(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def start_services(settings: Settings, progress: Progress) -> None:

@@ -28,7 +28,7 @@ class Removed:
         files: how many landing files.
         changed: landing files that are not as the demo wrote them, relative to the landing folder; they stay.
         unknown: landing files of which no hash was noted when they were written; they stay, too.
-        tracked: how many runs, models and experiments of the home's MLflow, by these words.
+        tracked: how many of the home's MLflow, by `run`, `model` and `experiment`.
     """
 
     files: int = 0

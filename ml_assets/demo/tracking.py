@@ -124,7 +124,7 @@ class Tracker:
                 self._client.delete_experiment(experiment.experiment_id)
             store._hard_delete_experiment(experiment.experiment_id)
             shutil.rmtree(self._artifacts / experiment.name, ignore_errors=True)
-        return {"runs": len(runs), "models": models, "experiments": len(experiments)}
+        return {"run": len(runs), "model": models, "experiment": len(experiments)}
 
     def _erase_models(self, run_ids: set[str]) -> int:
         """Delete the versions that these runs made, and models that have no others; how many models."""

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from ml_assets import services
 from ml_assets.cli import demo as demo_command
 from ml_assets.cli.demo import run_demo
 from ml_assets.contracts import STREAMS
-from ml_assets.demo import Manifest, Plan, make_demo, removal
+from ml_assets.demo import Manifest, Plan, make_demo, removal, replay
+from ml_assets.demo.documents import library_documents
 from ml_assets.demo.manifest import Day
 from ml_assets.demo.uninvited import why_uninvited
 from ml_assets.errors import Refusal
@@ -28,7 +30,7 @@ from ml_assets.intake.tracking import take_in_mlflow
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
 
 END = date(2026, 3, 10)
 TINY = Plan(days=2, shift_day=2, datasets=("iris",), families=("knn",), seeds=(0,), mistakes=())
@@ -136,7 +138,7 @@ def test_files_and_runs_go_and_those_of_others_stay(tmp_path, lake, postgres, ml
     with pytest.raises(Refusal, match="demo --remove"):
         make_demo(settings, plan=TINY)
     done = removal.remove_input(settings, lake, postgres)
-    assert (done.files, done.changed, done.unknown, done.tracked["runs"]) == (0, [], [], 0)
+    assert (done.files, done.changed, done.unknown, done.tracked["run"]) == (0, [], [], 0)
 
     assert landed(tmp_path) == set(OWN)
     assert [run for (run,) in mlflow_rows(tmp_path, "runs", "run_uuid")] == sorted(mine)
@@ -171,7 +173,7 @@ def test_a_demo_whose_model_is_nobody_else_s_leaves_nothing_in_mlflow(tmp_path):
     )  # MLflow marks the former as deleted
     runs = len(mlflow_rows(tmp_path, "runs", "run_uuid"))
     told = Tracker(settings).erase()
-    assert told == {"runs": runs, "models": 2, "experiments": 1}
+    assert told == {"run": runs, "model": 2, "experiment": 1}
     for table in (
         "runs",
         "metrics",
@@ -211,9 +213,17 @@ def test_files_that_may_be_one_s_own_stay_and_are_named(tmp_path, lake, postgres
     assert removed.tracked == {} and not (tmp_path / "mlflow").exists()
     told = "\n".join(demo_command._told(settings, removed, {"redis": 3, "sqlite": 2}, {"sqlite": 1}))
     assert f"{runs}/changed was changed since" in told
-    assert "1 landing files stay" in told and "They are runs/unknown." in told
+    assert "Removed 3 landing files, and of MLflow nothing." in told
+    assert "1 landing file stays with its rows" in told and "then delete it: runs/unknown." in told
     assert "redis: 3 rows before, and it does not answer now." in told
     assert "sqlite: 2 rows before, 1 now." in told
+
+
+def test_without_a_home_nothing_is_made(cli, tmp_path):
+    done = cli(tmp_path / "none", "demo", "--remove")
+    assert done.returncode == 1
+    assert str(tmp_path / "none") in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.fixture
@@ -241,8 +251,11 @@ def test_one_s_own_rows_are_in_every_store_as_if_there_had_been_no_demo(cli, hom
     assert cli(home, "refresh", "--json").returncode == 0
     own = tables(cli, home)
     settings = Settings(home=home, demo_end=END)
-    run_demo(settings, lambda *step: None, TINY)
-    assert tables(cli, home) != own
+    with monkeypatch.context() as patch:  # all of them are embedded for longer than the rest takes
+        patch.setattr(replay, "library_documents", lambda midnight: islice(library_documents(midnight), 3))
+        run_demo(settings, lambda *step: None, TINY)
+    made = tables(cli, home)
+    assert all(made[table][0] > rows for table, (rows, _) in own.items())
 
     # Killed when the input is gone and nothing is rebuilt yet.
     with monkeypatch.context() as patch:
@@ -256,6 +269,8 @@ def test_one_s_own_rows_are_in_every_store_as_if_there_had_been_no_demo(cli, hom
     assert tables(cli, home) == own
     assert landed(home) == set(OWN)
     assert not Manifest.folder(home).exists()
+    refreshed = cli(home, "refresh", "--json")
+    assert (refreshed.returncode, json.loads(refreshed.stdout)["runs"]) == (0, [])
     again = cli(home, "demo", "--remove")
     assert again.returncode == 1
     assert "There is no demo in" in again.stderr
