@@ -124,6 +124,8 @@ def test_files_and_runs_go_and_those_of_others_stay(tmp_path, lake, postgres, ml
     assert theirs
     mine.append(log_run(client, theirs.experiment_id))
     client.create_model_version("iris-knn", source="file:///mine", run_id=mine[1])
+    [file] = (tmp_path / "landing" / "documents").glob("demo-2026-03-09.*")
+    copy = Path(shutil.copy(file, file.with_stem("copy")))
     take_in(tmp_path, lake, postgres, mlflow)
     before = held(lake, postgres)
     assert all(len(before[stream]) > len(own[stream]) for stream in STREAMS)
@@ -140,7 +142,7 @@ def test_files_and_runs_go_and_those_of_others_stay(tmp_path, lake, postgres, ml
     done = removal.remove_input(settings, lake, postgres)
     assert (done.files, done.changed, done.unknown, done.tracked["run"]) == (0, [], [], 0)
 
-    assert landed(tmp_path) == set(OWN)
+    assert landed(tmp_path) == {*OWN, f"documents/{copy.name}"}
     assert [run for (run,) in mlflow_rows(tmp_path, "runs", "run_uuid")] == sorted(mine)
     assert {run for (run,) in mlflow_rows(tmp_path, "metrics", "run_uuid")} == set(mine)
     assert mlflow_rows(tmp_path, "experiments", "name") == [("Default",), ("demo-iris",)]
@@ -150,7 +152,8 @@ def test_files_and_runs_go_and_those_of_others_stay(tmp_path, lake, postgres, ml
     after = held(lake, postgres)
     for stream in STREAMS:
         assert set(own[stream]) <= set(after[stream]) <= set(before[stream])
-        assert len(after[stream]) == len(own[stream]) + STREAMS[stream].from_mlflow, stream
+        mine_besides = STREAMS[stream].from_mlflow or stream == "documents"
+        assert len(after[stream]) == len(own[stream]) + mine_besides, stream
     with postgres.connect() as connection:
         assert connection.execute(
             "SELECT count(*) FROM ledger.places WHERE unit LIKE 'demo-%'"
