@@ -51,6 +51,9 @@ METRICS_A_CALL = 1000
 MODEL_TAG = "demo"
 ACCURACY_TAG = "accuracy"
 
+_INPUTS = "SELECT input_uuid FROM inputs WHERE destination_id IN (SELECT value FROM json_each(?))"
+"""The uses of datasets by runs, whose ids are given as a JSON array."""
+
 
 @dataclass(frozen=True)
 class Logged:
@@ -113,6 +116,7 @@ class Tracker:
         runs = self._runs("tags.replayed = 'true'", ViewType.ALL)
         # Before the runs, which tell whose a version is.
         models = self._erase_models({run.info.run_id for run in runs})
+        self._erase_inputs([run.info.run_id for run in runs])
         # As `mlflow gc` does: MLflow's client only marks what it deletes.
         store = SqlAlchemyStore(self._uri, self._artifacts.as_uri())
         for run in runs:
@@ -139,6 +143,14 @@ class Tracker:
             for version in ours:
                 self._client.delete_model_version(model.name, version.version)
         return models
+
+    def _erase_inputs(self, run_ids: list[str]) -> None:
+        """Delete what says which datasets these runs used; `mlflow gc` leaves it behind."""
+        with closing(sqlite3.connect(self._uri.removeprefix("sqlite:///"))) as connection, connection:
+            for table in ("input_tags", "inputs"):
+                connection.execute(
+                    f"DELETE FROM {table} WHERE input_uuid IN ({_INPUTS})", (json.dumps(run_ids),)
+                )
 
     def _emptied(self) -> list[Experiment]:
         """Experiments that the demo made, which has its own place for their files, and in which nothing is left."""

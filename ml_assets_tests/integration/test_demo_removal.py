@@ -177,15 +177,14 @@ def test_a_demo_whose_model_is_nobody_else_s_leaves_nothing_in_mlflow(tmp_path):
     runs = len(mlflow_rows(tmp_path, "runs", "run_uuid"))
     told = Tracker(settings).erase()
     assert told == {"run": runs, "model": 2, "experiment": 1}
-    for table in (
-        "runs",
-        "metrics",
-        "latest_metrics",
-        "params",
-        "tags",
-        "registered_models",
-        "model_versions",
-    ):
+    with closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db")) as connection:
+        of_runs = [
+            table
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            if table not in ("alembic_version", "experiments", "workspaces")
+        ]
+    assert {"runs", "metrics", "tags", "inputs", "datasets", "model_versions"} <= set(of_runs)
+    for table in of_runs:
         assert mlflow_rows(tmp_path, table, "count(*)") == [(0,)], table
     assert mlflow_rows(tmp_path, "experiments", "name") == [("Default",)]
     assert list(settings.embedded_mlflow_artifacts.iterdir()) == []
