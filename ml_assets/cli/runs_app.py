@@ -78,6 +78,18 @@ def curves(
     ] = 0.0,
     group_by: Annotated[
         str | None, typer.Option("--group-by", help="Means over a column of runs, params.KEY or tags.KEY.")
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Show the learning curves of runs, with their last, least and greatest values."""
+    from ml_assets.cli.run_curves import curves
+
+    asked = {"x": x, "points": points, "smoothing": smoothing, "group_by": group_by}
+    curves(settings_of_home(), run_ids, key, asked, form(as_json, as_csv))
+
+
+@partial(command, group=runs)
 def better(
     groups: Annotated[
         list[str] | None,
@@ -100,26 +112,6 @@ def better(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """Show the learning curves of runs, with their last, least and greatest values."""
-    from ml_assets.cli.run_curves import curves
-
-    asked = {"x": x, "points": points, "smoothing": smoothing, "group_by": group_by}
-    curves(settings_of_home(), run_ids, key, asked, form(as_json, as_csv))
-
-
-@partial(command, group=runs)
-def check(
-    everything: Annotated[
-        bool, typer.Option("--all", help="Show what was told before, too, if it still holds.")
-    ] = False,
-    as_json: Json = False,
-    as_csv: Csv = False,
-) -> None:
-    """Tell what is wrong with runs, each time once; exit status 1 if there is something new."""
-    from ml_assets.cli.run_watch import check
-
-    if check(settings_of_home(), everything, form(as_json, as_csv)):
-        raise typer.Exit(1)
     """Say whether runs are really better than others, or were lucky: effect, interval, p, the test and why."""
     from ml_assets.cli.run_verdicts import better
 
@@ -140,6 +132,24 @@ def similar(
     from ml_assets.cli.run_similar import similar
 
     similar(settings_of_home(), run_id, text, k, where, form(as_json, as_csv))
+
+
+@partial(command, group=runs)
+def check(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show what was told before, too, if it still holds.")
+    ] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Tell what is wrong with runs, each time once; exit status 1 if there is something new."""
+    from ml_assets.cli.run_watch import check
+
+    if check(settings_of_home(), everything, form(as_json, as_csv)):
+        raise typer.Exit(1)
+
+
+@partial(command, group=runs)
 def adopt(as_json: Json = False) -> None:
     """Hand the runs of the light registry to the graph, which takes them in with the next refresh."""
     from ml_assets.cli.run_light import adopt

@@ -6,7 +6,6 @@ a module of its own beside this one, or in the resource that it asks.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,12 @@ from ml_assets.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ml_assets.operations.run_comparison import RunComparison
-    from ml_assets.operations.run_search import Page, Runs
-    from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.lib.significance import Verdict
-    from ml_assets.operations.run_verdicts import Judge
+    from ml_assets.operations.run_comparison import RunComparison
     from ml_assets.operations.run_retention import Retention
+    from ml_assets.operations.run_search import Page, Runs
+    from ml_assets.operations.run_verdicts import Judge
+    from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.resources.postgres import PostgresResource
 
 
@@ -182,72 +181,6 @@ class Experiments:
         lake = self._resources["lake"]
         return compare_runs(self._postgres, lake, self._settings.metric_rules, runs, metric, baseline)
 
-    def curves(
-        self,
-        run_ids: Sequence[str] | str,
-        keys: Sequence[str] | str,
-        x: str = "step",
-        points: int = 1000,
-        smoothing: float = 0.0,
-        group_by: str | None = None,
-    ) -> "pa.Table":
-        """Metrics of runs over their steps, thinned out to what a picture can show.
-
-        Of each pixel stand the first point and the last, the least finite value and the greatest, and the first NaN
-        and infinities, so that spikes and gaps stay visible. The pixels of a key divide what all its curves span of x.
-        A curve of no more than `points` points is returned whole. Of a step that was logged again the newest value
-        stands.
-
-        Args:
-            run_ids: one run, or any number up to 10,000.
-            keys: one metric, or any number, such as `["loss", "val_loss"]`.
-            x: `step`; `time`, which is the seconds since the run's `created_at`; or `metric:KEY`, which is the value of
-                another metric at the same step, such as `metric:epoch`.
-            points: width of the picture in pixels, 2 to 100,000.
-            smoothing: weight of what was before in the debiased exponential moving average, as TensorBoard has it, from
-                0 to below 1. It is taken over all points; those of a pixel share the average at its end.
-            group_by: a column of runs such as `model_name`, or `params.KEY` or `tags.KEY`.
-
-        Returns:
-            Columns run_id, key, x, value, smoothed; a row a point, in order of x. Where curves are grouped, group, mean,
-            low, high and n as well: the rows of a group without a run_id are its mean over the n runs that are there at
-            x, between their own points on a straight line, with its 95 % interval by Student's t, null for n = 1.
-
-        Raises:
-            Refusal: there is no such run, none of the runs has logged a key, or an argument is out of range.
-            StoreUnavailable: a table was never materialized, or a store does not answer.
-        """
-        from ml_assets.operations.run_curves import run_curves
-
-        self._settings.require_home("duckdb")
-        return run_curves(
-            self._resources["lake"], self._postgres, run_ids, keys, x, points, smoothing, group_by
-        )
-
-    def check(self, reader: str = "api") -> "pa.Table":
-        """What is wrong with runs that run, or have ended within the last seven days.
-
-        `diverged`: the loss is infinite, or far above its best. `nan`: the last value of a metric is NaN. Of a run with
-        the status 'running' also `stalled`: nothing was logged for six hours, or the last half of the points brought
-        nothing better; `slow`: less than half of the steps a second that it did before; `long`: it is said to be
-        running for over a day. An episode is open from when it is found until it no longer holds, or its run is no
-        longer watched.
-
-        Args:
-            reader: who is told. Each reader is told of an episode as `new` once.
-
-        Returns:
-            The open episodes, in the order in which they began: run_id, kind, since, opened_at, last_seen_at, evidence,
-            new.
-
-        Raises:
-            StoreUnavailable: `postgres/ml_experiments` was never materialized, or a store does not answer.
-        """
-        from ml_assets.operations.run_watch import check_runs
-
-        self._settings.require_home("duckdb")
-        rules, now = self._settings.metric_rules, datetime.now(UTC)
-        return check_runs(self._resources["lake"], self._postgres, rules, reader, now)
     def is_better(
         self,
         a: str | Sequence[str] | Mapping[str, Any],
@@ -363,6 +296,74 @@ class Experiments:
         from ml_assets.operations.run_similar import similar
 
         return similar(self._postgres, self._resources["embedder"].get, run_id, text, k, where)
+
+    def curves(
+        self,
+        run_ids: Sequence[str] | str,
+        keys: Sequence[str] | str,
+        x: str = "step",
+        points: int = 1000,
+        smoothing: float = 0.0,
+        group_by: str | None = None,
+    ) -> "pa.Table":
+        """Metrics of runs over their steps, thinned out to what a picture can show.
+
+        Of each pixel stand the first point and the last, the least finite value and the greatest, and the first NaN
+        and infinities, so that spikes and gaps stay visible. The pixels of a key divide what all its curves span of x.
+        A curve of no more than `points` points is returned whole. Of a step that was logged again the newest value
+        stands.
+
+        Args:
+            run_ids: one run, or any number up to 10,000.
+            keys: one metric, or any number, such as `["loss", "val_loss"]`.
+            x: `step`; `time`, which is the seconds since the run's `created_at`; or `metric:KEY`, which is the value of
+                another metric at the same step, such as `metric:epoch`.
+            points: width of the picture in pixels, 2 to 100,000.
+            smoothing: weight of what was before in the debiased exponential moving average, as TensorBoard has it, from
+                0 to below 1. It is taken over all points; those of a pixel share the average at its end.
+            group_by: a column of runs such as `model_name`, or `params.KEY` or `tags.KEY`.
+
+        Returns:
+            Columns run_id, key, x, value, smoothed; a row a point, in order of x. Where curves are grouped, group, mean,
+            low, high and n as well: the rows of a group without a run_id are its mean over the n runs that are there at
+            x, between their own points on a straight line, with its 95 % interval by Student's t, null for n = 1.
+
+        Raises:
+            Refusal: there is no such run, none of the runs has logged a key, or an argument is out of range.
+            StoreUnavailable: a table was never materialized, or a store does not answer.
+        """
+        from ml_assets.operations.run_curves import run_curves
+
+        self._settings.require_home("duckdb")
+        return run_curves(
+            self._resources["lake"], self._postgres, run_ids, keys, x, points, smoothing, group_by
+        )
+
+    def check(self, reader: str = "api") -> "pa.Table":
+        """What is wrong with runs that run, or have ended within the last seven days.
+
+        `diverged`: the loss is infinite, or far above its best. `nan`: the last value of a metric is NaN. Of a run with
+        the status 'running' also `stalled`: nothing was logged for six hours, or the last half of the points brought
+        nothing better; `slow`: less than half of the steps a second that it did before; `long`: it is said to be
+        running for over a day. An episode is open from when it is found until it no longer holds, or its run is no
+        longer watched.
+
+        Args:
+            reader: who is told. Each reader is told of an episode as `new` once.
+
+        Returns:
+            The open episodes, in the order in which they began: run_id, kind, since, opened_at, last_seen_at, evidence,
+            new.
+
+        Raises:
+            StoreUnavailable: `postgres/ml_experiments` was never materialized, or a store does not answer.
+        """
+        from ml_assets.operations.run_watch import check_runs
+
+        self._settings.require_home("duckdb")
+        rules, now = self._settings.metric_rules, datetime.now(UTC)
+        return check_runs(self._resources["lake"], self._postgres, rules, reader, now)
+
     def keep(self, best: int, by: str = "dataset", metric: str | None = None) -> "Retention":
         """Which runs would stay if the best of each group were kept; `remove()` of the answer removes the rest.
 
@@ -375,7 +376,7 @@ class Experiments:
             metric: by which they are ranked; None for the one that judges them (docs/metrics.md).
 
         Raises:
-            Refusal: no such column, or several metrics judge the runs of a group.
+            Refusal: no such column, or it is not clear by which metric.
         """
         from ml_assets.operations.light import LightStack
         from ml_assets.operations.run_retention import best_runs
