@@ -146,10 +146,11 @@ def test_another_rule_for_metrics_outdates_what_the_former_one_judged(tmp_path):
     before = versions(build_defs(Settings(home=home)))
     (home / "ml_assets.toml").write_text('metric_synonyms = { score = "accuracy" }\n')
     after = versions(build_defs(Settings(home=home)))
-    # What reads it is rebuilt after it.
+    # What reads them is rebuilt after them.
     assert {asset for asset in before if before[asset] != after[asset]} == {
         "duckdb/run_features",
         "postgres/ml_run_metrics",
+        "postgres/run_leaderboard",
     }
 
 
