@@ -14,8 +14,8 @@ from typing import Any
 
 from ml_assets.lib.canonical_json import canonical
 
-NUMBER = r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity))"
-"""Texts that are numbers, as a regular expression of Python and of RE2."""
+NUMBER = r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+"""Texts that are numbers, as a regular expression of Python, of RE2 and of PostgreSQL."""
 
 _NUMBER = re.compile(NUMBER)
 

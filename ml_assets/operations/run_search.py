@@ -16,7 +16,6 @@ from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import Refusal, missing_table
 from ml_assets.lib.filters.duckdb import asked_at_steps, runs_at_step, values_at_step
 from ml_assets.lib.filters.fields import Attribute, Field, Metric, Param
-from ml_assets.lib.filters.normal import number_in
 from ml_assets.lib.filters.parse import parse_filter, parse_order
 from ml_assets.lib.filters.postgres import (
     FEW,
@@ -32,6 +31,7 @@ from ml_assets.lib.filters.postgres import (
 )
 from ml_assets.lib.filters.tokens import read_token, token
 from ml_assets.lib.filters.tree import Leaf, Node, leaves, values
+from ml_assets.lib.run_values import number_of
 from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
@@ -323,5 +323,5 @@ def _batch(runs: Sequence[Mapping[str, Any]]) -> "pa.RecordBatch":
 def _number(value: Any) -> float | None:
     """A metric of a run's JSON, where NaN and the infinities are text."""
     if isinstance(value, str):
-        return math.nan if value.lower() == "nan" else number_in(value)
+        return math.nan if value.lower() == "nan" else number_of(value)
     return float(value) if isinstance(value, int | float) else None

@@ -15,13 +15,13 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import ml_assets
-from ml_assets.contracts.experiments import RUNS
+from ml_assets.contracts.experiments import RUN_METRICS, RUN_PARAMS, RUNS
 from ml_assets.errors import Refusal, StoreUnavailable
 from ml_assets.lib.filters import postgres as compiler
 from ml_assets.lib.filters.duckdb import asked_at_steps
-from ml_assets.lib.filters.evaluate import matches, ordered, param_text
+from ml_assets.lib.filters.evaluate import matches, ordered
 from ml_assets.lib.filters.fields import STATISTICS, Attribute, Field, Metric, Param, Tag
-from ml_assets.lib.filters.normal import number_in, without_accents
+from ml_assets.lib.filters.normal import without_accents
 from ml_assets.lib.filters.postgres import Known, page_statements
 from ml_assets.lib.filters.tree import (
     And,
@@ -37,6 +37,7 @@ from ml_assets.lib.filters.tree import (
     Order,
     leaves,
 )
+from ml_assets.lib.run_values import number_of, text_of
 from ml_assets.operations import run_search
 from ml_assets.operations.run_search import Runs, Search, search_page
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -46,13 +47,6 @@ from ml_assets.stores.postgres_table import ensure_table
 from ml_assets_tests.scale import examples
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-TABLES = """
-CREATE TABLE IF NOT EXISTS ml_run_metrics (
-    run_id text, key text, last float8, best float8, min float8, max float8, mean float8, count bigint,
-    last_step bigint, first_nan_at timestamptz, PRIMARY KEY (run_id, key)
-);
-CREATE TABLE IF NOT EXISTS ml_run_params (run_id text, key text, text text, number float8, PRIMARY KEY (run_id, key))
-"""
 TEXTS = (
     "",
     "a",
@@ -225,9 +219,8 @@ def load(postgres: PostgresResource, runs: list[dict[str, Any]]) -> None:
         return last if last is None or math.isfinite(last) else str(last).replace("inf", "Infinity")
 
     with postgres.connect(write=True) as connection:
-        ensure_table(connection, RUNS)
-        for statement in TABLES.split(";"):
-            connection.execute(statement.encode())
+        for contract in (RUNS, RUN_METRICS, RUN_PARAMS):
+            ensure_table(connection, contract)
         columns = [name for name in RUNS.names if name != "id"]
         with connection.cursor().copy(
             f"COPY ml_experiments (id, {', '.join(columns)}) FROM STDIN".encode()
@@ -239,18 +232,22 @@ def load(postgres: PostgresResource, runs: list[dict[str, Any]]) -> None:
                 }
                 row["metrics"] = Jsonb({key: value for key, value in metrics.items() if value is not None})
                 copy.write_row([run["run_id"], *(row[name] for name in columns)])
-        statistics = list(STATISTICS)
-        with connection.cursor().copy(
-            f"COPY ml_run_metrics (run_id, key, {', '.join(statistics)}) FROM STDIN".encode()
-        ) as copy:
+        statistics = ", ".join(STATISTICS)
+        into_metrics = f"COPY ml_run_metrics (run_id, key, created_at, origin, {statistics}) FROM STDIN"
+        with connection.cursor().copy(into_metrics.encode()) as copy:
             for run in runs:
-                for key, value in run["metrics"].items():
-                    copy.write_row([run["run_id"], key, *(value.get(name) for name in statistics)])
-        with connection.cursor().copy(b"COPY ml_run_params (run_id, key, text, number) FROM STDIN") as copy:
+                of_run = (run["created_at"], run["origin"])
+                for key, metric in run["metrics"].items():
+                    copy.write_row([run["run_id"], key, *of_run, *(metric[name] for name in STATISTICS)])
+        into_params = b"COPY ml_run_params (run_id, key, created_at, origin, text, number) FROM STDIN"
+        with connection.cursor().copy(into_params) as copy:
             for run in runs:
+                of_run = (run["created_at"], run["origin"])
                 for key, value in run["parameters"].items():
-                    if (text := param_text(value)) is not None:
-                        copy.write_row([run["run_id"], key, text, number_in(text)])
+                    if value is not None:
+                        copy.write_row(
+                            [run["run_id"], key, *of_run, text_of(value), number_of(text_of(value))]
+                        )
 
 
 def no_lake() -> DuckLakeResource:
@@ -434,17 +431,12 @@ MADE = """
 INSERT INTO ml_experiments (id, experiment, status, dataset, tags, created_at, origin)
 SELECT 'r' || n, 'e' || n % 50, 'completed', 'd' || n % 5, jsonb_build_object('team', 't' || n % 20),
     '2026-01-01'::timestamptz + n * interval '1 minute', 'graph' FROM generate_series(1, 20000) AS n;
-INSERT INTO ml_run_metrics (run_id, key, last, best)
-SELECT 'r' || n, 'm' || k, n * 7919 * k % 20000, n * 7919 * k % 20000 * 100 ^ k
+INSERT INTO ml_run_metrics (run_id, key, count, created_at, origin, last, best)
+SELECT 'r' || n, 'm' || k, 1, '2026-01-01', 'graph', n * 7919 * k % 20000, n * 7919 * k % 20000 * 100 ^ k
 FROM generate_series(1, 20000) AS n, generate_series(1, 4) AS k;
-INSERT INTO ml_run_params (run_id, key, text, number)
-SELECT 'r' || n, 'p' || k, n * 31 * k % 1000, n * 31 * k % 1000
+INSERT INTO ml_run_params (run_id, key, created_at, origin, text, number)
+SELECT 'r' || n, 'p' || k, '2026-01-01', 'graph', n * 31 * k % 1000, n * 31 * k % 1000
 FROM generate_series(1, 20000) AS n, generate_series(1, 2) AS k;
-CREATE INDEX ON ml_run_metrics (key, best);
-CREATE INDEX ON ml_run_metrics (key, last);
-CREATE INDEX ON ml_run_params (key, number);
-CREATE INDEX ON ml_run_params (key, left(text, 100));
-CREATE INDEX ON ml_experiments (created_at, id);
 ANALYZE ml_experiments, ml_run_metrics, ml_run_params
 """
 """20,000 runs; the scales of the metrics differ, of which the planner's statistics know nothing."""

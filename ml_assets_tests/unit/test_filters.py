@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ml_assets.contracts.experiments import RUNS
+from ml_assets.contracts import INDEXED_CHARACTERS
+from ml_assets.contracts.experiments import RUN_METRICS, RUN_PARAMS, RUNS
 from ml_assets.errors import Refusal
 from ml_assets.lib.filters.evaluate import matches
-from ml_assets.lib.filters.fields import ATTRIBUTES, Attribute, Metric, Param, Tag
-from ml_assets.lib.filters.normal import number_in, without_accents
+from ml_assets.lib.filters.fields import ATTRIBUTES, STATISTICS, Attribute, Metric, Param, Tag
+from ml_assets.lib.filters.normal import without_accents
 from ml_assets.lib.filters.parse import parse_filter, parse_order
+from ml_assets.lib.filters.postgres import BEGINNING, METRICS, PARAMS
+from ml_assets.lib.filters.postgres import RUNS as RUNS_TABLE
 from ml_assets.lib.filters.tree import (
     EVERYTHING,
     And,
@@ -21,6 +24,7 @@ from ml_assets.lib.filters.tree import (
     Or,
     Order,
 )
+from ml_assets.lib.run_values import number_of
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -244,7 +248,7 @@ def test_an_order_is_terms():
     ],
 )
 def test_a_text_is_a_number_or_none(text, number):
-    assert number_in(text) == number
+    assert number_of(text) == number
 
 
 def test_accents_and_case_are_ignored():
@@ -256,3 +260,11 @@ def test_attributes_are_the_columns_of_runs():
     columns = {column.name: kinds.get(column.type) for column in RUNS.columns if column.type != "json"}
     columns["run_id"] = columns.pop("id")
     assert dict(ATTRIBUTES) == {**columns, "duration_s": "number"}
+
+
+def test_statistics_and_tables_are_those_of_the_contracts():
+    kinds = {"float64": "number", "int64": "number", "timestamp": "time"}
+    others = ("run_id", "key", "created_at", "origin")
+    assert dict(STATISTICS) == {c.name: kinds[c.type] for c in RUN_METRICS.columns if c.name not in others}
+    assert (RUNS.table, RUN_METRICS.table, RUN_PARAMS.table) == (RUNS_TABLE, METRICS, PARAMS)
+    assert BEGINNING == INDEXED_CHARACTERS

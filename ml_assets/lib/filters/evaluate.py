@@ -10,9 +10,8 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Any
 
-from ml_assets.lib.canonical_json import canonical
 from ml_assets.lib.filters.fields import Attribute, Field, Metric, Param
-from ml_assets.lib.filters.normal import like_pattern, lowered, number_in, without_accents
+from ml_assets.lib.filters.normal import like_pattern, lowered, without_accents
 from ml_assets.lib.filters.tree import (
     And,
     Between,
@@ -28,6 +27,7 @@ from ml_assets.lib.filters.tree import (
     Value,
     by_number,
 )
+from ml_assets.lib.run_values import number_of, text_of
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -100,10 +100,11 @@ def _value(run: Mapping[str, Any], field: Field, as_number: bool) -> Value | Non
         if field.kind != "text":
             return text
     elif isinstance(field, Param):
-        text = param_text((run.get("parameters") or {}).get(field.key))
+        value = (run.get("parameters") or {}).get(field.key)
+        text = None if value is None else text_of(value)
     else:
         text = tag_text((run.get("tags") or {}).get(field.key))
-    return number_in(text) if as_number and text is not None else text
+    return number_of(text) if as_number and text is not None else text
 
 
 def _attribute(run: Mapping[str, Any], name: str) -> Any:
@@ -135,10 +136,3 @@ def tag_text(value: Any) -> str | None:
     if isinstance(value, int | float):
         return format(Decimal(repr(value)), "f")
     return json.dumps(value, ensure_ascii=False)
-
-
-def param_text(value: Any) -> str | None:
-    """A parameter as text, as `ml_run_params` has it: text as it is, anything else as JSON; None for null."""
-    if value is None or isinstance(value, str):
-        return value
-    return canonical(value).replace("e+", "e") if isinstance(value, float) else canonical(value)

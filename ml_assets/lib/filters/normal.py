@@ -1,4 +1,4 @@
-"""When texts are alike, and which texts are numbers: the same in Python and in every store's SQL."""
+"""When texts are alike: the same in Python and in every store's SQL."""
 
 import re
 import unicodedata
@@ -6,11 +6,7 @@ import unicodedata
 MARKS = "\u0300-\u036f"
 """Combining marks that accents are, as a range in a regular expression."""
 
-NUMBER = r"[+-]?(([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?)"
-"""What a text looks like that is a number, in any dialect of regular expressions."""
-
 _MARKS = re.compile(f"[{MARKS}]")
-_NUMBER = re.compile(NUMBER)
 
 
 def lowered(text: str) -> str:
@@ -21,11 +17,6 @@ def lowered(text: str) -> str:
 def without_accents(text: str) -> str:
     """Text as `~` compares it: taken apart (NFKD), without combining marks, in small letters."""
     return lowered(_MARKS.sub("", unicodedata.normalize("NFKD", text)))
-
-
-def number_in(text: str) -> float | None:
-    """The number that a text is, an infinity where it is beyond all doubles; None if it is none."""
-    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def like_pattern(pattern: str) -> str:

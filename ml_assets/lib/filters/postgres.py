@@ -22,7 +22,7 @@ from typing import Any
 from ml_assets.lib.canonical_json import JSONError, canonical
 from ml_assets.lib.filters.fields import Attribute, Metric, Param, Tag
 from ml_assets.lib.filters.fields import Field as Asked
-from ml_assets.lib.filters.normal import MARKS, NUMBER, lowered
+from ml_assets.lib.filters.normal import MARKS, lowered
 from ml_assets.lib.filters.tree import (
     And,
     Between,
@@ -40,6 +40,7 @@ from ml_assets.lib.filters.tree import (
     by_number,
     leaves,
 )
+from ml_assets.lib.run_values import NUMBER
 
 RUNS, METRICS, PARAMS = "ml_experiments", "ml_run_metrics", "ml_run_params"
 
@@ -381,7 +382,7 @@ def _on_first(node: Node, order: Sequence[Order]) -> bool:
 
 
 def _number_of(value: str) -> str:
-    """The number that a text is, as `normal.number_in` tells it; a cast alone fails on what is beyond doubles."""
+    """The number that a text is, as `run_values.number_of` tells it; a cast alone fails on what is beyond doubles."""
     return (
         f"(CASE WHEN {value} ~ '^({NUMBER})$' THEN CASE WHEN pg_input_is_valid({value}, 'float8') "
         f"THEN ({value})::float8 WHEN {value} ~ '[eE]-|^[+-]?0*[.]' THEN 0 WHEN {value} ~ '^-' THEN '-Infinity' "
