@@ -109,16 +109,14 @@ def test_experiments_are_deleted_and_the_graph_is_asked_to_follow(
     )
     assert experiments.keep(1).candidates == []
     for n in range(3):
+        at = NOON + timedelta(days=n)
         made = postgres.create_experiment(
-            "iris", id=str(n), dataset="iris", created_at=NOON + timedelta(days=n)
+            "iris", id=str(n), dataset="iris", created_at=at, parameters={"n": n}
         )
         postgres.complete_experiment(made, {"accuracy": n / 10})
     with postgres.connect(write=True) as connection:
         connection.execute("UPDATE ml_experiments SET origin = 'graph' WHERE id = '0'")
         connection.execute("DELETE FROM ledger.touched_days")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS ml_run_params AS SELECT id AS run_id FROM ml_experiments"
-        )
     for id, said in (("0", "written by the graph"), ("nobody", "there is no experiment 'nobody'")):
         with pytest.raises(ValueError, match=said):
             postgres.delete_experiments(["2", id])
