@@ -5,7 +5,7 @@ and which findings are new.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -103,8 +103,8 @@ def findings(
     Whether a run diverged or is NaN is asked of one that has ended, too; the rest only while it runs.
 
     Args:
-        run: with `run_id`, `status`, `created_at`, and `metrics`: last values as JSON has them, where NaN and
-            infinities are text.
+        run: with `run_id`, `status`, `created_at`, `experiment`, `dataset`, and `metrics`: last values as JSON has them,
+            where NaN and infinities are text.
         metrics: by key, of those that were logged step by step.
         rules: which metrics fall.
         now: aware.
@@ -116,7 +116,7 @@ def findings(
         "diverged": _diverged(metrics, reported, rules, began),
     }
     if run["status"] == "running":
-        found["stalled"] = _silent(metrics, began, now) or _stalled(metrics, rules)
+        found["stalled"] = _silent(metrics, began, now) or _stalled(run, metrics, rules)
         found["slow"] = _slow(metrics)
         found["long"] = _long(metrics, began, now)
     for kind, told in found.items():
@@ -124,9 +124,12 @@ def findings(
             yield Finding(run_id, kind, *told)
 
 
-def primary(metrics: Mapping[str, Any], rules: MetricRules) -> str | None:
-    """The falling metric by which a run is judged: the one with the shortest name, which is `loss` if it is there."""
-    falling = [key for key in metrics if not rules.higher_is_better(key)]
+def loss_of(metrics: Iterable[str], rules: MetricRules) -> str | None:
+    """The falling metric by which a run is judged: the one with the shortest name, which is `loss` if it is there.
+
+    Not the primary metric (docs/metrics.md), which mostly is a score: what diverges is the loss.
+    """
+    falling = {ranked.key for ranked in rules.ranking(metrics) if not ranked.higher_is_better}
     return min(falling, key=lambda key: (key != "loss", len(key), key), default=None)
 
 
@@ -145,7 +148,7 @@ def _nan(
 def _diverged(
     metrics: Mapping[str, Metric], reported: Mapping[str, Any], rules: MetricRules, began: datetime
 ) -> tuple[datetime, str] | None:
-    key = primary({**reported, **metrics}, rules)
+    key = loss_of([*reported, *metrics], rules)
     if key is None:
         return None
     metric = metrics.get(key)
@@ -173,14 +176,19 @@ def _silent(metrics: Mapping[str, Metric], began: datetime, now: datetime) -> tu
     return last, f"Nothing was logged for {_length(now - last)}."
 
 
-def _stalled(metrics: Mapping[str, Metric], rules: MetricRules) -> tuple[datetime, str] | None:
-    key = primary(metrics, rules)
+def _stalled(
+    run: Mapping[str, Any], metrics: Mapping[str, Metric], rules: MetricRules
+) -> tuple[datetime, str] | None:
+    key, rising = loss_of(metrics, rules), False
     if key is None:
-        # A run that logs nothing falling is judged by what rises, the metric with most points.
-        key = max(metrics, key=lambda key: (metrics[key].points, key), default=None)
-    if key is None or (metric := metrics[key]).points < FEWEST_POINTS:
+        last = {key: metric.last for key, metric in metrics.items()}
+        judged = rules.primary(last, run.get("experiment"), run.get("dataset"))
+        if judged is None:
+            return None
+        key, _, rising = judged
+    metric = metrics[key]
+    if metric.points < FEWEST_POINTS:
         return None
-    rising = rules.higher_is_better(key)
     early, late = (metric.early_high, metric.late_high) if rising else (metric.early_low, metric.late_low)
     if early is None or late is None or (late > early if rising else late < early):
         return None

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.lib.metric_rules import MetricRules
-from ml_assets.lib.run_health import findings, primary
+from ml_assets.lib.run_health import findings, loss_of
 from ml_assets.operations.run_watch import metrics_of
 
 BEGAN = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -102,10 +102,10 @@ def test_an_infinite_loss_has_diverged_since_it_became_so(found):
 
 
 def test_which_metric_falls_is_a_setting():
-    assert primary({"val_loss": 1, "loss": 1, "mae": 1}, MetricRules()) == "loss"
-    assert primary({"val_loss": 1, "mae": 1, "accuracy": 1}, MetricRules()) == "mae"
-    assert primary({"accuracy": 1}, MetricRules()) is None
-    assert primary({"energy": 1, "loss": 1}, MetricRules({"energy": "min", "loss": "max"})) == "energy"
+    assert loss_of(["val_loss", "loss", "mae"], MetricRules()) == "loss"
+    assert loss_of(["val_loss", "mae", "accuracy", "mse_s"], MetricRules()) == "mae"
+    assert loss_of(["accuracy"], MetricRules()) is None
+    assert loss_of(["energy", "loss"], MetricRules({"energy": "min", "loss": "max"})) == "energy"
 
 
 def test_a_metric_that_ends_in_nan(found):
@@ -133,6 +133,7 @@ def test_a_run_whose_last_half_brings_nothing_better_has_stalled(found):
     rising = [*[0.1 * step for step in range(10)], *[0.5] * 10]
     assert found(accuracy=rising)["stalled"][0] == s(9)
     assert found(accuracy=[step / 20 for step in range(20)]) == {}
+    assert found(lr=[0.1] * 40) == {}  # which measures nothing that could get better
 
 
 def test_a_run_that_takes_longer_for_a_step_is_slow(found):
