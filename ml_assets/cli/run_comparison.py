@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ml_assets.cli.command import Form
 from ml_assets.cli.data import print_table
-from ml_assets.lib.comparison import SHAPES, run_labels
+from ml_assets.errors import Refusal
+from ml_assets.lib.comparison import MOST_RUNS, SHAPES, run_labels
 from ml_assets.lib.words import counted
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 
 if TYPE_CHECKING:
+    from ml_assets.operations.experiments import Experiments
     from ml_assets.operations.run_comparison import RunComparison
 
 Part = Literal["runs", "parameters", "metrics", "importance"]
@@ -23,6 +25,7 @@ _SIDE_BY_SIDE = 6
 def compare(
     settings: Settings,
     run_ids: Sequence[str],
+    filter: str | None,
     metric: str | None,
     baseline: str | None,
     html: Path | None,
@@ -30,7 +33,9 @@ def compare(
     form: Form,
 ) -> None:
     """Print a comparison, and write its page if one is asked for."""
-    compared = Stack(settings).experiments.compare(run_ids, metric, baseline)
+    experiments = Stack(settings).experiments
+    found = [] if filter is None else _found(experiments, filter)
+    compared = experiments.compare([*run_ids, *found], metric, baseline)
     if html is not None:
         compared.write_html(html)
     if form == "table":
@@ -41,6 +46,20 @@ def compare(
         _print_runs(compared, form)
     else:
         print_table(getattr(compared, part), form)
+
+
+def _found(experiments: "Experiments", filter: str) -> list[str]:
+    """The ids of the runs that a filter finds, the newest first.
+
+    Raises:
+        Refusal: the filter is wrong, or it finds none, or too many.
+    """
+    runs = experiments.search(filter, limit=MOST_RUNS + 1).runs
+    if not runs:
+        raise Refusal("The filter finds no run to compare: widen it.")
+    if len(runs) > MOST_RUNS:
+        raise Refusal(f"The filter finds more than {MOST_RUNS:,} runs, and no more are compared: narrow it.")
+    return [run["run_id"] for run in runs]
 
 
 def _print_runs(compared: "RunComparison", form: Form) -> None:

@@ -48,7 +48,12 @@ def search(
 
 @partial(command, group=runs)
 def compare(
-    run_ids: Annotated[list[str], typer.Argument(help="ids of the runs, up to 1,000", metavar="RUN_ID...")],
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(help="ids of the runs, up to 1,000", metavar="RUN_ID...")
+    ] = None,
+    filter: Annotated[
+        str | None, typer.Option(help="those that a search finds, such as 'params.lr > 1e-3'")
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="the metric that parameters are weighed by")] = None,
     baseline: Annotated[str | None, typer.Option(help="the run that differences are counted from")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page to look at, in one file")] = None,
@@ -62,7 +67,7 @@ def compare(
     """Compare runs: what differs, which is best by what, and what the metric went with."""
     from ml_assets.cli.run_comparison import compare
 
-    compare(settings_of_home(), run_ids, metric, baseline, html, part, form(as_json, as_csv))
+    compare(settings_of_home(), run_ids or [], filter, metric, baseline, html, part, form(as_json, as_csv))
 
 
 @partial(command, group=runs)

@@ -138,8 +138,7 @@ def compare_runs(
     if missing := [run_id for run_id in ids if run_id not in known]:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         raise Refusal(
-            f"There is no run {', '.join(map(repr, missing[:3]))}{more}: "
-            "'ml-assets sql postgres' lists them in ml_experiments."
+            f"There is no run {', '.join(map(repr, missing[:3]))}{more}: 'ml-assets runs search' finds them."
         )
     return compared(rows, lake, rules, metric, baseline)
 

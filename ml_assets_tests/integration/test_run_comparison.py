@@ -95,7 +95,7 @@ def test_rows_of_a_search_name_runs_too(settings: Settings) -> None:
     ("runs", "more", "said"),
     [
         ([], {}, "There is no run to compare"),
-        (["run-0", "run_1"], {}, "There is no run 'run_1': 'ml-assets sql postgres' lists them"),
+        (["run-0", "run_1"], {}, "There is no run 'run_1': 'ml-assets runs search' finds them"),
         (["run-0", "a\0"], {}, "names no run"),
         ([f"r{i}" for i in range(1_001)], {}, "up to 1,000 runs, and these are 1,001"),
         (IDS, {"metric": "acc"}, "metric 'acc': did you mean 'accuracy'?"),
@@ -184,6 +184,16 @@ def test_the_command_prints_tables_json_and_csv(
     assert (first["run_id"], first["parameters.depth"], first["metrics.accuracy"]) == ("run-0", "0", "0.9")
     told = json.loads(runs(*IDS, "--json", "--part", "importance").stdout)
     assert [row["key"] for row in told] == ["depth"]
+
+    found = json.loads(runs("--filter", "params.depth >= 4", "--json").stdout)
+    assert sorted(row["run_id"] for row in found) == ["run-4", "run-5"]
+    for arguments, said in (
+        ((), "There is no run to compare"),
+        (("--filter", "params.depth > 9"), "The filter finds no run"),
+    ):
+        wrong = runs(*arguments)
+        assert (wrong.returncode, wrong.stdout) == (1, "")
+        assert wrong.stderr.startswith(said)
 
     wrong = runs("run-0", "nobody")
     assert (wrong.returncode, wrong.stdout) == (1, "")
