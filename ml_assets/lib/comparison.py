@@ -108,7 +108,8 @@ def compare(
             `model_version`, `dataset`, `status`, `created_at`, `completed_at`, and `parameters`, `metrics` and `tags`
             as mappings.
         rules: which way a metric is better.
-        metric: what importance is about; unless given, the metric with different values that most runs have.
+        metric: what importance is about; unless given, the metric that judges these runs by the rules, if half of them
+            have it, with different values; else the metric with different values that most of them have.
         baseline: the run_id that deltas are counted from.
 
     Raises:
@@ -134,8 +135,9 @@ def compare(
         hint = f"did you mean {near[0]!r}?" if near else f"they have {_listed(sorted(values))}."
         raise ValueError(f"None of these runs has a metric {metric!r}: {hint}")
     base = ids.index(baseline) if baseline is not None else None
-    metrics = _metric_rows(values, ids, rules, base)
-    told = metric or next((row["key"] for row in metrics if (row["spread"] or 0) > 0), None)
+    judging = _judging(runs, values, rules)
+    metrics = _metric_rows(values, ids, rules, judging, base)
+    told = metric or _telling(metrics, judging, len(runs))
     notes = _notes(runs, factors, metrics)
     importance: list[dict[str, Any]] = []
     if told is None:
@@ -363,17 +365,44 @@ def _metric(value: Any) -> float | None:
     return number if math.isfinite(number) else math.nan
 
 
+def _judging(
+    runs: Sequence[Mapping[str, Any]], values: Mapping[str, _Floats], rules: MetricRules
+) -> dict[str, bool]:
+    """The metrics that may judge these runs, in their order, each with whether a higher value is better."""
+    datasets, experiments = ({run.get(name) for run in runs} for name in ("dataset", "experiment"))
+    found: dict[str, bool] = {}
+    for ranked in rules.ranking(values):
+        # What is said of one dataset holds where all runs are of it.
+        if (ranked.dataset is None or datasets == {ranked.dataset}) and (
+            ranked.experiment is None or experiments == {ranked.experiment}
+        ):
+            found.setdefault(ranked.key, ranked.higher_is_better)
+    return found
+
+
+def _telling(metrics: Sequence[Mapping[str, Any]], judging: Mapping[str, bool], runs: int) -> str | None:
+    """The metric that a comparison is about, if nobody has said which."""
+    known = {row["key"]: row["runs"] for row in metrics if (row["spread"] or 0) > 0}
+    return next((key for key in judging if 2 * known.get(key, 0) >= runs), next(iter(known), None))
+
+
 def _metric_rows(
-    values: Mapping[str, _Floats], ids: Sequence[str], rules: MetricRules, base: int | None
+    values: Mapping[str, _Floats],
+    ids: Sequence[str],
+    rules: MetricRules,
+    judging: Mapping[str, bool],
+    base: int | None,
 ) -> list[dict[str, Any]]:
-    rows = [_metric_row(key, each, ids, rules, base) for key, each in values.items()]
+    rows = [
+        _metric_row(key, each, ids, judging.get(key, rules.higher_is_better(key)), base)
+        for key, each in values.items()
+    ]
     return sorted(rows, key=lambda row: (-row["runs"], row["key"]))
 
 
 def _metric_row(
-    key: str, values: _Floats, ids: Sequence[str], rules: MetricRules, base: int | None
+    key: str, values: _Floats, ids: Sequence[str], higher: bool, base: int | None
 ) -> dict[str, Any]:
-    higher = rules.higher_is_better(key)
     finite = np.isfinite(values)
     known = values[finite]
     row: dict[str, Any] = dict.fromkeys(_METRIC_FIELDS)

@@ -169,7 +169,8 @@ class Experiments:
 
         Args:
             runs: their ids, or rows that have them as `run_id`, such as those of a search.
-            metric: what importance is about; unless given, the metric with different values that most runs have.
+            metric: what importance is about; unless given, the metric that judges these runs (docs/metrics.md), if half
+                of them have it, with different values; else the one with different values that most of them have.
             baseline: the id of the run that differences of metrics are counted from.
 
         Raises:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ml_assets.lib.comparison import NOTE, comparable, compare
 from ml_assets.lib.comparison_page import Curves, page
-from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.lib.metric_rules import MetricRules, PrimaryMetric
 
 
 def run(run_id: str, **columns: Any) -> dict[str, Any]:
@@ -96,6 +96,18 @@ def test_the_best_run_of_each_metric_is_the_one_of_its_direction():
     assert accuracy["deltas"] == pytest.approx([0.1, 0])
     assert (accuracy["spread"], accuracy["mean"]) == pytest.approx((0.1, 0.85))
     assert accuracy["std"] == pytest.approx(0.1 / math.sqrt(2))
+
+
+def test_the_metric_that_judges_the_runs_is_what_a_comparison_is_about():
+    metrics = [{"inference_time_ms": i, "rmse": i, "r2": 5 - i} for i in range(3)]
+    runs = [run(f"r{i}", metrics=each, dataset="homes") for i, each in enumerate(metrics)]
+    assert compare(runs).metric == "r2"
+    rules = MetricRules(of_dataset={"homes": PrimaryMetric("rmse", "max")})
+    found = compare(runs, rules)
+    assert (found.metric, by_key(found.metrics)["rmse"]["best_run"]) == ("rmse", "r2")
+    assert compare([*runs, run("other", dataset="boats")], rules).metric == "r2"
+    rare = [*runs, *(run(f"x{i}", metrics={"mae": i}) for i in range(9))]
+    assert compare(rare).metric == "mae"
 
 
 def test_equal_values_have_no_best_run_and_no_importance():
