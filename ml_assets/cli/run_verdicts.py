@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ml_assets.cli.command import Form
 from ml_assets.errors import Refusal
 from ml_assets.lib.metric_rules import Direction
+from ml_assets.lib.run_selectors import is_condition
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 
@@ -67,7 +68,8 @@ def better(
 
 
 def _group(text: str) -> str | list[str]:
-    return text if "=" in text else [each.strip() for each in text.split(",")]
+    ids = [each.strip() for each in text.split(",")]
+    return text if any(map(is_condition, ids)) else ids
 
 
 def _print(verdicts: "list[Verdict]", form: Form) -> None:

@@ -99,7 +99,7 @@ def better(
     groups: Annotated[
         list[str] | None,
         typer.Argument(
-            help="two groups or more, each run ids with commas or FIELD=VALUE,... such as model_name=cats"
+            help="two groups or more, each run ids with commas, FIELD=VALUE,... such as model_name=cats, or a filter"
         ),
     ] = None,
     metric: Annotated[str, typer.Option(help="key of the metric")] = "",
@@ -107,7 +107,9 @@ def better(
         str | None, typer.Option(help="in place of groups: the field that makes them, such as model_name")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="only runs on it")] = None,
-    where: Annotated[str | None, typer.Option(help="with --by, only runs with FIELD=VALUE,...")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="with --by, only runs with FIELD=VALUE,... or a filter")
+    ] = None,
     direction: Annotated[
         Direction | None, typer.Option(help="whether the largest value is the best or the smallest")
     ] = None,
@@ -129,7 +131,7 @@ def similar(
     run_id: Annotated[str | None, typer.Argument(help="the run's id")] = None,
     text: Annotated[str | None, typer.Option(help="words, in place of a run")] = None,
     k: Annotated[int, typer.Option("-k", help="how many runs")] = 10,
-    where: Annotated[str | None, typer.Option(help="only runs with FIELD=VALUE,...")] = None,
+    where: Annotated[str | None, typer.Option(help="only runs with FIELD=VALUE,... or a filter")] = None,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:

@@ -112,6 +112,11 @@ def parse_selector(text: str) -> dict[str, str]:
     return found
 
 
+def is_condition(text: str) -> bool:
+    """Whether a text says what runs have, and is no run's id."""
+    return re.search(r"[=<>~]|\S\s+\S", text) is not None
+
+
 def conditions(wanted: Mapping[str, Any], bound: dict[str, Any]) -> str:
     """The condition in SQL over `ml_experiments` that a run has all that is wanted.
 

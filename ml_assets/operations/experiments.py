@@ -200,8 +200,8 @@ class Experiments:
             is_better("model_name=cats", {"model_name": "dogs", "params.lr": 0.1}, "accuracy", dataset="pets")
 
         Args:
-            a, b: a run's id, a list of ids, or what the runs have: any of their columns, `params.NAME`, `tags.NAME`.
-                Of the latter only completed runs count, unless a `status` is asked for.
+            a, b: a run's id, a list of ids, or what the runs have: any of their columns, `params.NAME`, `tags.NAME`, or
+                a filter as `search` takes it. Of the latter only completed runs count, unless a `status` is asked for.
             metric: key of the metric, whose last value counts.
             dataset: only runs on it.
             higher_is_better: which way the metric points; by ML_ASSETS_METRIC_DIRECTIONS and its name if None.
@@ -254,7 +254,7 @@ class Experiments:
 
         Args:
             by: `model_name`, `params.optimizer`, `tags.team` ...
-            where: only runs that have this.
+            where: only runs that have this: `"status=failed, params.lr=0.1"`, a mapping, or a filter.
 
         Raises:
             Refusal: as `is_better`, or there are fewer than two groups, or more than 40.
@@ -265,7 +265,7 @@ class Experiments:
     def _judge(self) -> "Judge":
         from ml_assets.operations.run_verdicts import Judge
 
-        return Judge(self._settings, self._postgres, self._resources["lake"])
+        return Judge(self._settings, self._postgres, self._lake)
 
     def similar(
         self,
@@ -283,7 +283,7 @@ class Experiments:
             run_id: the run, which is left out of the answer.
             text: the words, in place of a run. They are embedded by the model that embedded the cards.
             k: how many runs, 1 to 1,000.
-            where: only runs that have this: `"status=failed, params.lr=0.1"`, or a mapping.
+            where: only runs that have this: `"status=failed, params.lr=0.1"`, a mapping, or a filter.
 
         Returns:
             The nearest first: `run_id`, `experiment`, `model_name`, `dataset`, `status`, `metrics`, `parameters`,
@@ -296,7 +296,7 @@ class Experiments:
         """
         from ml_assets.operations.run_similar import similar
 
-        return similar(self._postgres, self._resources["embedder"].get, run_id, text, k, where)
+        return similar(self._postgres, self._lake, self._resources["embedder"].get, run_id, text, k, where)
 
     def curves(
         self,

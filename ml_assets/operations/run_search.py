@@ -22,6 +22,7 @@ from ml_assets.lib.filters.postgres import (
     MANY,
     METRICS,
     PARAMS,
+    Compiler,
     Cursor,
     Known,
     Probe,
@@ -188,6 +189,15 @@ class Search:
         for key in sorted(asked.difference(keys)):
             nearest = get_close_matches(key, keys, n=1)
             yield f"No run has a {what} {key!r}{f'; do you mean {nearest[0]!r}?' if nearest else '.'}"
+
+    def condition(self, run: str) -> tuple[str, dict[str, Any]]:
+        """The condition that a run is let through, in SQL over `ml_experiments`, and the values to bind.
+
+        Args:
+            run: alias of that table.
+        """
+        compiler = Compiler(self._at_steps)
+        return compiler.condition(self._tree, run), compiler.bound.values
 
     def pages(self) -> Iterator[list[dict[str, Any]]]:
         """All runs, a list after the other, with flat memory. Runs that are added meanwhile shift and repeat none."""

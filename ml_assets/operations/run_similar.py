@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.errors import Refusal, missing_table
-from ml_assets.lib.run_selectors import conditions, parse_selector, require_text
+from ml_assets.lib.run_selectors import require_text
+from ml_assets.operations.run_conditions import missing_relation, wanted
 from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from ml_assets.embedders import Embedder
+    from ml_assets.resources.duckdb import DuckLakeResource
     from ml_assets.resources.postgres import PostgresResource
 
 _MOST = 1_000
@@ -22,6 +24,7 @@ _CANDIDATES = 400
 
 def similar(
     postgres: "PostgresResource",
+    lake: "Callable[[], DuckLakeResource]",
     embedder: "Callable[[], Embedder]",
     run_id: str | None = None,
     text: str | None = None,
@@ -31,6 +34,7 @@ def similar(
     """See `Experiments.similar`.
 
     Args:
+        lake: gives the lake, if `where` asks for a metric at a step.
         embedder: gives the model that the settings name; it is loaded for words alone.
     """
     from psycopg.errors import UndefinedTable
@@ -40,14 +44,14 @@ def similar(
     if not 1 <= k <= _MOST:
         raise Refusal(f"{k:,} runs cannot be asked for: ask for 1 to {_MOST:,}.")
     bound: dict[str, Any] = {"k": k, "left_out": run_id}
-    wanted = conditions(parse_selector(where) if isinstance(where, str) else where or {}, bound)
+    condition = wanted(where, postgres, lake).sql(bound)
     vector = None if text is None else _embedded(text, embedder)
     try:
         with postgres.connect() as connection:
             bound["vector"], bound["embedder"] = vector or _vector_of(connection, str(run_id))
-            return _nearest(connection, wanted, bound)
+            return _nearest(connection, condition, bound)
     except UndefinedTable as fault:
-        raise missing_table("postgres/experiment_embeddings") from fault
+        raise missing_relation(fault, "experiment_embeddings") from fault
 
 
 def _embedded(text: str, embedder: "Callable[[], Embedder]") -> tuple[str, str]:
@@ -73,12 +77,12 @@ def _vector_of(connection: "Connection", run_id: str) -> tuple[str, str]:
     )
 
 
-def _nearest(connection: "Connection", wanted: str, bound: dict[str, Any]) -> list[dict[str, Any]]:
+def _nearest(connection: "Connection", condition: str, bound: dict[str, Any]) -> list[dict[str, Any]]:
     import orjson
     from psycopg.rows import dict_row
     from psycopg.types.json import set_json_loads
 
-    statement = read_sql("postgres/embeddings/similar_runs.sql").format(conditions=wanted).encode()
+    statement = read_sql("postgres/embeddings/similar_runs.sql").format(conditions=condition).encode()
     # The index finds candidates first and filters then: without going on it gives fewer runs than there are.
     connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
     candidates = min(_MOST, max(_CANDIDATES, 4 * bound["k"]))

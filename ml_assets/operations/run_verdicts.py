@@ -3,27 +3,20 @@
 What belongs here: reading runs and their predictions. Which test fits is decided in `lib/significance.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts.experiments import RUNS
-from ml_assets.errors import Refusal, missing_table
+from ml_assets.errors import Refusal
 from ml_assets.lib import run_samples, significance
 from ml_assets.lib.run_samples import LoggedRun
-from ml_assets.lib.run_selectors import (
-    RunField,
-    conditions,
-    label,
-    parse_selector,
-    require_text,
-    run_field,
-    told,
-)
+from ml_assets.lib.run_selectors import RunField, is_condition, label, require_text, run_field, told
 from ml_assets.lib.significance import Rows, Sample, Verdict
 from ml_assets.lib.words import counted
+from ml_assets.operations.run_conditions import Wanted, missing_relation, wanted
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
 
@@ -34,7 +27,7 @@ if TYPE_CHECKING:
     from ml_assets.resources.postgres import PostgresResource
 
 Runs = str | Sequence[str] | Mapping[str, Any]
-"""A run's id, several ids, or what the runs have: `"model_name=cats"`, `{"model_name": "cats", "params.lr": 0.1}`."""
+"""A run's id, several ids, or what the runs have: `{"model_name": "cats", "params.lr": 0.1}`, or a filter."""
 
 MOST_GROUPS = 40
 """Groups that are compared at once. These are 780 pairs; a correction for more would leave nothing."""
@@ -46,10 +39,12 @@ class Judge:
     Args:
         settings: which way a metric is better.
         postgres: has the runs.
-        lake: has the predictions.
+        lake: gives the lake, which has the predictions, and the histories of metrics.
     """
 
-    def __init__(self, settings: Settings, postgres: "PostgresResource", lake: "DuckLakeResource") -> None:
+    def __init__(
+        self, settings: Settings, postgres: "PostgresResource", lake: "Callable[[], DuckLakeResource]"
+    ) -> None:
         self._settings = settings
         self._postgres = postgres
         self._lake = lake
@@ -72,13 +67,13 @@ class Judge:
             raise Refusal(f"{', '.join(named)} cannot be compared with itself: name each group once.")
         if len(named) < 2:
             raise Refusal("A comparison takes two runs or two groups of runs: name another one.")
-        wanted = {} if dataset is None else {"dataset": dataset}
+        equal = {} if dataset is None else {"dataset": dataset}
         metric = require_text(metric, "the name of a metric")
         chosen, whole = {}, set()
         for name, asked in named.items():
-            meant = _meant(asked)
-            chosen[name] = self._runs_of(meant, metric, wanted)
-            if not isinstance(meant, Mapping) or "status" in meant:
+            meant = _ids(asked) or self._wanted(asked)
+            chosen[name] = self._runs_of(meant, metric, equal)
+            if not isinstance(meant, Wanted) or meant.names_status:
                 whole.add(name)
         selected = {} if candidates is None else {next(iter(named)): candidates}
         return self._judge(chosen, metric, higher_is_better, selected, whole)
@@ -93,11 +88,9 @@ class Judge:
     ) -> list[Verdict]:
         """See `Experiments.best_of`."""
         metric = require_text(metric, "the name of a metric")
-        wanted = dict(parse_selector(where) if isinstance(where, str) else where or {})
-        if dataset is not None:
-            wanted["dataset"] = dataset
+        among = self._wanted(where).also({} if dataset is None else {"dataset": dataset})
         field = run_field(by)
-        runs = self._select(metric, wanted, field)
+        runs = self._select(metric, among, field)
         groups: dict[str, list[LoggedRun]] = {}
         for run in runs:
             if (value := label(run.label)) is not None:
@@ -110,10 +103,10 @@ class Judge:
         }
         if len(groups) < 2:
             if not runs:
-                raise self._none(wanted)
+                raise self._none(among)
             self._require_metric(runs, metric)
             raise Refusal(
-                f"{counted(len(runs), 'run')}{f' of {told(wanted)}' if wanted else ''} "
+                f"{counted(len(runs), 'run')}{f' of {among}' if str(among) else ''} "
                 + (f"with {metric} have one {by}, {next(iter(groups))}" if groups else f"have no {by}")
                 + ": there is nothing to compare."
             )
@@ -122,7 +115,7 @@ class Judge:
                 f"{len(groups):,} values of {by} are too many to be compared pair by pair; {MOST_GROUPS} are the most: "
                 "narrow the runs by a dataset or a filter."
             )
-        whole = set(groups) if "status" in wanted else set()
+        whole = set(groups) if among.names_status else set()
         return self._judge(groups, metric, higher_is_better, {}, whole)
 
     def _judge(
@@ -169,31 +162,31 @@ class Judge:
             for verdict in found
         ]
 
+    def _wanted(self, asked: Any) -> Wanted:
+        return wanted(asked, self._postgres, self._lake)
+
     def _runs_of(
-        self, meant: Sequence[str] | Mapping[str, Any], metric: str, wanted: Mapping[str, Any]
+        self, meant: Sequence[str] | Wanted, metric: str, equal: Mapping[str, Any]
     ) -> list[LoggedRun]:
         """The runs that are meant.
 
         Raises:
             Refusal: there are none, or not all that are named.
         """
-        if isinstance(meant, Mapping):
-            for name, value in wanted.items():
-                if meant.get(name, value) != value:
-                    raise Refusal(f"No run has {name}={meant[name]} and {name}={value}: ask for one of them.")
-            matched = {**meant, **wanted}
+        if isinstance(meant, Wanted):
+            matched = meant.also(equal)
             if runs := self._select(metric, matched):
                 return runs
             raise self._none(matched)
-        found = {run.run_id: run for run in self._select(metric, {}, run_ids=meant)}
+        found = {run.run_id: run for run in self._select(metric, Wanted({}), run_ids=meant)}
         if missing := [run_id for run_id in meant if run_id not in found]:
             raise Refusal(
                 f"There is no run {missing[0]!r}: 'ml-assets sql postgres' lists them in ml_experiments."
             )
-        runs = [run for run in found.values() if wanted.get("dataset", run.dataset) == run.dataset]
+        runs = [run for run in found.values() if equal.get("dataset", run.dataset) == run.dataset]
         if not runs:
             raise Refusal(
-                f"No run of {', '.join(meant)} is on the dataset {wanted['dataset']}: their datasets are "
+                f"No run of {', '.join(meant)} is on the dataset {equal['dataset']}: their datasets are "
                 f"{', '.join(sorted({run.dataset or 'unknown' for run in found.values()}))}."
             )
         return runs
@@ -201,14 +194,14 @@ class Judge:
     def _select(
         self,
         metric: str,
-        wanted: Mapping[str, Any],
+        among: Wanted,
         by: RunField | None = None,
         run_ids: Sequence[str] | None = None,
     ) -> list[LoggedRun]:
         from psycopg.rows import class_row
 
         bound: dict[str, Any] = {"metric": metric, "run_ids": list(run_ids or ())}
-        condition = conditions(wanted, bound) if run_ids is None else "id = ANY(%(run_ids)s)"
+        condition = among.sql(bound) if run_ids is None else "id = ANY(%(run_ids)s)"
         statement = read_sql("postgres/verdicts/runs_of_group.sql").format(
             conditions=condition, label="NULL" if by is None else by.sql(bound)
         )
@@ -225,11 +218,11 @@ class Judge:
         name_of = {runs[0].run_id: name for name, runs in groups.items()}
         asked = {"run_ids": list(name_of), "score": score}
         try:
-            self._settings.require_home("duckdb")
+            lake = self._lake()
         except Refusal:  # there is no home with a lake, and so no prediction
             return {}
         try:
-            table = self._lake.reader(read_sql("duckdb/operations/predicted_rows.sql"), asked).read_all()
+            table = lake.reader(read_sql("duckdb/operations/predicted_rows.sql"), asked).read_all()
         except duckdb.CatalogException:  # nobody has predicted anything yet
             return {}
         runs = table["run_id"].to_pylist()
@@ -276,9 +269,9 @@ class Judge:
         )
         raise Refusal(f"None of {counted(len(runs), 'run')} has a metric {metric!r}: {which}.")
 
-    def _none(self, wanted: Mapping[str, Any]) -> Refusal:
+    def _none(self, among: Wanted) -> Refusal:
         """That no run has what is wanted, with the nearest value that runs have."""
-        for name, value in wanted.items():
+        for name, value in among.equal.items():
             bound: dict[str, Any] = {}
             statement = read_sql("postgres/verdicts/values_of_field.sql").format(
                 field=run_field(name).sql(bound)
@@ -292,8 +285,9 @@ class Judge:
                     if near
                     else f"{name} is {_few(known)} of those there are"
                 )
-                return Refusal(f"No run has {told(wanted)}: {instead}.")
-        return Refusal(f"No run has {told(wanted) or 'been recorded'}.")
+                return Refusal(f"No run has {among}: {instead}.")
+        notes = among.search[1].notes() if among.search else ()
+        return Refusal(" ".join((f"No run has {str(among) or 'been recorded'}.", *notes)))
 
     @contextmanager
     def _asking(self) -> "Iterator[Connection]":
@@ -303,21 +297,23 @@ class Judge:
             with self._postgres.connect() as connection:
                 yield connection
         except UndefinedTable as fault:
-            raise missing_table(RUNS.asset) from fault
+            raise missing_relation(fault, RUNS.table) from fault
 
 
-def _meant(asked: Runs) -> tuple[str, ...] | Mapping[str, Any]:
-    """Run ids, or what the runs have.
+def _ids(asked: Runs) -> tuple[str, ...]:
+    """The run ids that are named; none where it is said what the runs have.
 
     Raises:
         Refusal: nothing is named, or what cannot be an id.
     """
     if isinstance(asked, str):
-        asked = parse_selector(asked) if "=" in asked else (asked,)
+        asked = () if is_condition(asked) else (asked,)
+        if not asked:
+            return ()
     if isinstance(asked, Mapping):
         if not asked:
             raise Refusal("A group without any condition is all runs: say what its runs have.")
-        return asked
+        return ()
     ids = tuple(dict.fromkeys(asked))
     if not ids or not all(isinstance(each, str) and each for each in ids):
         raise Refusal(f"{asked!r} names no run: give an id, a list of ids, or FIELD=VALUE.")
@@ -326,10 +322,9 @@ def _meant(asked: Runs) -> tuple[str, ...] | Mapping[str, Any]:
 
 def _name(asked: Runs) -> str:
     """What sentences call a group."""
-    meant = _meant(asked)
-    if isinstance(meant, Mapping):
-        return told(meant)
-    return ", ".join(meant) if len(meant) <= 3 else f"{meant[0]} and {len(meant) - 1} more"
+    if not (ids := _ids(asked)):
+        return told(asked) if isinstance(asked, Mapping) else str(asked).strip()
+    return ", ".join(ids) if len(ids) <= 3 else f"{ids[0]} and {len(ids) - 1} more"
 
 
 def _few(values: Sequence[str]) -> str:

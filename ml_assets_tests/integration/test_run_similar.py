@@ -67,6 +67,9 @@ def test_runs_are_found_by_a_run_and_by_words(cards: Stack, cli: Any, environmen
         ["r3"],
         ["r4"],
     )
+    assert [each["run_id"] for each in similar("r3", where="model_name = 'nets' OR status = 'failed'")] == [
+        "r4"
+    ]
     assert similar("r1", where={"status": "failed"}) == []
 
     done = cli(cards.home, "runs", "similar", "--text", "fraud", "-k", "2", "--json", **environment)
@@ -86,7 +89,7 @@ def test_what_nothing_can_be_similar_to_is_said(cards: Stack, postgres: Postgres
         ("Name either", {}),
         ("Name either", {"run_id": "r1", "text": "x"}),
         ("ask for 1 to 1,000", {"run_id": "r1", "k": 0}),
-        ("no field 'colour'", {"run_id": "r1", "where": "colour=red"}),
+        ("colour", {"run_id": "r1", "where": "colour=red"}),
         ("NUL", {"text": "a\0"}),
         ("NUL", {"run_id": "a\0"}),
     ]

@@ -86,6 +86,14 @@ def test_groups_and_single_runs_are_compared(stack: Stack, cli: Any, environment
         is False
     )
 
+    filtered = experiments.is_better(
+        "model_name LIKE 'ca%' AND NOT run_id = 'cats-0'",
+        "model_name IN ('dogs') AND tags.team IS NULL",
+        "accuracy",
+    )
+    assert (filtered.n, filtered.better, filtered.test) == ((2, 2), True, "paired t")
+    assert filtered.a == "model_name LIKE 'ca%' AND NOT run_id = 'cats-0'"
+
     one = experiments.is_better("cats-0", "dogs-0", "accuracy")
     assert (one.better, one.effect, one.p, one.interval, one.needed) == (None,) * 5
     assert "Not enough runs: 1 of cats-0 and 1 of dogs-0" in str(one)
@@ -151,6 +159,9 @@ def test_what_cannot_be_compared_is_said(stack: Stack) -> None:
             experiments.is_better(a, b, metric, **more)
 
     refused("did you mean model_name=cats", "model_name=cat", "model_name=dogs")
+    refused("model_name LIKE", "model_name LIKE", "model_name=dogs")
+    refused("modelname", "modelname=cats", "model_name=dogs")
+    refused("No run has model_name = 'x' OR name = 'y'", "model_name = 'x' OR name = 'y'", "model_name=dogs")
     refused("dataset is pets, sky of those there are", "model_name=cats", "model_name=dogs", dataset="zzz")
     refused("no run 'cats-9'", ["cats-0", "cats-9"], "dogs-0")
     refused("did you mean 'accuracy'", "cats-0", "dogs-0", "acuracy")

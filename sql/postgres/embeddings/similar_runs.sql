@@ -11,7 +11,7 @@ SELECT
     card.title,
     1 - (card.embedding <=> %(vector)s::vector) AS score
 FROM experiment_embeddings AS card
-JOIN (SELECT * FROM ml_experiments WHERE {conditions}) AS run ON run.id = card.run_id
+JOIN (SELECT * FROM ml_experiments AS run WHERE {conditions}) AS run ON run.id = card.run_id
 WHERE card.model_name = %(embedder)s AND card.run_id IS DISTINCT FROM %(left_out)s::text
 ORDER BY card.embedding <=> %(vector)s::vector
 LIMIT %(k)s

@@ -28,6 +28,6 @@ SELECT
         parameters ->> 'dataset_digest',
         tags ->> 'dataset_digest'
     ) AS digest
-FROM ml_experiments
+FROM ml_experiments AS run
 WHERE {conditions}
 ORDER BY created_at, id
