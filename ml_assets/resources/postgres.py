@@ -326,11 +326,15 @@ class PostgresResource(StoreResource):
             touched_days.touch(connection, {("runs", day) for day in days})
 
     def _experiments(self, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        import orjson
         from psycopg.errors import UndefinedTable
         from psycopg.rows import dict_row
+        from psycopg.types.json import set_json_loads
 
         try:
             with self.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+                # JSONB writes 1e300 with all its zeros: no integer, but a double.
+                set_json_loads(orjson.loads, cursor)
                 return cursor.execute(read_sql(statement), parameters).fetchall()
         except UndefinedTable as fault:
             raise missing_table(RUNS.asset) from fault

@@ -63,9 +63,10 @@ def table_of(asset: str, rows: list[dict[str, Any]]) -> Any:
 def test_an_experiment_is_created_changed_completed_and_found(postgres: PostgresResource) -> None:
     made = postgres.create_experiment("iris", name="first", parameters={"depth": 3}, created_at=NOON)
     postgres.update_experiment(made, status="running", parameters={"trees": 10}, metrics={"loss": 0.5})
-    postgres.complete_experiment(made, metrics={"accuracy": 0.9})
+    postgres.complete_experiment(made, metrics={"accuracy": 0.9, "energy": 1e300})
     row = postgres.get_experiment(made)
     assert row is not None
+    assert isinstance(row["metrics"].pop("energy"), float)  # which is an integer in JSONB
     assert row["parameters"] == {"depth": 3, "trees": 10}
     assert row["metrics"] == {"loss": 0.5, "accuracy": 0.9}
     assert (row["name"], row["status"], row["origin"]) == ("first", "completed", "api")
