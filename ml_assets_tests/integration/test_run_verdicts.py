@@ -88,7 +88,7 @@ def test_groups_and_single_runs_are_compared(stack: Stack, cli: Any, environment
 
     filtered = experiments.is_better(
         "model_name LIKE 'ca%' AND NOT run_id = 'cats-0'",
-        "model_name IN ('dogs') AND tags.team IS NULL",
+        "model_name IN ('dogs') AND params.seed > 0",
         "accuracy",
     )
     assert (filtered.n, filtered.better, filtered.test) == ((2, 2), True, "paired t")
