@@ -53,7 +53,7 @@ def remove_demo(settings: Settings, progress: Progress) -> list[str]:
     Raises:
         Refusal: there is no home, or no demo in it.
     """
-    from ml_assets.demo.removal import remove_folder, remove_input, require_demo
+    from ml_assets.demo.removal import remove_input, remove_rest, require_demo
     from ml_assets.resources import store_resources
 
     settings.require_home()
@@ -67,7 +67,7 @@ def remove_demo(settings: Settings, progress: Progress) -> list[str]:
     # Intake tells anew what it holds: its newest event is the one that people look at.
     refresh_graph(settings, progress, again=STREAMS)
     after = _rows(settings)
-    remove_folder(settings)
+    remove_rest(settings, stores["postgres"])
     return _told(settings, removed, before, after)
 
 

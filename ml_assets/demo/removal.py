@@ -13,11 +13,13 @@ from ml_assets.demo.manifest import Manifest, hash_file, only_one
 from ml_assets.demo.withdrawal import erase_files, erase_runs
 from ml_assets.errors import Refusal
 from ml_assets.intake.ingest import Lake
+from ml_assets.operations import run_watch
 from ml_assets.settings import Settings
 from ml_assets.stores.touched_days import Postgres
 
 if TYPE_CHECKING:
     from ml_assets.demo.tracking import Tracker
+    from ml_assets.resources.postgres import PostgresResource
 
 
 @dataclass
@@ -71,9 +73,15 @@ def remove_input(settings: Settings, lake: Lake, postgres: Postgres) -> Removed:
     return removed
 
 
-def remove_folder(settings: Settings) -> None:
-    """Remove the demo's folder, the manifest with it, all at once."""
+def remove_rest(settings: Settings, postgres: "PostgresResource") -> None:
+    """Remove what the watch found of the demo's runs; then the demo's folder, the manifest with it, all at once.
+
+    Last of all, since a refresh closes the episodes of runs that are gone.
+    """
     with only_one(settings):
+        if manifest := Manifest.read(settings.home):
+            plain = [folder.name for folder in settings.demo_files.glob("*")]
+            run_watch.forget(postgres, [*manifest.tracked, *plain])
         Manifest.folder(settings.home).rename(_gone(settings))
         shutil.rmtree(_gone(settings))
 

@@ -96,6 +96,13 @@ def keep(connection: "psycopg.Connection", found: Sequence[Finding], now: dateti
     connection.execute(read_sql("postgres/findings/open.sql"), columns)
 
 
+def forget(postgres: "PostgresResource", run_ids: Sequence[str]) -> None:
+    """Remove all episodes of these runs, as if they had never been watched."""
+    ensure_schema(postgres)
+    with postgres.connect(write=True) as connection:
+        connection.execute("DELETE FROM ml_run_findings WHERE run_id = ANY(%s)", (list(run_ids),))
+
+
 def _watched(connection: "psycopg.Connection", now: datetime) -> list[dict[str, Any]]:
     from psycopg.errors import UndefinedTable
     from psycopg.rows import dict_row

@@ -27,6 +27,8 @@ from ml_assets.intake.files import take_in_files
 from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
 from ml_assets.intake.tracking import take_in_mlflow
+from ml_assets.lib.run_health import Finding
+from ml_assets.operations import run_watch
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
 
@@ -160,7 +162,18 @@ def test_files_and_runs_go_and_those_of_others_stay(tmp_path, lake, postgres, ml
         ).fetchone() == (0,)
         for stream in STREAMS:
             assert touched_days.due_days(connection, stream), stream
-    removal.remove_folder(settings)
+    now = datetime.now(UTC)
+    manifest = Manifest.read(tmp_path)
+    assert manifest and len(manifest.tracked) > 1
+    plain = f"diabetes-ridge-{END}"
+    watched = [Finding(run, "nan", now, "all of it") for run in (manifest.tracked[0], plain, "own")]
+    run_watch.ensure_schema(postgres)
+    with postgres.connect(write=True) as connection:
+        run_watch.keep(connection, watched, now)
+        run_watch.keep(connection, [], now)
+    removal.remove_rest(settings, postgres)
+    with postgres.connect() as connection:
+        assert connection.execute("SELECT run_id FROM ml_run_findings").fetchall() == [("own",)]
     assert not Manifest.folder(tmp_path).exists()
     with pytest.raises(Refusal, match="There is no demo in"):
         removal.require_demo(settings)
