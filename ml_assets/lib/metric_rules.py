@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
+VERSION = "metric rules 1"
+"""To be raised with whatever here changes which metrics judge runs, or which way is better: tables are rebuilt then."""
+
 Direction = Literal["max", "min"]
 
 _FALLING = re.compile(r"(?:^|[^a-z])(?:loss|error|perplexity|mae|mse|rmse)(?:$|[^a-z])", re.IGNORECASE)

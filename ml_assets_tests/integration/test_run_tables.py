@@ -44,10 +44,15 @@ def test_each_change_of_a_metric_is_one_more_point(postgres: PostgresResource) -
 
 
 def test_the_best_of_a_recorded_metric_goes_by_the_settings(postgres: PostgresResource) -> None:
-    ruled = postgres.model_copy(update={"metric_directions": {"time_s": "min"}})
-    made = ruled.create_experiment("iris", metrics={"time_s": 3.0})
-    ruled.update_experiment(made, metrics={"time_s": 5.0})
-    assert rows(postgres, "SELECT best FROM ml_run_metrics") == [(3.0,)]
+    told = {"metric_directions": {"time_s": "min"}, "metric_synonyms": {"q": "log_loss"}}
+    ruled = postgres.model_copy(update=told)
+    made = ruled.create_experiment("iris", metrics={"time_s": 3.0, "q": 1.0, "auc": 0.5})
+    ruled.update_experiment(made, metrics={"time_s": 5.0, "q": 2.0, "auc": 0.75})
+    assert rows(postgres, "SELECT key, best FROM ml_run_metrics ORDER BY key") == [
+        ("auc", 0.75),
+        ("q", 1.0),
+        ("time_s", 3.0),
+    ]
 
 
 def test_parameters_are_kept_as_text_and_number(postgres: PostgresResource) -> None:

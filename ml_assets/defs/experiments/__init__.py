@@ -12,7 +12,7 @@ from ml_assets.defs.checks import table_checks
 from ml_assets.defs.experiments.checks import runs_healthy
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.artifacts import FileRules, artifact_rows, kept_datasets, kept_files, training_data_rows
-from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.lib.metric_rules import VERSION, MetricRules
 from ml_assets.operations import run_tables
 from ml_assets.operations.leaderboard import leaderboard, write_page
 from ml_assets.partitions import run_days
@@ -84,7 +84,7 @@ def _run_values(settings: Settings, tables: Tables) -> list[dg.AssetsDefinition]
             "best of them by the direction that the settings give the metric, and when it was NaN first. Each has "
             "an index, so that runs are found and ordered by it, which JSON has none for."
         ),
-        logic=[read_sql(run_tables.METRICS_SQL), repr(rules), "best 1"],
+        logic=[read_sql(run_tables.METRICS_SQL), VERSION, repr(rules)],
         kinds=["sql"],
         deps=[key("duckdb/raw_runs"), key("duckdb/raw_metrics")],
     )

@@ -16,7 +16,7 @@ from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.intake.raw import outdated_events, touch
 from ml_assets.lib.feature_sql import METRIC_RULES, FeatureSQL, column_lineage
-from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.lib.metric_rules import VERSION, MetricRules
 from ml_assets.lib.query import Query
 from ml_assets.partitions import run_days
 from ml_assets.resources.duckdb import DuckLakeResource
@@ -45,9 +45,6 @@ DESCRIPTIONS = {
     ),
 }
 
-RULES = "metric rules 1"
-"""Version of lib/metric_rules.py: to be raised with what changes the metrics that runs are judged by."""
-
 CURVES = 8
 """Runs in the picture of learning curves: as many as one can tell apart."""
 
@@ -71,7 +68,7 @@ def _feature_asset(settings: Settings, tables: Tables, feature: FeatureSQL) -> d
         contract,
         group="features",
         description=DESCRIPTIONS.get(feature.name, feature.description),
-        logic=[feature.text, *([RULES, repr(settings.metric_rules)] if feature.is_judged else [])],
+        logic=[feature.text, *([VERSION, repr(settings.metric_rules)] if feature.is_judged else [])],
         kinds=["sql"],
         deps=[key(parent) for parent in feature.parents],
     )
