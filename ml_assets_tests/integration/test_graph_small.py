@@ -219,7 +219,7 @@ def test_the_rows_are_in_every_store(cli, home, small):
         ("chroma", "experiment_index"),
     ):
         assert held[place] == 4, place
-    assert held["postgres", "ml_run_metrics"] == 2  # of r1 as it reported it, of s1 from its curve
+    assert held["postgres", "ml_run_metrics"] == 4  # what r1, s2 and s3 reported, and s1 from its curve
     assert held["postgres", "ml_run_params"] == 1
     assert held["clickhouse", "ml_model_performance"] == 4
     assert held["clickhouse", "performance_hourly"] == 2
