@@ -22,6 +22,9 @@ WHOLE = (
 )
 """For unpartitioned assets: rebuild after any parent changed."""
 
+FOLLOWING = (PARTITIONED.get_label(), WHOLE.get_label())
+"""Labels of the conditions under which a table is rebuilt with what it reads."""
+
 HOURLY = (
     dg.AutomationCondition.cron_tick_passed("20 * * * *").since_last_handled()
     # While tables are being rebuilt, neighbours differ for a moment.

@@ -14,6 +14,7 @@ import pytest
 
 from ml_assets.build import build_defs
 from ml_assets.contracts import STREAMS, tables
+from ml_assets.defs.raw.sensors import with_following
 from ml_assets.settings import PROJECT_ROOT, Settings
 
 TABLES = tables(Settings())
@@ -304,3 +305,16 @@ def test_tests_import_no_tests():
         if name.split(".")[-1].startswith("test_") and name.startswith(("ml_assets_tests", "test_"))
     ]
     assert crossed == []
+
+
+def test_what_follows_from_raw_tables_is_rebuilt_in_their_run(defs):
+    repository = defs.get_repository_def()
+    raw = dg.AssetKey(["duckdb", "raw_predictions"])
+    assert with_following(repository, [raw], whole=True) == [raw, dg.AssetKey(["duckdb", "ml_predictions"])]
+    runs = dg.AssetKey(["duckdb", "raw_runs"])
+    several = {each.to_user_string() for each in with_following(repository, [runs], whole=False)}
+    every = {each.to_user_string() for each in with_following(repository, [runs], whole=True)}
+    assert {"postgres/ml_experiments", "sqlite/ml_experiments", "clickhouse/performance_hourly"} <= several
+    whole = {"duckdb/experiment_cards", "postgres/experiment_embeddings", "chroma/experiment_index"}
+    assert whole <= every - several
+    assert not {"quality/reconciliation", "duckdb/intake_runs"} & every  # which have times of their own

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from ml_assets.automation import FOLLOWING
 from ml_assets.contracts import STREAMS
 from ml_assets.defs.options import key
 from ml_assets.intake import due, input_files
@@ -154,31 +155,59 @@ def _intake_request(sensor: str, fresh: Mapping[str, int]) -> dg.RunRequest:
 
 
 def touched_days_sensor() -> dg.SensorDefinition:
-    """Asks for the raw tables of the days that intake touched."""
+    """Asks for the raw tables of the days that intake touched, and in the same run for all that follows from them.
+
+    The automation conditions would ask for the same, but later, and in a process of its own for each step down.
+    """
 
     @dg.sensor(
         name="touched_days_sensor",
-        target=[key(f"duckdb/raw_{name}") for name in STREAMS],
+        target=dg.AssetSelection.assets(*(key(f"duckdb/raw_{name}") for name in STREAMS)).downstream(),
         minimum_interval_seconds=_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Has the raw tables of touched days rebuilt: few runs, each over a range of days.",
+        description=(
+            "Has the raw tables of touched days rebuilt, and what follows from them: few runs, each over a range of days."
+        ),
     )
     def sensor(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
         if reason := _reason_to_wait(context.instance, "touched_days_sensor"):
             return dg.SensorResult(skip_reason=reason)
-        requests = [_rebuild_request(rebuild) for rebuild in due.rebuilds(due.due_days(postgres))]
-        if not requests:
+        asked = due.rebuilds(due.due_days(postgres))[:MAX_REQUESTS]
+        if not asked or context.repository_def is None:
             return dg.SensorResult(skip_reason="no touched days")
-        return dg.SensorResult(requests[:MAX_REQUESTS])
+        repository = context.repository_def
+        return dg.SensorResult([_rebuild_request(repository, each, asked[-1]) for each in asked])
 
     return sensor
 
 
-def _rebuild_request(rebuild: due.Rebuild) -> dg.RunRequest:
+def _rebuild_request(
+    repository: dg.RepositoryDefinition, rebuild: due.Rebuild, last: due.Rebuild
+) -> dg.RunRequest:
+    raw = [key(f"duckdb/raw_{name}") for name in rebuild.streams]
     return dg.RunRequest(
-        asset_selection=[key(f"duckdb/raw_{name}") for name in rebuild.streams],
+        asset_selection=with_following(repository, raw, whole=rebuild is last),
         tags={REQUESTED_BY: "touched_days_sensor", **(rebuild.days.tags if rebuild.days else {})},
     )
+
+
+def with_following(
+    repository: dg.RepositoryDefinition, built: Iterable[dg.AssetKey], whole: bool
+) -> list[dg.AssetKey]:
+    """Tables with those that follow from them by themselves.
+
+    Args:
+        whole: tables without days as well. They read all days, so they follow once, after the last range of days.
+    """
+    graph = repository.asset_graph
+    found = dict.fromkeys(built)
+    for child in graph.toposorted_asset_keys:
+        node = graph.get(child)
+        condition = node.automation_condition
+        follows = condition is not None and condition.get_label() in FOLLOWING
+        if follows and (node.is_partitioned or whole) and found.keys() & node.parent_keys:
+            found[child] = None
+    return list(found)
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, sensor: str) -> str | None:
