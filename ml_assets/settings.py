@@ -34,7 +34,7 @@ from ml_assets.lib.metric_rules import Direction, MetricRules, PrimaryMetric
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = None if (_PACKAGE / "project").is_dir() else _PACKAGE.parent
 PROJECT_ROOT = _CHECKOUT or _PACKAGE / "project"
-"""Where sql/, deploy/dagster-embedded.yaml and workspace.yaml lie: in an installed wheel, or in a checkout."""
+"""Where sql/, dagster.yaml and workspace.yaml lie: in an installed wheel, or in a checkout."""
 
 SQL_DIR = PROJECT_ROOT / "sql"
 """All SQL of the project, one statement of purpose per file."""

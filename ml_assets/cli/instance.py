@@ -21,7 +21,7 @@ def prepare_home(settings: Settings) -> None:
     private_home(settings.home)
     for folder in (settings.dagster_home, settings.landing):
         folder.mkdir(parents=True, exist_ok=True)
-    wanted = PROJECT_ROOT / "deploy" / "dagster-embedded.yaml"
+    wanted = PROJECT_ROOT / "dagster.yaml"
     link = settings.dagster_home / "dagster.yaml"
     if link.is_symlink() and link.readlink() == wanted:
         return

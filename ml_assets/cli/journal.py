@@ -75,36 +75,42 @@ class ServerLog:
 
 @contextmanager
 def told_as_they_end(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
-    """Tell of every run that ends meanwhile, from Dagster's history."""
+    """Tell of every run that ends meanwhile, from Dagster's history.
+
+    The history is made here, if there is none: servers are to be started within the block, since two processes that make
+    it at once fail.
+    """
+    from ml_assets.cli.instance import open_instance
+
+    instance = open_instance(settings)
     stopping = threading.Event()
-    follower = threading.Thread(target=_follow, args=(settings, say, stopping), daemon=True)
-    follower.start()
+    url = f"http://{settings.host}:{settings.port}"
+    threading.Thread(target=_follow, args=(instance, url, say, stopping), daemon=True).start()
     try:
         yield
     finally:
         stopping.set()  # and not waited for: whoever stops `up` does not wait for a last look
 
 
-def _follow(settings: Settings, say: Callable[[str], None], stopping: threading.Event) -> None:
+def _follow(
+    instance: "DagsterInstance", url: str, say: Callable[[str], None], stopping: threading.Event
+) -> None:
     from dagster import DagsterRunStatus, RunsFilter
-
-    from ml_assets.cli.instance import open_instance
 
     ended = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
     since = datetime.now(UTC)
     known: set[str] = set()
-    with open_instance(settings) as instance:
-        while not stopping.wait(_POLL_S):
-            now = datetime.now(UTC)
-            for record in instance.get_run_records(
-                RunsFilter(statuses=ended, updated_after=since - _OVERLAP), ascending=True
-            ):
-                run = record.dagster_run
-                if run.run_id not in known and (record.end_time or 0) >= since.timestamp() - 60:
-                    known.add(run.run_id)
-                    for sentence in run_told(instance, run, f"http://{settings.host}:{settings.port}"):
-                        say(f"{time.strftime('%H:%M:%S')} {sentence}")
-            since = now
+    while not stopping.wait(_POLL_S):
+        now = datetime.now(UTC)
+        for record in instance.get_run_records(
+            RunsFilter(statuses=ended, updated_after=since - _OVERLAP), ascending=True
+        ):
+            run = record.dagster_run
+            if run.run_id not in known and (record.end_time or 0) >= since.timestamp() - 60:
+                known.add(run.run_id)
+                for sentence in run_told(instance, run, url):
+                    say(f"{time.strftime('%H:%M:%S')} {sentence}")
+        since = now
 
 
 def run_told(instance: "DagsterInstance", run: "DagsterRun", url: str) -> list[str]:

@@ -54,20 +54,21 @@ def serve(settings: Settings, mark: str) -> int:
         # Anew: Dagster, which may have made the demo in this process, has put its own in their place.
         _end_as_ctrl_c_does()
         signal.signal(signal.SIGINT, stop)
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "ml_assets.cli.keeper", mark, *command],
-            cwd=PROJECT_ROOT,
-            env={**settings.child_environment(), MARK: mark},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        # A daemon: whoever inherited the pipe may outlive the servers.
-        threading.Thread(target=log.take, args=(keeper.stdout,), daemon=True).start()
         with told_as_they_end(settings, _say):
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "ml_assets.cli.keeper", mark, *command],
+                # Dagster warns of a dagster.yaml in its folder that is not the instance's own, which the project has.
+                cwd=settings.home,
+                env={**settings.child_environment(), MARK: mark},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            # A daemon: whoever inherited the pipe may outlive the servers.
+            threading.Thread(target=log.take, args=(keeper.stdout,), daemon=True).start()
             status = keeper.wait()
         if status:
             _say("\n".join(["Dagster ended by itself; its last words:", *log.last]))
