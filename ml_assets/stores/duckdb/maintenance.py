@@ -51,7 +51,7 @@ _PINS = 'lake."ledger"."pins"'
 _DELETED_SHARE = 0.3
 """Share of deleted rows from which rewriting a file pays."""
 
-_LISTINGS = 10
+_LISTINGS = 30
 """How often a folder is listed in which files keep vanishing."""
 
 _OWN_FILE = re.compile(r"ducklake-[0-9a-f-]{36}(-delete)?\.parquet")
