@@ -32,7 +32,7 @@ EARLIER = TODAY - timedelta(days=5)
 DAYS = {TODAY.date().isoformat(), EARLIER.date().isoformat()}
 
 ARRIVAL_S = 420
-"""Sensors look every 15 s, and each of about five runs is a process of its own; on a loaded machine."""
+"""Sensors look every 5 s, and each of a few runs is a process of its own; on a loaded machine."""
 
 TOLD = r"Taken in: [24] rows of runs\..*Rebuilt: \d+ tables? \([^)]*\) on \d+ days?\."
 

@@ -32,7 +32,7 @@ LONGEST_WAIT_S = 3_600
 _JUDGED = "a path is part of a source's content"
 """How the ledger's word on a file is taken. With another text here, cursors of before tell nothing."""
 
-_INTERVAL_S = 15
+_INTERVAL_S = 5
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
