@@ -156,7 +156,7 @@ def _make(postgres: PostgresResource) -> None:
 
 def _value(key: int) -> str:
     """SQL of run `n`'s value: each of 0, 1/COUNT, 2/COUNT ... once, in an order of the key's own."""
-    return f"((n::bigint * 7919 + {key} * 104729) % {COUNT})::double precision / {COUNT}"
+    return f"(((n::bigint * 7919 + {key} * 104729) % {COUNT})::double precision / {COUNT})"
 
 
 def _beside_mlflow(settings: Settings, ours: dict[tuple[str, float], list[float]]) -> None:
