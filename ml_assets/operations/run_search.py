@@ -141,17 +141,15 @@ class Search:
         Raises:
             StoreUnavailable: a store does not answer, or lacks a table.
         """
-        import orjson
         from psycopg.errors import UndefinedTable
-        from psycopg.types.json import set_json_loads
+
+        from ml_assets.resources.postgres import read_large_as_doubles
 
         rows: list[tuple[Any, ...]] = []
         names: list[str] = []
         try:
             with self._postgres.connect() as connection, connection.cursor() as cursor:
-                set_json_loads(
-                    orjson.loads, cursor
-                )  # JSONB writes 1e300 with all its zeros: no integer, but a double
+                read_large_as_doubles(cursor)
                 steps = self._at_steps
                 known = Known({**steps.runs, **self._few(cursor)}, steps.values)
                 # One more than asked for tells whether there are more.

@@ -78,9 +78,9 @@ def _vector_of(connection: "Connection", run_id: str) -> tuple[str, str]:
 
 
 def _nearest(connection: "Connection", condition: str, bound: dict[str, Any]) -> list[dict[str, Any]]:
-    import orjson
     from psycopg.rows import dict_row
-    from psycopg.types.json import set_json_loads
+
+    from ml_assets.resources.postgres import read_large_as_doubles
 
     statement = read_sql("postgres/embeddings/similar_runs.sql").format(conditions=condition).encode()
     # The index finds candidates first and filters then: without going on it gives fewer runs than there are.
@@ -88,8 +88,7 @@ def _nearest(connection: "Connection", condition: str, bound: dict[str, Any]) ->
     candidates = min(_MOST, max(_CANDIDATES, 4 * bound["k"]))
     connection.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(candidates)])
     with connection.cursor(row_factory=dict_row) as cursor:
-        # JSONB writes 1e300 with all its zeros, which is no integer.
-        set_json_loads(orjson.loads, cursor)
+        read_large_as_doubles(cursor)
         found = cursor.execute(statement, bound).fetchall()
         if len(found) < bound["k"]:
             # The index gives up after hnsw.max_scan_tuples: what few runs are left is found by comparing them all.

@@ -326,15 +326,12 @@ class PostgresResource(StoreResource):
             touched_days.touch(connection, {("runs", day) for day in days})
 
     def _experiments(self, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        import orjson
         from psycopg.errors import UndefinedTable
         from psycopg.rows import dict_row
-        from psycopg.types.json import set_json_loads
 
         try:
             with self.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                # JSONB writes 1e300 with all its zeros: no integer, but a double.
-                set_json_loads(orjson.loads, cursor)
+                read_large_as_doubles(cursor)
                 return cursor.execute(read_sql(statement), parameters).fetchall()
         except UndefinedTable as fault:
             raise missing_table(RUNS.asset) from fault
@@ -366,6 +363,14 @@ class PostgresResource(StoreResource):
             remedy = "pgvector is missing: install it on the server and run CREATE EXTENSION vector"
             return StoreHealth("down", version, remedy, extensions=extensions)
         return StoreHealth("healthy", version, extensions=extensions)
+
+
+def read_large_as_doubles(cursor: "psycopg.Cursor[Any]") -> None:
+    """Have a cursor read the numbers of JSONB as JSON has them: 1e300, written with all its zeros, is no integer."""
+    import orjson
+    from psycopg.types.json import set_json_loads
+
+    set_json_loads(orjson.loads, cursor)
 
 
 def _direct(url: str) -> "psycopg.Connection":
