@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ml_assets.cli.command import Form
 from ml_assets.errors import Refusal
+from ml_assets.lib.words import counted
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 
@@ -53,7 +54,7 @@ def print_table(answer: "pa.Table", form: Form) -> None:
         for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
             # Text, since rows may well hold what looks like markup.
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-        Console().print(table, f"{answer.num_rows:,} {'row' if answer.num_rows == 1 else 'rows'}")
+        Console().print(table, counted(answer.num_rows, "row"))
 
 
 def export(settings: Settings, table: str, path: Path, overwrite: bool) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ml_assets import services
 from ml_assets.cli.refresh import Progress, Report, phase, refresh_graph
 from ml_assets.contracts import STREAMS
+from ml_assets.lib.words import counted
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def _rows(settings: Settings) -> dict[str, int]:
 
 
 def _told(settings: Settings, removed: "Removed", before: dict[str, int], after: dict[str, int]) -> list[str]:
-    tracked = ", ".join(_count(count, thing) for thing, count in removed.tracked.items()) or "nothing"
-    told = [f"Removed {_count(removed.files, 'landing file')}, and of MLflow {tracked}."]
+    tracked = ", ".join(counted(count, thing) for thing, count in removed.tracked.items()) or "nothing"
+    told = [f"Removed {counted(removed.files, 'landing file')}, and of MLflow {tracked}."]
     for store, rows in before.items():
         now = f"{after[store]:,} now" if store in after else "and it does not answer now"
-        told.append(f"{store}: {_count(rows, 'row')} before, {now}.")
+        told.append(f"{store}: {counted(rows, 'row')} before, {now}.")
     told += [
         f"{settings.landing / name} was changed since the demo wrote it, so it stays with its rows."
         for name in removed.changed
@@ -96,15 +97,11 @@ def _told(settings: Settings, removed: "Removed", before: dict[str, int], after:
     if unknown := removed.unknown:
         stay = "stays with its rows" if len(unknown) == 1 else "stay with their rows"
         told.append(
-            f"{_count(len(unknown), 'landing file')} {stay}: the demo was made when it did not note yet what it wrote, "
+            f"{counted(len(unknown), 'landing file')} {stay}: the demo was made when it did not note yet what it wrote, "
             "so what lies there may have been changed since. Withdraw what was not with `ml-assets retire FILE`, "
             f"then delete it: {', '.join(unknown)}."
         )
     return told
-
-
-def _count(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def start_services(settings: Settings, progress: Progress) -> None:

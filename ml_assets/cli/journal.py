@@ -23,7 +23,6 @@ from ml_assets.settings import Settings
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun, EventLogEntry
 
-
 FILE_BYTES = 10_000_000
 FILES_KEPT = 3
 """Older files beside the present one."""

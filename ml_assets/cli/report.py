@@ -4,7 +4,7 @@ import math
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from rich.text import Text
 from ml_assets.cli.refresh import Progress as Told
 from ml_assets.cli.refresh import Report
 from ml_assets.home import is_home
+from ml_assets.lib.words import counted
 from ml_assets.maintenance.slow_statements import SlowStatements
 from ml_assets.settings import Settings
 from ml_assets.tables.store import Recovery
@@ -112,18 +113,14 @@ def print_refresh(report: Report) -> None:
         names = ("read", "loaded", "superseded", "quarantined")
         table.add_row(stream, *(f"{counts[name]:,}" for name in names))
     console.print(table)
-    days = f"{_count(report.days, 'day')} rebuilt" if report.days else "no day touched"
-    console.print(f"{days}, {_count(report.runs, 'run')}, {report.seconds:.1f} s")
+    days = f"{counted(len(report.days), 'day')} rebuilt" if report.days else "no day touched"
+    console.print(f"{days}, {counted(len(report.runs), 'run')}, {report.seconds:.1f} s")
     if report.left_alone:
-        console.print(f"{_count(report.left_alone, 'file')} left alone:")
+        console.print(f"{counted(len(report.left_alone), 'file')} left alone:")
     for path, why in islice(report.left_alone.items(), _SHOWN):
         console.print(Text(f"  {path}: {why}"))
     if len(report.left_alone) > _SHOWN:
         console.print("  ... `ml-assets refresh --json` names all")
-
-
-def _count(things: Sized, name: str) -> str:
-    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
 def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[str, int] | None) -> None:

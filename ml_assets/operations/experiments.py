@@ -335,10 +335,7 @@ class Experiments:
         """
         from ml_assets.operations.run_curves import run_curves
 
-        self._settings.require_home("duckdb")
-        return run_curves(
-            self._resources["lake"], self._postgres, run_ids, keys, x, points, smoothing, group_by
-        )
+        return run_curves(self._lake(), self._postgres, run_ids, keys, x, points, smoothing, group_by)
 
     def check(self, reader: str = "api") -> "pa.Table":
         """What is wrong with runs that run, or have ended within the last seven days.
@@ -361,9 +358,8 @@ class Experiments:
         """
         from ml_assets.operations.run_watch import check_runs
 
-        self._settings.require_home("duckdb")
         rules, now = self._settings.metric_rules, datetime.now(UTC)
-        return check_runs(self._resources["lake"], self._postgres, rules, reader, now)
+        return check_runs(self._lake(), self._postgres, rules, reader, now)
 
     def keep(self, best: int, by: str = "dataset", metric: str | None = None) -> "Retention":
         """Which runs would stay if the best of each group were kept; `remove()` of the answer removes the rest.
