@@ -21,7 +21,7 @@ WHOLE = date(1970, 1, 1)
 
 LOCK_SPACE = 0x6D6C  # keeps our advisory locks apart from those of others in the same database
 
-LOCK_GROUPS = {"runs": 1, "metrics": 1, "performance": 2, "predictions": 3, "documents": 4}
+LOCK_GROUPS = {"runs": 1, "metrics": 1, "performance": 2, "predictions": 3, "documents": 4, "judgments": 5}
 """Lock of each stream. A late metric touches its run's day: runs and metrics may not be taken in side by side."""
 
 LOCK_WAIT_S = 300
@@ -37,14 +37,24 @@ class Postgres(Protocol):
 
 def ensure_schema(postgres: Postgres) -> None:
     """Create what is missing of the ledger; one cheap look if nothing is."""
+    ensure_tables(postgres, "ledger.settled_days", "postgres/ledger/schema.sql")
+
+
+def ensure_tables(postgres: Postgres, table: str, schema: str) -> None:
+    """Create tables that no contract describes; one cheap look if they are there.
+
+    Args:
+        table: the last one that the statements create; with its schema if that is not `public`.
+        schema: file of the statements, below sql/.
+    """
     with postgres.connect() as connection:
-        row = connection.execute("SELECT to_regclass('ledger.settled_days')").fetchone()
+        row = connection.execute("SELECT to_regclass(%s)", [table]).fetchone()
         if row and row[0]:
             return
     with postgres.connect(write=True) as connection:
         # IF NOT EXISTS is not safe against a second process that creates the same.
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_SPACE,))
-        connection.execute(read_sql("postgres/ledger/schema.sql"))
+        connection.execute(read_sql(schema))
 
 
 @contextmanager

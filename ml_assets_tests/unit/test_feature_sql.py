@@ -8,7 +8,6 @@ import pytest
 
 from ml_assets.contracts import tables
 from ml_assets.intake.raw import looked_back_on
-from ml_assets.lib.feature_sql import column_lineage
 from ml_assets.lib.metric_rules import MetricRules, PrimaryMetric
 from ml_assets.lib.sql import quote_literal
 from ml_assets.settings import SQL_DIR, Settings
@@ -52,20 +51,6 @@ def test_sql_that_cannot_be_parsed_names_its_file(tmp_path):
 def test_a_file_that_is_not_one_select_names_its_file(text):
     with pytest.raises(ValueError, match=r"other\.sql is not one SELECT"):
         parse_feature("other", text)
-
-
-def test_lineage_goes_through_joins_and_ctes(tmp_path):
-    file = tmp_path / "demo.sql"
-    file.write_text(
-        "WITH m AS (SELECT run_id, max(value) AS best FROM raw.raw_metrics GROUP BY run_id) "
-        "SELECT r.run_id, r.created_at, m.best - 1 AS change FROM raw.raw_runs r JOIN m USING (run_id)"
-    )
-    columns = {
-        key: dict.fromkeys(TABLES[key].names, "VARCHAR") for key in ("duckdb/raw_runs", "duckdb/raw_metrics")
-    }
-    lineage = column_lineage(parse_feature(file.stem, file.read_text()), columns)
-    assert lineage["change"] == [("duckdb/raw_metrics", "value")]
-    assert lineage["created_at"] == [("duckdb/raw_runs", "created_at")]
 
 
 PLAIN = MetricRules()
@@ -178,6 +163,27 @@ def test_a_run_that_has_rmse_alone_is_as_much_as_any_other(lake):
         in cards[1]["text"]
     )
     assert json.loads(cards[2]["metadata"])["primary_value"] == 2.5
+
+
+def test_a_run_with_a_point_after_its_end_is_not_known_before_that_point(lake):
+    runs = [run_of(1), run_of(2), run_of(3, status="running", completed_at=None), run_of(4)]
+    points = [
+        point_of(1, "loss", 2.0),
+        point_of(2, "loss", 2.0),
+        point_of(2, "loss", 1.0, step=1, hour=20),
+        point_of(2, "accuracy", 0.5),
+        point_of(3, "loss", 1.0),
+    ]
+    rows = lake.build(runs, points)
+    assert [row["loss"] for row in rows] == [2.0, 1.0, 1.0, None]
+    assert [row["loss_slope"] for row in rows] == [None, -1.0, None, None]  # one step has no slope
+    end = [datetime(2026, 3, n, 9, tzinfo=UTC) for n in range(1, 5)]
+    assert [row["known_at"] for row in rows] == [
+        end[0],
+        datetime(2026, 3, 2, 20, 30, tzinfo=UTC),
+        None,
+        end[3],
+    ]
 
 
 def test_every_statement_judges_by_the_rules_that_it_is_given(lake):

@@ -1,103 +1,105 @@
-"""Feature tables: one SELECT in sql/duckdb/features/NAME.sql each, run inside the lake.
+"""Feature tables: one SELECT each, in sql/duckdb/features/NAME.sql or a folder of the settings, run inside the lake.
 
-Adding a table is adding its SQL file and its contract. What it depends on, and which column comes from
-which, is read from the SQL.
+Adding a table is adding its SQL file. What it depends on, and which column comes from which, is read from the SQL;
+what it promises is pinned beside it once it was built.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import dagster as dg
 import pyarrow as pa
 
 from ml_assets import metadata
-from ml_assets.contracts import Tables
+from ml_assets.contracts import Contract, Tables
+from ml_assets.contracts.feature_files import every_file
 from ml_assets.defs.checks import table_checks
-from ml_assets.defs.options import key, table_asset
+from ml_assets.defs.features.files import faulty_asset, pin_contract
+from ml_assets.defs.options import OWNERS, key, table_asset
 from ml_assets.intake.raw import outdated_events, touch
-from ml_assets.lib.feature_sql import METRIC_RULES, FeatureSQL, column_lineage
+from ml_assets.lib.days import DayRange
+from ml_assets.lib.feature_sql import METRIC_RULES
 from ml_assets.lib.metric_rules import VERSION, MetricRules
 from ml_assets.lib.query import Query
-from ml_assets.partitions import run_days
+from ml_assets.lib.windows import bounds
+from ml_assets.partitions import daily_partitions, looking_back, run_days
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
-from ml_assets.settings import SQL_DIR, Settings
+from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
-from ml_assets.stores.duckdb.select_file import parse_feature
-
-DESCRIPTIONS = {
-    "run_features": (
-        "Turns a run and its learning curve into numbers that can be compared: duration, best and last loss, "
-        "slope of the loss, the metric that judges it (docs/metrics.md), and how the same model stood before. The "
-        "`previous_` columns are a point-in-time join: they use only runs that had ended before this one started, "
-        "so a model that learns from this table cannot peek into the future."
-    ),
-    "experiment_cards": (
-        "Writes each run as a short text: what was tried, on what data, with which parameters, and how it "
-        "went. The text is what gets embedded, so that runs can be found by meaning."
-    ),
-    "model_performance_events": (
-        "Joins every evaluation and every served inference with the run that trained the model, so that "
-        "latency and quality can be cut by model type, dataset and age of the model."
-    ),
-    "ml_predictions": (
-        "Keeps every prediction with its confidence, and marks it right or wrong where the truth is known."
-    ),
-}
+from ml_assets.stores.duckdb.feature_check import CheckedFile, check_files
 
 CURVES = 8
 """Runs in the picture of learning curves: as many as one can tell apart."""
 
 
 def build(settings: Settings, tables: Tables) -> dg.Definitions:
-    """One asset per SELECT file."""
-    files = sorted((SQL_DIR / "duckdb" / "features").glob("*.sql"))
-    features = [parse_feature(file.stem, file.read_text(encoding="utf-8")) for file in files]
+    """One asset per SELECT file. One that cannot be used is an asset that fails and says why."""
+    files = check_files(every_file(settings), tables)
+    known = tables | {file.contract.asset: file.contract for file in files if file.contract}
+    usable = [file for file in files if not file.fault]
     return dg.Definitions(
-        assets=[_feature_asset(settings, tables, feature) for feature in features],
-        asset_checks=[table_checks(tables, f"duckdb/{feature.name}") for feature in features],
+        assets=[
+            *(_feature_asset(settings, known, file) for file in usable),
+            *(_faulty_asset(settings, file) for file in files if file.fault),
+        ],
+        asset_checks=[table_checks(known, file.file.asset) for file in usable],
     )
 
 
-def _feature_asset(settings: Settings, tables: Tables, feature: FeatureSQL) -> dg.AssetsDefinition:
-    contract = tables[f"duckdb/{feature.name}"]
-    columns = {parent: tables[parent].names for parent in feature.parents}
+def _feature_asset(settings: Settings, tables: Tables, checked: CheckedFile) -> dg.AssetsDefinition:
+    file, feature, contract = checked.file, checked.feature, checked.contract
+    header = file.header
+    if feature is None or contract is None or header is None:
+        raise ValueError(f"{file.path} was not checked")
 
     @table_asset(
         settings,
         contract,
         group="features",
-        description=DESCRIPTIONS.get(feature.name, feature.description),
+        description=header.description,
         logic=[feature.text, *([VERSION, repr(settings.metric_rules)] if feature.is_judged else [])],
         kinds=["sql"],
-        deps=[key(parent) for parent in feature.parents],
+        owners=[header.owner] if header.owner else [],
+        tags=header.tags,
+        deps=[_read(tables[parent], header.lookback_days) for parent in feature.parents],
+        lookback_days=header.lookback_days,
     )
     def feature_table(
         context: dg.AssetExecutionContext, lake: DuckLakeResource, postgres: PostgresResource
     ) -> Query:
-        context.add_output_metadata({"dagster/column_lineage": _lineage(feature, columns)})
         days = run_days(context) if contract.partition_column else None
-        window = {"start": days.start, "end": days.end} if days else {}
         relations = (
-            {METRIC_RULES: ranked_metrics(lake, settings.metric_rules, window)} if feature.is_judged else {}
+            {METRIC_RULES: ranked_metrics(lake, settings.metric_rules, days)}
+            if feature.is_judged and days
+            else {}
         )
 
         def committed() -> None:
+            pin_contract(context, file, contract)
             for then in POST_COMMIT_HOOKS.get(feature.name, ()):
                 then(context, lake, postgres)
 
+        window = bounds(days, header.lookback_days) if days else {}
         parameters = {name: window[name] for name in feature.parameters}
-        return Query(feature.text, parameters, relations, committed)
+        return Query(feature.text, parameters, relations, committed, contract)
 
     return feature_table
 
 
-def ranked_metrics(lake: DuckLakeResource, rules: MetricRules, window: Mapping[str, Any]) -> pa.Table:
-    """The metrics of the runs of some days and of their models, ranked by the rules.
+def _faulty_asset(settings: Settings, checked: CheckedFile) -> dg.AssetsDefinition:
+    daily = checked.contract is not None and checked.contract.partition_column is not None
+    days = daily_partitions(settings.partitions_start) if daily else None
+    return faulty_asset(checked, key(checked.file.asset), "features", days, OWNERS)
 
-    Args:
-        window: `start` and `end` of the days.
-    """
+
+def _read(parent: Contract, lookback_days: int) -> dg.AssetDep:
+    mapping = looking_back(lookback_days) if parent.partition_column else None
+    return dg.AssetDep(key(parent.asset), partition_mapping=mapping)
+
+
+def ranked_metrics(lake: DuckLakeResource, rules: MetricRules, days: DayRange) -> pa.Table:
+    """The metrics of the runs of some days and of their models, ranked by the rules."""
+    window = {"start": days.start, "end": days.end}
     keys = lake.reader(read_sql("duckdb/operations/metric_keys.sql"), window).read_all()
     return rules.table(keys["key"].to_pylist())
 
@@ -139,14 +141,4 @@ POST_COMMIT_HOOKS: dict[
     "model_performance_events": (_touch_own_events,),
 }
 """What is done for a table once its rows are in place: an event joins a run of any day, so a run that comes late
-makes the days of its events due; pictures."""
-
-
-def _lineage(feature: FeatureSQL, columns: Mapping[str, Sequence[str]]) -> dg.TableColumnLineage:
-    typed = {parent: dict.fromkeys(names, "VARCHAR") for parent, names in columns.items()}
-    return dg.TableColumnLineage(
-        {
-            column: [dg.TableColumnDep(asset_key=key(parent), column_name=name) for parent, name in deps]
-            for column, deps in column_lineage(feature, typed).items()
-        }
-    )
+makes the days of its events due, which no SELECT tells, as the join has no days; pictures."""

@@ -1,4 +1,8 @@
 -- One run as a short text that a person would search for: what was tried, on what, and how it went.
+-- The text is what gets embedded, so that runs can be found by meaning.
+-- key: run_id
+-- unique: yes
+-- tags: runs, text
 WITH cards AS (
     SELECT
         features.run_id,

@@ -1,5 +1,8 @@
 -- One prediction, scored where the truth is known.
 -- $start and $end bound the days that are built: [$start, $end) on created_at, UTC.
+-- event_time: created_at
+-- key: id
+-- tags: predictions, quality
 SELECT
     prediction_id AS id,
     run_id,

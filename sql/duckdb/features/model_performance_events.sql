@@ -1,5 +1,10 @@
--- One performance event with what is known of the run behind it.
+-- One performance event with what is known of the run behind it, so that latency and quality can be cut by
+-- model type, dataset and age of the model. A served inference is such an event, too.
 -- $start and $end bound the days that are built: [$start, $end) on timestamp, UTC.
+-- partition: timestamp
+-- key: event_id
+-- order: model_name, timestamp
+-- tags: quality, latency
 SELECT
     event.* EXCLUDE (extras),
     run.model_type,

@@ -1,6 +1,15 @@
 -- One run as numbers: outcome, learning curve, and how its model stood before the run started.
+-- The `previous_` columns are a point-in-time join: they use only runs that had ended before this one started, so a
+-- model that learns from this table cannot peek into the future.
 -- $start and $end bound the days that are built: [$start, $end) on created_at, UTC. `metric_rules` says of each key
 -- under which name it is compared, and at which rank it judges the runs of which dataset and experiment.
+-- `known_at` is the end of the run, or its last point if that was logged later: such a point counts, too.
+-- entity: run_id
+-- event_time: created_at
+-- known_time: known_at
+-- key: run_id
+-- unique: yes
+-- tags: runs, quality
 WITH built AS (
     SELECT * FROM raw.raw_runs WHERE created_at >= $start AND created_at < $end
 ),
@@ -29,6 +38,7 @@ curves AS (
         point.key,
         count(*) AS points,
         max(point.step) AS last_step,
+        max(point.timestamp) AS last_logged,
         arg_max(point.value, (point.step, point.timestamp, point.value)) AS last_value,
         arg_max(point.value, (point.step, point.timestamp, point.value)) FILTER (isfinite(point.value)) AS last_finite,
         min(point.value) FILTER (isfinite(point.value)) AS lowest,
@@ -119,7 +129,8 @@ histories AS (
         run_id,
         count(key) AS metric_count,
         sum(points)::BIGINT AS point_count,
-        max(last_step) AS last_step
+        max(last_step) AS last_step,
+        max(last_logged) AS last_logged
     FROM curves
     GROUP BY run_id
 ),
@@ -155,7 +166,8 @@ scored AS (
         judged.f1_score,
         coalesce(judged.loss.reported, loss.last_finite) AS loss,
         loss.lowest AS best_loss,
-        loss.slope AS loss_slope
+        -- Of a single step it comes as NaN.
+        if(isfinite(loss.slope), loss.slope, NULL) AS loss_slope
     FROM built
     LEFT JOIN histories ON built.run_id = histories.run_id
     LEFT JOIN last_values ON built.run_id = last_values.run_id
@@ -174,6 +186,7 @@ SELECT
     run.status,
     run.created_at,
     run.completed_at,
+    if(run.completed_at IS NULL, NULL, greatest(run.completed_at, run.created_at, run.last_logged)) AS known_at,
     epoch_us(run.completed_at - run.created_at) / 1e6 AS duration_s,
     coalesce(len(json_keys(run.parameters)), 0)::BIGINT AS parameter_count,
     coalesce(run.metric_count, 0)::BIGINT AS metric_count,
@@ -189,6 +202,7 @@ SELECT
     run.best_loss,
     run.loss_slope,
     coalesce(before.runs, 0)::BIGINT AS previous_runs,
+    before.completed_at AS previous_completed_at,
     same.last_value AS previous_primary_value,
     same.best_value AS previous_best_primary_value,
     run.primary_value - same.last_value AS primary_change,
