@@ -18,9 +18,15 @@ from ml_assets.resources.base import (
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from collections.abc import Callable
+
+    from redis import ConnectionPool, Redis
+    from redis.connection import AbstractConnection
 
 _SCHEMES = ("redis", "rediss", "unix")
+
+_UNBOUNDED = 2**31 - 1
+"""Connections of a pool. At the driver's own 100, the next thread gets an error that is one of a server gone away."""
 
 
 class RedisResource(StoreResource):
@@ -83,6 +89,41 @@ class RedisResource(StoreResource):
                 "check that it runs and that ML_ASSETS_REDIS_URL is right",
             ) from None
         return client
+
+    def pool(
+        self, greet: "Callable[[AbstractConnection], None]", timeout_s: float
+    ) -> "ConnectionPool | None":
+        """Connections for whoever reads at every request; None where no Redis is to be had.
+
+        None is opened by that: one that cannot be opened raises `redis.ConnectionError` when it is asked for. There are
+        as many as threads that read at the same time, since nobody waits for another's.
+
+        Args:
+            greet: called with each connection that was just opened.
+            timeout_s: how long an answer may take.
+
+        Raises:
+            StoreUnavailable: the configured URL is none of Redis', or the embedded server cannot start.
+        """
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        url = self.server_url()
+        if url is None:
+            return None
+        try:
+            return redis.ConnectionPool.from_url(
+                url,
+                protocol=2,  # an answer of its own form needs no negotiation, and is parsed in less time
+                socket_connect_timeout=timeout_s,
+                socket_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                redis_connect_func=greet,
+                max_connections=_UNBOUNDED,
+            )
+        except ValueError as fault:
+            raise unavailable("Redis", url, fault, "check that ML_ASSETS_REDIS_URL is right") from None
 
     def location(self) -> str:
         """The URL of the store, as status shows it (without its password)."""

@@ -6,13 +6,14 @@ import pyarrow as pa
 from ml_assets.contracts import Tables
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
+from ml_assets.defs.serving import views
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
 
 
 def build(settings: Settings, tables: Tables) -> dg.Definitions:
-    """The feature view of models by name."""
+    """The latest run of each model, and the feature views that are served."""
     latest_sql = read_sql("duckdb/serving/online_features.sql")
 
     @table_asset(
@@ -32,6 +33,9 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
     def online_features(lake: DuckLakeResource) -> pa.RecordBatchReader:
         return lake.reader(latest_sql)
 
-    return dg.Definitions(
-        assets=[online_features], asset_checks=[table_checks(tables, "serving/online_features")]
+    return dg.Definitions.merge(
+        dg.Definitions(
+            assets=[online_features], asset_checks=[table_checks(tables, "serving/online_features")]
+        ),
+        views.build(settings, tables),
     )

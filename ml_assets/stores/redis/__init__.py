@@ -8,10 +8,13 @@ restarted may have lost the last second, or hours, and with it that a pointer wa
 in the run of the server in which it was set. After a restart PostgreSQL answers until the next materialization,
 `ml-assets recover` or maintenance has compared versions. Without Redis all this is PostgreSQL.
 
-What belongs here: the copies, and `lookup.lookup`, the one way to read a row. What does not: features.
+Feature views, tables with an event time, share one hash an entity and are written row by row: entities.py.
+
+What belongs here: the copies, and the ways to read a row: `lookup.lookup` from a table, `online.OnlineReader` from any
+number of views. What does not: features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -21,7 +24,8 @@ from ml_assets.tables.validation import Limits, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from redis import Redis
+    from redis import ConnectionPool, Redis
+    from redis.connection import AbstractConnection
 
     from ml_assets.stores.postgres_table.server import PostgresServer
     from ml_assets.tables.found import Found, Place
@@ -35,6 +39,12 @@ class RedisServer(Protocol):
 
     def client(self) -> "Redis | None":
         """A client that has answered; None where no Redis is to be had."""
+        ...
+
+    def pool(
+        self, greet: "Callable[[AbstractConnection], None]", timeout_s: float
+    ) -> "ConnectionPool | None":
+        """Connections that are greeted when they are opened; None where no Redis is to be had."""
         ...
 
     def health(self) -> StoreHealth:
@@ -68,23 +78,36 @@ class RedisStore(TableStore):
 
     def write(self, contract: Contract, staged: "Staged") -> Written:
         from ml_assets.stores import postgres_table
-        from ml_assets.stores.redis.copies import fill, pointer_of, refresh
+        from ml_assets.stores.redis.copies import fill, refresh
+        from ml_assets.stores.redis.pointer import pointer_of
         from ml_assets.tables.conflicts import retried
 
         def attempt(cache: "Redis | None") -> Written:
             with self._postgres.connect(write=True) as connection:
                 written = postgres_table.write(connection, contract, staged)
                 if cache is not None and written.changed:
-                    # Before the commit, so that a Redis that goes away or is full leaves the old rows in both.
-                    fill(cache, connection, contract)
+                    if not contract.event_time:
+                        # Before the commit, so that a Redis that goes away or is full leaves the old rows in both.
+                        fill(cache, connection, contract)
                     cache.delete(pointer_of(contract))
             return written
 
         with self._redis.client() or nullcontext() as cache:
             written = retried(contract.asset, postgres_table.is_conflict, lambda: attempt(cache))
+            if cache is not None and contract.event_time:
+                return self._with_changes(cache, contract, written, staged.rows)
             if cache is not None:
                 refresh(cache, self._postgres, contract)
         return written
+
+    def _with_changes(self, cache: "Redis", contract: Contract, written: Written, rows: int) -> Written:
+        """Bring the copy of a view up to date, and tell how many rows that took."""
+        from dataclasses import asdict, replace
+
+        from ml_assets.stores.redis.entities import Changes, refresh
+
+        changes = refresh(cache, self._postgres, contract) or Changes(unchanged=rows)
+        return replace(written, told={f"entities_{name}": count for name, count in asdict(changes).items()})
 
     def read(self, contract: Contract, columns: Sequence[str], window: Window) -> "pa.RecordBatchReader":
         from ml_assets.stores.postgres_table.server import stream
@@ -117,6 +140,13 @@ class RedisStore(TableStore):
 
         with self._redis.client() or nullcontext() as cache:
             return copy_state(cache, contract) if cache is not None else None
+
+    def copied(self, contract: Contract) -> "Iterator[pa.RecordBatch] | None":
+        """See `TableStore`."""
+        from ml_assets.stores.redis.copies import copied_rows
+
+        with self._redis.client() or nullcontext() as cache:
+            return copied_rows(cache, contract) if cache is not None else None
 
     def keys(self, contract: Contract) -> "set[str] | None":
         """Keys of the rows that Redis answers with; None where PostgreSQL answers."""

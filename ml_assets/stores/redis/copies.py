@@ -1,6 +1,9 @@
 """The copies in Redis: one hash a version of a table, and the pointer to the version that counts."""
 
+import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -9,6 +12,8 @@ from ml_assets.contracts import Contract
 from ml_assets.errors import ContractViolation
 from ml_assets.stores import postgres_table
 from ml_assets.stores.postgres_table.server import ledger_state
+from ml_assets.stores.redis import entities
+from ml_assets.stores.redis.pointer import EMPTY, pointer_of, version_of
 from ml_assets.stores.redis.rows import field_name, packed, unpacked
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import TableState, measure, table_state
@@ -29,9 +34,6 @@ _FIELDS = 5_000
 _LONGEST = 512 * 2**20
 """Bytes of a value; Redis ends the connection at a longer one."""
 
-_EMPTY = "0" * 16
-"""The version of a table without rows."""
-
 
 def copy_state(cache: "Redis", contract: Contract) -> TableState | None:
     """Rows and content hash of the copy that lookups are answered from; None where PostgreSQL answers them.
@@ -39,15 +41,28 @@ def copy_state(cache: "Redis", contract: Contract) -> TableState | None:
     Raises:
         ValueError, KeyError, TypeError: somebody has put into it what is no row.
     """
+    rows = copied_rows(cache, contract)
+    return None if rows is None else table_state(measure(rows, contract))
+
+
+def copied_rows(cache: "Redis", contract: Contract) -> Iterator[pa.RecordBatch] | None:
+    """The rows of the copy that lookups are answered from; None where PostgreSQL answers them.
+
+    They are in memory when this returns, as the text that Redis has.
+
+    Raises:
+        ValueError, KeyError, TypeError: somebody has put into it what is no row; some of them when rows are asked for.
+    """
     name = _answering(cache, contract)
     if name is None:
         return None
+    if contract.event_time:
+        return entities.copied_rows(cache, contract, time.time_ns() // 1_000_000)
     # A scan may tell of a field twice.
     fields: Any = dict(cache.hscan_iter(name, count=_FIELDS))
-    rows = [unpacked(row, contract) for row in fields.values()]
-    schema = arrow_schema(contract)
-    parts = (rows[at : at + _FIELDS] for at in range(0, len(rows), _FIELDS))
-    return table_state(measure((pa.RecordBatch.from_pylist(part, schema) for part in parts), contract))
+    texts, schema = iter(fields.values()), arrow_schema(contract)
+    parts = iter(lambda: [unpacked(text, contract) for text in islice(texts, _FIELDS)], [])
+    return (pa.RecordBatch.from_pylist(part, schema) for part in parts)
 
 
 def held_keys(redis: "RedisServer", contract: Contract) -> set[str] | None:
@@ -56,6 +71,8 @@ def held_keys(redis: "RedisServer", contract: Contract) -> set[str] | None:
         name = _answering(cache, contract) if cache is not None else None
         if cache is None or name is None:
             return None
+        if contract.event_time:
+            return entities.held_entities(cache, contract)
         return {field.decode() for field in cast("list[bytes]", cache.hkeys(name))}
 
 
@@ -69,21 +86,28 @@ def _answering(cache: "Redis", contract: Contract) -> str | None:
     name = f"{pointer_of(contract)}:{version}"
     if run not in ("", str(cast("dict[str, Any]", cache.info("server"))["run_id"])):
         return None
-    return name if version == _EMPTY or cache.exists(name) else None
+    # A view's copy has one name for all versions, and its pointer stands only while it is whole.
+    return name if version == EMPTY or contract.event_time or cache.exists(name) else None
 
 
 def refresh(cache: "Redis", postgres: "PostgresServer", contract: Contract) -> bool:
     """Make Redis hold what PostgreSQL holds; returns whether it had to be filled.
 
-    Runs under the table's lock, so that the version named is the version that PostgreSQL has.
+    Runs under the table's lock, so that the version named is the version that PostgreSQL has, and by the contract that
+    the table has then: whoever recovers has read it before, and a writer may have added a column since.
     """
+    if contract.event_time:
+        return entities.refresh(cache, postgres, contract) is not None
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)
-        version = _version(connection, contract)
+        contract = postgres_table.last_contract(connection, contract.asset) or contract
+        if contract.event_time:
+            return False  # a view by now: its writer brings it here
+        version = version_of(connection, contract)
         pointer = pointer_of(contract)
         name = f"{pointer}:{version}"
         cache.persist(name)  # a write that failed may have left it, and another one have let it expire
-        held = version == _EMPTY or cache.exists(name)
+        held = version == EMPTY or cache.exists(name)
         # Asked for before the rows are looked at: a server that restarts meanwhile does not take it for its own.
         named = f"{cache.info('server')['run_id']} {version}"
         if held and cache.get(pointer) == named.encode():
@@ -117,16 +141,23 @@ def _drop_if_changed(cache: "Redis", postgres: "PostgresServer", contract: Contr
         whole = copy is None or copy.content_hash == ledger_state(postgres, contract).content_hash
     except (ValueError, KeyError, TypeError):  # fields that are not even rows
         whole = False
-    if not whole:
+    if not whole and contract.event_time:
+        entities.drop(cache, contract)
+    elif not whole:
         pointer = pointer_of(contract)
         cache.delete(pointer, *cache.scan_iter(match=f"{pointer}:*", count=1000))
 
 
 def expire_replaced(cache: "Redis", postgres: "PostgresServer", contract: Contract) -> int:
-    """Let versions expire that are not PostgreSQL's; returns how many were not told to by the write before."""
+    """Let versions expire that are not PostgreSQL's; returns how many were not told to by the write before.
+
+    A view's copy has no versions.
+    """
+    if contract.event_time:
+        return 0
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)  # nobody is filling a version now
-        return _expire_others(cache, pointer_of(contract), _version(connection, contract))
+        return _expire_others(cache, pointer_of(contract), version_of(connection, contract))
 
 
 def _expire_others(cache: "Redis", pointer: str, version: str) -> int:
@@ -137,20 +168,9 @@ def _expire_others(cache: "Redis", pointer: str, version: str) -> int:
     return count
 
 
-def pointer_of(contract: Contract) -> str:
-    """Name of the pointer to a table's version; the versions' names begin with it."""
-    return f"ml-assets:{contract.asset}"
-
-
-def _version(connection: "psycopg.Connection", contract: Contract) -> str:
-    """The version that a transaction sees."""
-    # However it was hashed: another hash of the same rows is no reason to take the table for an empty one.
-    return table_state(postgres_table.ledger_buckets(connection, contract, any_version=True)).content_hash
-
-
 def fill(cache: "Redis", connection: "psycopg.Connection", contract: Contract) -> None:
     """Make Redis hold the version that a transaction sees, all at once. Nobody reads it before the pointer says so."""
-    name = f"{pointer_of(contract)}:{_version(connection, contract)}"
+    name = f"{pointer_of(contract)}:{version_of(connection, contract)}"
     filling = f"{name}:filling"
     copy_rows(cache, filling, connection, contract)
     if cache.exists(filling):  # a table without rows has no hash

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ml_assets.lib.words import counted
 from ml_assets.stores.postgres_table import contracts_of
 from ml_assets.stores.redis.copies import expire_replaced, refresh
+from ml_assets.stores.redis.served import KEPT_DAYS, forget_old
 
 if TYPE_CHECKING:
     from ml_assets.stores.postgres_table.server import PostgresServer
@@ -32,6 +33,8 @@ def maintain(redis: "RedisServer", postgres: "PostgresServer") -> Iterator[str]:
     Raises:
         StoreUnavailable: Redis or PostgreSQL does not answer.
     """
+    if forgotten := forget_old(postgres):
+        yield f"Forgot {counted(forgotten, 'row')} that were served more than {KEPT_DAYS} days ago."
     client = redis.client()
     if client is None:
         return

@@ -45,11 +45,17 @@ def field_of(contract: Contract, entity: Any) -> str:
         ValueError: the key cannot hold such a value.
     """
     column = contract.by_name[contract.key[0]]
+    return text_of(contract, column, entity)
+
+
+def text_of(contract: Contract, column: Column, entity: Any) -> str:
+    """The value of one column of the key that somebody looks up by, as `field_name` writes it.
+
+    Raises:
+        ValueError: the column cannot hold such a value.
+    """
     try:
-        value = _parsed(entity, column) if isinstance(entity, str) else entity
-        if not _fits(value, column):
-            raise ValueError
-        return field_name(value, column)
+        return field_name(fitting(entity, column), column)
     except (ValueError, KeyError, OverflowError) as fault:
         raise ValueError(
             f"{contract.asset}: its key {column.name!r} is {column.type}, and {entity!r} is no such value: look up "
@@ -57,8 +63,26 @@ def field_of(contract: Contract, entity: Any) -> str:
         ) from fault
 
 
-def _parsed(text: str, column: Column) -> Any:
-    """The value that a text stands for."""
+def fitting(entity: Any, column: Column) -> Any:
+    """The value of a key's column that somebody names: as itself, as a scalar of NumPy or as text.
+
+    Raises:
+        ValueError, KeyError: the column cannot hold it.
+    """
+    if callable(item := getattr(entity, "item", None)):  # NumPy writes its numbers as np.float64(0.5)
+        entity = item()
+    value = value_of(entity, column) if isinstance(entity, str) else entity
+    if not _fits(value, column):
+        raise ValueError(f"{value!r} is no {column.type}")
+    return value
+
+
+def value_of(text: str, column: Column) -> Any:
+    """The value of a key's column that a text stands for.
+
+    Raises:
+        ValueError, KeyError: it stands for none.
+    """
     parsers: dict[str, Callable[[str], Any]] = {
         "int64": int,
         "float64": float,
