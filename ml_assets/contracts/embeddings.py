@@ -1,7 +1,9 @@
-"""Embeddings: vectors in PostgreSQL, and the same in Chroma."""
+"""Embeddings: vectors in PostgreSQL, and the same in Chroma and, where there is one, in Qdrant."""
 
-from ml_assets.contracts.columns import json_column, need, text, time, vector
-from ml_assets.contracts.model import Contract
+from dataclasses import replace
+
+from ml_assets.contracts.columns import count, json_column, need, number, share, text, time, vector
+from ml_assets.contracts.model import Column, Contract
 
 
 def tables(dimension: int) -> tuple[Contract, ...]:
@@ -26,6 +28,7 @@ def tables(dimension: int) -> tuple[Contract, ...]:
             ),
             key=("run_id",),
             mode="upsert_delete",
+            vectors_by="model_name",
         ),
         Contract(
             "chroma/experiment_index",
@@ -52,9 +55,15 @@ def tables(dimension: int) -> tuple[Contract, ...]:
                 need("text"),
                 json_column("metadata"),
                 time("created_at", "last change of the document, UTC"),
+                count("chunk_index", "place of the passage in its document, from 0", True),
+                count("start_offset", "where it begins in the document's text, in characters", True),
+                count("end_offset", "where it ends", True),
+                text("section", "headings that it stands under, the outermost first"),
+                text("format", "that the document was taken for"),
             ),
             key=("id",),
             mode="upsert_delete",
+            vectors_by="model_name",
         ),
         Contract(
             "chroma/document_index",
@@ -68,4 +77,48 @@ def tables(dimension: int) -> tuple[Contract, ...]:
             key=("id",),
             mode="upsert_delete",
         ),
+        *CLUSTERS.values(),
     )
+
+
+def in_qdrant(dimension: int) -> tuple[Contract, ...]:
+    """The tables of the room that there are where a Qdrant is configured: what Chroma has, once more.
+
+    Args:
+        dimension: as `tables`.
+    """
+    return tuple(
+        replace(
+            contract,
+            asset=contract.asset.replace("chroma/", "qdrant/"),
+            description="the same vectors, searchable in Qdrant",
+        )
+        for contract in tables(dimension)
+        if contract.store == "chroma"
+    )
+
+
+def _clusters(asset: str, row: str, id: str) -> Contract:
+    return Contract(
+        asset,
+        f"the cluster of {row}, and its place on the map",
+        (
+            need(id),
+            Column("cluster", "int64", nullable=False, minimum=-1, description="-1 if it belongs to none"),
+            text("label", "words that tell the cluster from others"),
+            text("title"),
+            share("certainty", "how surely it belongs there", nullable=False),
+            number("x", "on the map", nullable=False),
+            number("y", "on the map", nullable=False),
+            need("content_hash", "of the texts and the model that it was clustered by"),
+        ),
+        key=(id,),
+        mode="upsert_delete",
+    )
+
+
+CLUSTERS = {
+    "document_embeddings": _clusters("postgres/document_clusters", "one document", "document_id"),
+    "experiment_embeddings": _clusters("postgres/experiment_clusters", "one run", "run_id"),
+}
+"""Tables of clusters by the table whose vectors are clustered."""

@@ -26,7 +26,7 @@ class Day:
     """A finished day.
 
     Args:
-        counts: runs, failed, events, predictions, documents.
+        counts: runs, failed, events, predictions, documents, judgments.
         seconds: wall time by phase.
         files: landing files, relative to the landing folder.
         hashes: SHA-256 of each of `files`, in hexadecimal; none of days that were made before hashes were noted.

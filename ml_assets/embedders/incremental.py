@@ -11,12 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.embedders.base import Embedder
+from ml_assets.errors import EmbedderError
 from ml_assets.lib.chunking import embedding_text
 
-KnownVectors = Callable[[Sequence[str]], dict[str, tuple[str, np.ndarray]]]
-"""Keys -> {key: (content hash, vector)} for those that are stored already."""
+KnownVectors = Callable[[Sequence[str], Sequence[str]], dict[str, np.ndarray]]
+"""Keys and content hashes of rows -> {content hash: vector} for those that are stored already."""
 
 BATCH_ROWS = 1_024
+
+CONTEXT = "context"
 
 
 @dataclass
@@ -38,7 +41,8 @@ def embed_changed(
     """Add `embedding` and `model_name` to rows of key, title, text and content_hash.
 
     Args:
-        rows: at least the key column, `title`, `text` and `content_hash`.
+        rows: at least the key column, `title`, `text` and `content_hash`. If there is a column `context`, the model is
+            given that before the text in place of the title, and it is left out of what is returned.
         key_column: unique name of a row.
         embedder: makes the vectors that are missing.
         known: looks stored vectors of the same model up.
@@ -51,7 +55,7 @@ def embed_changed(
         pa.field("embedding", pa.list_(pa.float32())),
         pa.field("model_name", pa.string()),
     ]
-    schema = pa.schema([*rows.schema, *added])
+    schema = pa.schema([*(each for each in rows.schema if each.name != CONTEXT), *added])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in rows:
@@ -70,23 +74,43 @@ def _embed_batch(
     known: KnownVectors,
     count: EmbeddingCount,
 ) -> pa.RecordBatch:
-    keys = batch[key_column].to_pylist()
     hashes = batch["content_hash"].to_pylist()
-    stored = known(keys)
-    vectors = np.empty((len(keys), embedder.dimension), dtype=np.float32)
-    missing = []
-    for row, (key, content_hash) in enumerate(zip(keys, hashes, strict=True)):
-        stored_hash, vector = stored.get(key, (None, None))
-        if vector is not None and stored_hash == content_hash and len(vector) == embedder.dimension:
-            vectors[row] = vector
-        else:
-            missing.append(row)
-    if missing:
-        titles, texts = batch["title"].to_pylist(), batch["text"].to_pylist()
-        vectors[missing] = embedder.embed([embedding_text(titles[row], texts[row]) for row in missing])
+    stored = known(batch[key_column].to_pylist(), hashes)
+    fitting = {found: vector for found, vector in stored.items() if len(vector) == embedder.dimension}
+    missing = {found: row for row, found in enumerate(hashes) if found not in fitting}
+    if missing:  # each text once, however many rows hold it
+        before = batch[CONTEXT if CONTEXT in batch.schema.names else "title"].to_pylist()
+        texts = batch["text"].to_pylist()
+        made = embedder.embed([embedding_text(before[row], texts[row]) for row in missing.values()])
+        fitting |= dict(zip(missing, _judged(made, len(missing), embedder), strict=True))
+    vectors = np.empty((len(hashes), embedder.dimension), dtype=np.float32)
+    for row, found in enumerate(hashes):
+        vectors[row] = fitting[found]
     count.embedded += len(missing)
-    count.kept += len(keys) - len(missing)
+    count.kept += len(hashes) - len(missing)
     offsets = np.arange(0, vectors.size + 1, embedder.dimension, dtype=np.int32)
     embedding = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel()))
-    model_name = pa.array([embedder.name] * len(keys), pa.string())
-    return pa.RecordBatch.from_arrays([*batch.columns, embedding, model_name], schema=schema)
+    model_name = pa.array([embedder.name] * len(hashes), pa.string())
+    kept = [batch[name] for name in batch.schema.names if name != CONTEXT]
+    return pa.RecordBatch.from_arrays([*kept, embedding, model_name], schema=schema)
+
+
+def _judged(vectors: np.ndarray, count: int, embedder: Embedder) -> np.ndarray:
+    """Vectors as an embedder promises them.
+
+    Raises:
+        EmbedderError: they are of another shape, or one has no direction.
+    """
+    if vectors.shape != (count, embedder.dimension):
+        raise EmbedderError(
+            f"{embedder.name} gave vectors of shape {vectors.shape} for {count} texts, where {embedder.dimension} "
+            "numbers each were expected: nothing was written."
+        )
+    length = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
+    if len(wrong):
+        raise EmbedderError(
+            f"{embedder.name} gave {len(wrong)} of {count} texts a vector of zeros, NaN or infinite numbers, which "
+            "has no direction: nothing was written."
+        )
+    return vectors

@@ -1,10 +1,9 @@
 """Embeddings from an Ollama server, over HTTP."""
 
-import re
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ml_assets.embedders.answers import ServerEmbedder, unit_vectors
 from ml_assets.errors import EmbedderError
 from ml_assets.settings import MINILM_DIMENSION as DIMENSION
 from ml_assets.settings import redact_url
@@ -15,15 +14,14 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 MODEL = "all-minilm"
+MAX_TOKENS = 256
+"""What all-minilm reads."""
 
-BATCH = 64
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
 
-_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
-
-class OllamaEmbedder:
+class OllamaEmbedder(ServerEmbedder):
     """A model of an Ollama server. See `Embedder` for what it promises.
 
     Args:
@@ -31,6 +29,7 @@ class OllamaEmbedder:
         model: its name there.
         dimension: length of its vectors, checked on every answer.
         timeout_s: of one request.
+        max_tokens: of a text that the model reads.
     """
 
     def __init__(
@@ -39,11 +38,13 @@ class OllamaEmbedder:
         model: str = MODEL,
         dimension: int = DIMENSION,
         timeout_s: float = TIMEOUT_S,
+        max_tokens: int = MAX_TOKENS,
     ) -> None:
+        super().__init__(dimension)
         self._url = url.rstrip("/")
         self._model = model
-        self._dimension = dimension
         self._timeout_s = timeout_s
+        self._max_tokens = max_tokens
 
     @property
     def name(self) -> str:
@@ -51,40 +52,17 @@ class OllamaEmbedder:
         return f"ollama/{self._model}"
 
     @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self._dimension
-
-    def embed(self, texts: Sequence[str]) -> "np.ndarray":
-        """Unit vectors, float32 of shape (len(texts), dimension)."""
-        import numpy as np
-
-        out = np.empty((len(texts), self._dimension), dtype=np.float32)
-        for start in range(0, len(texts), BATCH):
-            batch = list(texts[start : start + BATCH])
-            out[start : start + len(batch)] = self._vectors(batch)
-        return out
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An estimate: the server tells no token counts. A mark or four letters of a word are one token."""
-        return [sum(-(-len(piece) // 4) for piece in _WORD_OR_MARK.findall(text)) for text in texts]
+    def max_tokens(self) -> int:
+        """Tokens that the model reads beside its two marks, as the settings have it."""
+        return max(1, self._max_tokens - 2)
 
     def _vectors(self, batch: list[str]) -> "np.ndarray":
-        import numpy as np
+        answer = self._post(batch)
+        vectors = answer.get("embeddings") if isinstance(answer, dict) else None
+        who = f"Ollama's model {self._model!r}"
+        return unit_vectors(vectors, len(batch), self._dimension, who, "ML_ASSETS_OLLAMA_DIMENSION")
 
-        vectors = np.asarray(self._post(batch).get("embeddings", []), dtype=np.float32)
-        if vectors.shape != (len(batch), self._dimension):
-            raise EmbedderError(
-                f"Ollama's model {self._model!r} gave vectors of shape {vectors.shape} where "
-                f"{(len(batch), self._dimension)} was expected: set ML_ASSETS_OLLAMA_DIMENSION to the length of its "
-                f"vectors, or use a model of dimension {self._dimension}."
-            )
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(length) & (length > 0)):
-            raise EmbedderError(f"Ollama's model {self._model!r} gave a vector without a direction.")
-        return vectors / length
-
-    def _post(self, batch: list[str]) -> dict[str, Any]:
+    def _post(self, batch: list[str]) -> Any:
         import httpx
         from tenacity import (
             Retrying,
@@ -111,9 +89,10 @@ class OllamaEmbedder:
             answer = retrying(
                 self._client.post,
                 "/api/embed",
-                json={"model": self._model, "input": batch},
+                # Rather an error than a vector of half a text.
+                json={"model": self._model, "input": batch, "truncate": False},
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise EmbedderError(
                 f"Ollama at {where} does not answer ({type(error).__name__}): start it with `ollama serve`, "
                 "set ML_ASSETS_OLLAMA_URL, or set ML_ASSETS_EMBEDDER=minilm."
@@ -122,9 +101,13 @@ class OllamaEmbedder:
             raise EmbedderError(f"Ollama at {where} has no such model: run `ollama pull {self._model}`.")
         if answer.is_error:
             raise EmbedderError(
-                f"Ollama at {where} refused the texts with status {answer.status_code}: {answer.text[:200]}"
+                f"Ollama at {where} refused the texts with status {answer.status_code}: {answer.text[:200]} "
+                "(if a text is too long, set ML_ASSETS_OLLAMA_MAX_TOKENS to what the model reads)."
             )
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise EmbedderError(f"Ollama at {where} answered with what is no JSON.") from error
 
     @cached_property
     def _client(self) -> "httpx.Client":

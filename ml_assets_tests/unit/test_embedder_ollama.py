@@ -1,68 +1,33 @@
 """The Ollama embedder against a real HTTP server that speaks Ollama's protocol."""
 
-import json
 import socket
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ml_assets.embedders import EmbedderError
 from ml_assets.embedders.ollama import OllamaEmbedder
+from ml_assets.resources import store_resources
+from ml_assets.settings import Settings
+from ml_assets_tests.json_server import serving
 
 
-class Server(ThreadingHTTPServer):
-    """Keeps its requests; `answer` makes (status, document) of their count and body, None to hang up."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.requests: list[tuple[str, dict[str, Any]]] = []
-        self.answer: Callable[[int, dict[str, Any]], tuple[int, Any] | None] = lambda count, body: (
-            200,
-            {"embeddings": [[3.0, len(text)] for text in body["input"]]},
-        )
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = cast("Server", self.server)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        server.requests.append((self.path, body))
-        answered = server.answer(len(server.requests), body)
-        if answered is None:
-            self.connection.close()
-            return
-        status, document = answered
-        data = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format, *args):
-        pass
+def vectors_of(body: dict[str, Any]) -> dict[str, Any]:
+    return {"embeddings": [[3.0, len(text)] for text in body["input"]]}
 
 
 @pytest.fixture
 def server():
-    httpd = Server()
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield httpd
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with serving(lambda count, body: (200, vectors_of(body))) as server:
+        yield server
 
 
 def test_vectors_come_back_in_order_and_of_unit_length(server):
     vectors = OllamaEmbedder(server.url + "/", "m", 2).embed(["1234"] + ["" for _ in range(64)])
     assert vectors.dtype == np.float32 and vectors.shape == (65, 2)
     np.testing.assert_allclose(vectors[[0, 64]], [[0.6, 0.8], [1.0, 0.0]], rtol=1e-6)
-    assert [(path, body["model"], len(body["input"])) for path, body in server.requests] == [
+    assert [(path, body["model"], len(body["input"])) for path, body, _ in server.requests] == [
         ("/api/embed", "m", 64),
         ("/api/embed", "m", 1),
     ]
@@ -82,7 +47,7 @@ def test_a_broken_connection_is_tried_again(server):
         ((500, {"error": "out of memory"}), "status 500: .*out of memory"),
         (
             (200, {"embeddings": [[1.0, 2.0, 3.0]]}),
-            r"shape \(1, 3\).*use a model of dimension 2",
+            r"vectors of 3 numbers where 2 were .*use a model of dimension 2",
         ),
         ((200, {"embeddings": [[0.0, 0.0]]}), "without a direction"),
     ],
@@ -108,3 +73,11 @@ def test_tokens_are_estimated_by_marks_and_four_letters():
         5,
         0,
     ]
+
+
+def test_the_command_line_finds_the_server_that_a_variable_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("ML_ASSETS_OLLAMA_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("ML_ASSETS_EMBEDDER", "ollama")
+    embedder = store_resources(Settings(home=tmp_path))["embedder"].get()
+    with pytest.raises(EmbedderError, match=r"http://127\.0\.0\.1:1"):
+        embedder.embed(["word"])

@@ -1,4 +1,4 @@
-"""Texts to vectors: chunks, pgvector, and the same vectors in Chroma. A vector is computed once."""
+"""Texts to vectors: chunks, pgvector, and the same vectors in Chroma and Qdrant. A vector is computed once."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,20 +6,25 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.contracts import Tables
+from ml_assets import metadata
+from ml_assets.contracts import INDEXED, Tables
+from ml_assets.contracts.embeddings import CLUSTERS
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.embedders import make_embedder
 from ml_assets.embedders.incremental import EmbeddingCount, KnownVectors, embed_changed
+from ml_assets.errors import Refusal
+from ml_assets.lib import clusters, plots
+from ml_assets.lib.chunking import VERSION as CHUNKER
 from ml_assets.lib.passages import chunk_documents
 from ml_assets.lib.sql import quote_identifier
+from ml_assets.operations import search_clusters
 from ml_assets.operations.reconcile import Listed, compare_sides, stored_keys
-from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
-from ml_assets.stores.chroma import ChromaStore
+from ml_assets.stores.registry import kind_of
 
 
 def build(settings: Settings, tables: Tables) -> dg.Definitions:
@@ -34,16 +39,19 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
                 "document_embeddings",
                 "document_chunks",
                 {"id": "chunk_id", "document_id": "document_id", "created_at": "updated_at"},
+                ("chunk_index", "start_offset", "end_offset", "section", "format", "context"),
             ),
-            _index(settings, tables, "experiment_index", "experiment_embeddings", "run_id"),
-            _index(settings, tables, "document_index", "document_embeddings", "id"),
+            *(_index(settings, tables, index) for index in INDEXED if index in tables),
+            _clusters(settings, tables, "documents"),
+            _clusters(settings, tables, "runs"),
         ],
         asset_checks=[
             table_checks(tables, "duckdb/document_chunks"),
             table_checks(tables, "postgres/experiment_embeddings"),
             table_checks(tables, "postgres/document_embeddings"),
-            _index_check(tables, "experiment_index", "experiment_embeddings"),
-            _index_check(tables, "document_index", "document_embeddings"),
+            *(_index_check(tables, index) for index in INDEXED if index in tables),
+            table_checks(tables, "postgres/document_clusters"),
+            table_checks(tables, "postgres/experiment_clusters"),
         ],
     )
 
@@ -60,25 +68,31 @@ def _chunks(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
         tables["duckdb/document_chunks"],
         group="embeddings",
         description=(
-            "Cuts documents into passages of at most 200 tokens, at paragraphs and sentences where it "
-            "can. An embedding model reads no more than 256 tokens: what stands behind that would never "
-            "be found. The cut depends on the text alone, so an unchanged document keeps its passages."
+            "Cuts documents into passages of at most 200 tokens under one heading, between paragraphs, items of lists, "
+            "tables and code where it can. An embedding model reads no more than it reads: what stands behind that "
+            "would never be found. The cut depends on the document and the model alone, and the key of a passage on "
+            "what the model is given: an unchanged passage keeps key and vector wherever it moves."
         ),
-        logic=["chunks 1", _embedder(settings)],
+        logic=[f"chunks {CHUNKER}", _embedder(settings)],
         ins={"documents": dg.AssetIn(key("duckdb/raw_documents"))},
     )
     def document_chunks(documents: pa.RecordBatchReader, embedder: EmbedderResource) -> pa.RecordBatchReader:
-        return chunk_documents(documents, embedder.get().count_tokens)
+        return chunk_documents(documents, embedder.get())
 
     return document_chunks
 
 
 def _vectors(
-    settings: Settings, tables: Tables, table: str, source: str, renamed: dict[str, str]
+    settings: Settings,
+    tables: Tables,
+    table: str,
+    source: str,
+    renamed: dict[str, str],
+    more: tuple[str, ...] = (),
 ) -> dg.AssetsDefinition:
-    """pgvector table of `source`'s texts; `renamed` maps a column to its name in the source."""
+    """pgvector table of `source`'s texts; `renamed` maps a column to its name in the source, `more` are as there."""
     columns = {"title": "title", "text": "text", "metadata": "metadata", "content_hash": "content_hash"}
-    columns = {**columns, "created_at": "created_at", **renamed}
+    columns = {**columns, "created_at": "created_at", **renamed, **{name: name for name in more}}
     key_column = next(iter(renamed))
 
     @table_asset(
@@ -90,7 +104,7 @@ def _vectors(
             "and rank by meaning. Only texts whose hash or model changed are embedded; all others keep "
             "their vector, and what vanished upstream is deleted."
         ),
-        logic=["vectors 1", _embedder(settings)],
+        logic=["vectors 2", _embedder(settings)],
         kinds=["pgvector"],
         ins={"texts": dg.AssetIn(key(f"duckdb/{source}"), metadata={"columns": sorted(columns.values())})},
     )
@@ -104,29 +118,51 @@ def _vectors(
         count = EmbeddingCount(progress=lambda c: context.log.info(f"{c.embedded} embedded, {c.kept} kept"))
         known = _known_vectors(postgres, table, key_column, model.name)
         rows = _select(texts, columns)
+        made = embed_changed(rows, key_column, model, known, count)
         yield dg.Output(
-            embed_changed(rows, key_column, model, known, count),
+            _if_still_served(made, model.name, embedder),
             metadata={"embedding_model": model.name, "dimension": model.dimension},
         )
 
     return vectors
 
 
-def _index(
-    settings: Settings, tables: Tables, table: str, source: str, key_column: str
-) -> dg.AssetsDefinition:
+def _if_still_served(
+    vectors: pa.RecordBatchReader, model: str, embedder: EmbedderResource
+) -> pa.RecordBatchReader:
+    """The vectors, unless another model has taken the place of theirs meanwhile, which would be undone by them.
+
+    Raises:
+        Refusal: it has.
+    """
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from vectors
+        if (now := embedder.get().name) != model:
+            raise Refusal(
+                f"{now} has taken the place of {model} meanwhile, which these vectors are of: run 'ml-assets refresh' "
+                "once more, which goes on with it. Nothing was written."
+            )
+
+    return pa.RecordBatchReader.from_batches(vectors.schema, batches())
+
+
+def _index(settings: Settings, tables: Tables, asset: str) -> dg.AssetsDefinition:
+    source, title = INDEXED[asset], kind_of(tables[asset].store).name.capitalize()
+    (key_column,) = tables[asset].key
+
     @table_asset(
         settings,
-        tables[f"chroma/{table}"],
+        tables[asset],
         group="embeddings",
         description=(
-            f"The vectors of postgres/{source}, carried over as they are, for applications that search "
-            "through Chroma. Nothing is embedded twice, so both stores give the same neighbours."
+            f"The vectors of {source}, carried over as they are, for applications that search "
+            f"through {title}. Nothing is embedded twice, so both stores give the same neighbours."
         ),
-        fresh=table == "experiment_index",
+        fresh=tables[asset].table == "experiment_index",
         ins={
             "vectors": dg.AssetIn(
-                key(f"postgres/{source}"),
+                key(source),
                 metadata={"columns": [key_column, "embedding", "text", "metadata"]},
             )
         },
@@ -137,25 +173,29 @@ def _index(
     return index
 
 
-def _index_check(tables: Tables, table: str, source: str) -> dg.AssetChecksDefinition:
-    """Chroma cannot be asked in SQL: its entries are read and hashed, and their keys compared."""
-    contract, upstream = tables[f"chroma/{table}"], tables[f"postgres/{source}"]
+def _index_check(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
+    """Such a store cannot be asked in SQL: its entries are read and hashed, and their keys compared."""
+    contract, upstream = tables[asset], tables[INDEXED[asset]]
+    kind = kind_of(contract.store)
 
     @dg.asset_check(
         asset=key(contract.asset),
-        name=f"agrees_with_postgres_{source}",
+        name=f"agrees_with_postgres_{upstream.table}",
         additional_deps=[key(upstream.asset)],
         description="Every vector upstream is here, no other, and each as it was written.",
+        required_resource_keys={*kind.resources, "postgres"},
     )
-    def agrees(chroma: ChromaResource, postgres: PostgresResource) -> dg.AssetCheckResult:
-        store = ChromaStore(chroma, postgres)
+    def agrees(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        store = kind(*(getattr(context.resources, name) for name in kind.resources))
         live, written = store.live_state(contract), store.ledger_state(contract)
         keys = store.keys(contract) or set()
-        with postgres.asking() as ask:
+        with context.resources.postgres.asking() as ask:
             there = stored_keys(lambda _, statement: ask(statement), upstream)
             found = compare_sides(contract.asset, upstream.asset, Listed(keys), there)
         changed = (
-            "" if live.content_hash == written.content_hash else " Entries differ from what was written."
+            ""
+            if live is not None and live.content_hash == written.content_hash
+            else " Entries differ from what was written."
         )
         return dg.AssetCheckResult(
             passed=found.agrees and not changed,
@@ -180,14 +220,44 @@ def _known_vectors(postgres: PostgresResource, table: str, key_column: str, mode
         table=quote_identifier(table), key=quote_identifier(key_column)
     )
 
-    def known(ids: Sequence[str]) -> dict[str, tuple[str, np.ndarray]]:
+    elsewhere = read_sql("postgres/embeddings/known_elsewhere.sql").format(table=quote_identifier(table))
+
+    def known(keys: Sequence[str], hashes: Sequence[str]) -> dict[str, np.ndarray]:
         from pgvector.psycopg import register_vector
 
         with postgres.connect() as connection:
             if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
                 return {}  # the first write creates the table
             register_vector(connection)
-            found = connection.execute(statement.encode(), {"ids": list(ids), "model_name": model_name})
-            return {row[0]: (row[1], row[2].to_numpy()) for row in found}
+            given = {"ids": list(keys), "model_name": model_name}
+            rows = connection.execute(statement.encode(), given).fetchall()
+            missing = sorted(set(hashes) - {found for found, _ in rows})
+            if missing:  # a text that moved to another key keeps its vector
+                given = {"hashes": missing, "model_name": model_name}
+                rows += connection.execute(elsewhere.encode(), given).fetchall()
+            return {found: vector.to_numpy() for found, vector in rows}
 
     return known
+
+
+def _clusters(settings: Settings, tables: Tables, named: str) -> dg.AssetsDefinition:
+    subject = search_clusters.SUBJECTS[named]
+
+    @table_asset(
+        settings,
+        tables[CLUSTERS[subject.table].asset],
+        group="embeddings",
+        description=(
+            f"Which {named} belong together by meaning, what each cluster is about, and a map on which neighbours lie "
+            "near each other. When others come or go, a cluster keeps its id and a point about its place."
+        ),
+        logic=[clusters.VERSION],
+        deps=[key(subject.asset)],
+    )
+    def found(context: dg.AssetExecutionContext, postgres: PostgresResource) -> pa.Table:
+        rows = search_clusters.cluster_rows(postgres, subject)
+        shown = plots.cluster_map(rows.select(["cluster", "label", "x", "y"]), f"Map of {named}")
+        context.add_output_metadata({"map": metadata.plot(f"Map of {named}", shown)})
+        return rows
+
+    return found

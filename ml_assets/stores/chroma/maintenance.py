@@ -6,8 +6,8 @@ mostly of deleted entries are rebuilt, folders of deleted collections are remove
 free pages Chroma never gives back, is vacuumed. Of a server that somebody else runs no folder can be seen;
 there only entries of killed writers are deleted.
 
-What belongs here: when to do it, and making way for what is new. How entries are swept is told in sweep.py, how a
-collection is copied in index.py.
+What belongs here: when to do it, and making way for what is new. How entries are swept is told in
+stores/vectors/sweep.py, how a collection is copied in index.py.
 """
 
 import shutil
@@ -23,15 +23,16 @@ from ml_assets.contracts import Contract
 from ml_assets.lib.sql import utc_text
 from ml_assets.lib.words import counted
 from ml_assets.stores import postgres_table
-from ml_assets.stores.chroma import manifest
 from ml_assets.stores.chroma.collections import NEXT, OLD, asked, ensure_collection
 from ml_assets.stores.chroma.index import PUT_ASIDE, replace
-from ml_assets.stores.chroma.sweep import sweep_all
 from ml_assets.stores.files import folder_bytes
+from ml_assets.stores.vectors import manifest
+from ml_assets.stores.vectors.sweep import sweep_all
 from ml_assets.tables.store import Retention
 
 if TYPE_CHECKING:
-    from ml_assets.stores.chroma import ChromaServer, ManifestDatabase
+    from ml_assets.stores.chroma import ChromaServer, ChromaStore
+    from ml_assets.stores.vectors import ManifestDatabase
 
 _LOOSE = 1.5
 """Size of an index, relative to that of its live entries, from which rebuilding pays."""
@@ -45,22 +46,21 @@ _VACUUM_MAX_BYTES = 256 * 2**20
 """Rewriting a larger SQLite file would keep Chroma waiting for longer than it waits for a lock (5 s)."""
 
 
-def maintain(chroma: "ChromaServer", postgres: "ManifestDatabase", retention: Retention) -> Iterator[str]:
+def maintain(store: "ChromaStore", retention: Retention) -> Iterator[str]:
     """Delete what killed writers have left, and give back what deleted entries take.
 
     Raises:
         StoreUnavailable: Chroma or PostgreSQL does not answer.
     """
-    if swept := sum(sweep_all(chroma, postgres).values()):
+    chroma, postgres = store.chroma, store.postgres
+    if swept := sum(sweep_all(store).values()):
         yield f"Deleted {counted(swept, 'entry', 'entries')} of killed writers, or that had been read for longer."
     if dropped := drop_replaced(chroma, datetime.now(UTC) - retention.grace):
         yield f"Deleted {counted(dropped, 'collection')} that was replaced by a rebuilt one."
     folder = chroma.data_folder()
     if folder is None or not (folder / "chroma.sqlite3").exists():
         return
-    with postgres.connect() as connection:
-        contracts = postgres_table.contracts_of(connection, "chroma")
-    for contract in contracts:
+    for contract in store.contracts():
         if _is_loose(folder, contract):
             count = rebuild(chroma, postgres, contract)
             if count is None:
@@ -107,7 +107,7 @@ def forget(chroma: "ChromaServer", postgres: "ManifestDatabase", contract: Contr
     """Delete a collection and all that is noted of it, to make way for one of another contract."""
     with postgres.connect(write=True) as connection:
         postgres_table.lock(connection, contract.asset)
-        manifest.forget(connection, contract)
+        manifest.forget(connection, contract.table, contract)
         with chroma.client(write=True) as client:
             present = {collection.name for collection in client.list_collections()}
             for name in {contract.table, f"{contract.table}{NEXT}", f"{contract.table}{OLD}"} & present:

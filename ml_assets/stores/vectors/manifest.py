@@ -1,13 +1,15 @@
-"""The manifest in PostgreSQL: which entry of Chroma is live for each key, and which version of that readers hold.
+"""The manifest in PostgreSQL: which entry of a collection is live for each key, and which version of that readers hold.
 
-The table `ledger.chroma_manifest` changes in one transaction, and that is the commit of a write. Each commit counts
-the collection's version up, and a reader holds a shared lock on the version that it began with.
+The table `ledger.chroma_manifest`, whose name is from when Chroma was the only such store, changes in one transaction,
+and that is the commit of a write. Each commit counts the collection's version up, and a reader holds a shared lock on
+the version that it began with. A collection stands in it under its name as `Collections.listed` gives it.
 
-For cosine distance Chroma keeps a vector at length 1 and gives it back multiplied, which bends its last bit. So the
-manifest also keeps each vector's own bits; a reader gets those, unless Chroma's vector is another one.
+For cosine distance Chroma keeps a vector at length 1 and gives it back multiplied, which bends its last bit, and Qdrant
+gives it at length 1. So the manifest also keeps each vector's own bits; a reader gets those, unless the store's vector
+is another one.
 
 What belongs here: the manifest's statements, and whether entries still follow their contract. What does not: anything
-that asks Chroma.
+that asks the store.
 """
 
 from collections.abc import Generator, Iterable
@@ -18,16 +20,14 @@ from ml_assets.contracts import Column, Contract
 from ml_assets.errors import ContractViolation
 from ml_assets.sql_files import read_sql
 from ml_assets.stores import postgres_table
-from ml_assets.stores.chroma.collections import BATCH
-from ml_assets.tables.contract_json import refuse_new_identity
+from ml_assets.stores.vectors.port import BATCH
+from ml_assets.tables.identity import refuse_new_identity
 from ml_assets.tables.staging import HOUR_US, Staged, bucket_name, bucket_of_name
 from ml_assets.tables.validation import Window, micros
 
 if TYPE_CHECKING:
     import psycopg
 
-FORGET = "ml_assets.stores.chroma.maintenance.forget(chroma, postgres, contract)"
-"""What makes way for a collection of another contract, as sentences name it."""
 
 Line = tuple[str, str, str, bytes]
 """A line of the manifest: key, id, partition, bits of the vector."""
@@ -41,7 +41,7 @@ def ensure(connection: "psycopg.Connection") -> None:
         connection.execute(read_sql("postgres/manifest/schema.sql"))
 
 
-def fit(connection: "psycopg.Connection", contract: Contract) -> None:
+def fit(connection: "psycopg.Connection", collection: str, contract: Contract) -> None:
     """See whether the collection still follows its contract, and remember the contract.
 
     An entry cannot be altered, so the rules are stricter than those of tables/evolution.py: a column that goes is
@@ -51,8 +51,8 @@ def fit(connection: "psycopg.Connection", contract: Contract) -> None:
         ContractViolation: its columns or key are others than when it was made.
     """
     old = postgres_table.last_contract(connection, contract.asset)
-    if old is not None and live_ids(connection, contract.table):
-        refuse_new_identity(old, contract, FORGET)
+    if old is not None and live_ids(connection, collection):
+        refuse_new_identity(old, contract, _forget(contract))
         for column in old.columns:
             _refuse_difference(contract, column, contract.by_name.get(column.name))
         for column in contract.columns:
@@ -66,13 +66,18 @@ def _refuse_difference(contract: Contract, column: Column, new: Column | None) -
         was, now = (_described(one) for one in (column, new))
         raise ContractViolation(
             f"{contract.asset}: column {column.name!r} was {was} when the collection was made and is {now} in "
-            f"the contract; run {FORGET} and materialize it again, or undo the change. Nothing was written."
+            f"the contract; run {_forget(contract)} and materialize it again, or undo the change. Nothing was written."
         )
     if column.nullable and not new.nullable:
         raise ContractViolation(
             f"{contract.asset}: column {column.name!r} may be null in the collection's entries and may not be in "
-            f"the contract; run {FORGET} and materialize it again, or undo the change. Nothing was written."
+            f"the contract; run {_forget(contract)} and materialize it again, or undo the change. Nothing was written."
         )
+
+
+def _forget(contract: Contract) -> str:
+    """What makes way for a collection of another contract, as sentences name it."""
+    return f"ml_assets.stores.{contract.store}.maintenance.forget({contract.store}, postgres, contract)"
 
 
 def valueless(contract: Contract, column: Column) -> str:
@@ -152,6 +157,13 @@ def live_among(connection: "psycopg.Connection", collection: str, ids: Iterable[
     return {entry for (entry,) in rows}
 
 
+def live_ids_of_keys(connection: "psycopg.Connection", collection: str, keys: Iterable[str]) -> list[str]:
+    """The ids of the live entries of some keys, in order."""
+    given = {"collection": collection, "keys": list(keys)}
+    rows = connection.execute(read_sql("postgres/manifest/live_ids_of_keys.sql"), given).fetchall()
+    return sorted(entry for (entry,) in rows)
+
+
 def partition_names(contract: Contract, window: Window) -> tuple[str | None, str | None]:
     """First name of a window's partitions, and the first one after them; their order is that of time."""
     if contract.partition_column is None or window.start is None or window.end is None:
@@ -173,13 +185,15 @@ def stage(connection: "psycopg.Connection", lines: Iterable[Line]) -> None:
             copy.write_row(line)
 
 
-def partitions_losing_rows(connection: "psycopg.Connection", contract: Contract, staged: Staged) -> set[int]:
+def partitions_losing_rows(
+    connection: "psycopg.Connection", collection: str, contract: Contract, staged: Staged
+) -> set[int]:
     """Partitions that hold rows which will move into others because their time has changed.
 
     Raises:
         ContractViolation: such a row may not move, being outside the slice.
     """
-    given = {"collection": contract.table}
+    given = {"collection": collection}
     rows = connection.execute(read_sql("postgres/manifest/losing_rows.sql"), given).fetchall()
     keys = (key.partition(" ")[2] if contract.key_by_day else key for _, key in rows)
     return staged.partitions_losing_rows(
@@ -187,9 +201,11 @@ def partitions_losing_rows(connection: "psycopg.Connection", contract: Contract,
     )
 
 
-def flip(connection: "psycopg.Connection", contract: Contract, staged: Staged, changed: set[int]) -> bool:
+def flip(
+    connection: "psycopg.Connection", collection: str, contract: Contract, staged: Staged, changed: set[int]
+) -> bool:
     """Make the manifest say what is live, and nothing else in the slice; returns whether that changed it."""
-    given: dict[str, Any] = {"collection": contract.table}
+    given: dict[str, Any] = {"collection": collection}
     deleted = 0
     if contract.mode != "upsert":
         names = None if staged.window.whole else [bucket_name(bucket, contract) for bucket in changed]
@@ -200,14 +216,14 @@ def flip(connection: "psycopg.Connection", contract: Contract, staged: Staged, c
     connection.execute("DROP TABLE live")
     if not (deleted or inserted):
         return False
-    _count_up(connection, contract.table)
+    _count_up(connection, collection)
     return True
 
 
-def forget(connection: "psycopg.Connection", contract: Contract) -> None:
+def forget(connection: "psycopg.Connection", collection: str, contract: Contract) -> None:
     """Delete all that is noted of a collection: its lines, its contract, what was written to it."""
-    connection.execute(read_sql("postgres/manifest/forget.sql"), {"collection": contract.table})
-    _count_up(connection, contract.table)
+    connection.execute(read_sql("postgres/manifest/forget.sql"), {"collection": collection})
+    _count_up(connection, collection)
     connection.execute("DELETE FROM ledger.contracts WHERE asset = %s", [contract.asset])
     postgres_table.record(connection, contract, {}, None)
 

@@ -1,4 +1,4 @@
-"""Rows as entries of Chroma, and entries as rows.
+"""Rows as entries of a collection, and entries as rows.
 
 An entry's id is `<key>:<hash of its row>`. The vector is its embedding, a column of text that is called `text` is its
 document, and all other columns are its metadata, which hold text, numbers and booleans only: times are text in ISO's
@@ -17,15 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.contracts import Column, Contract
-from ml_assets.errors import ContractViolation
-from ml_assets.stores.chroma.collections import LARGEST_ENTRY, entry_bytes
-from ml_assets.stores.chroma.index import same_vectors
+from ml_assets.stores.vectors.look import same_vectors
 from ml_assets.tables.arrow_types import ARROW_TYPES
-from ml_assets.tables.staging import Staged, bucket_name, row_hashes
-from ml_assets.tables.validation import shown_value
+from ml_assets.tables.staging import bucket_name, row_hashes
 
 _EXACT = ".exact"
-"""What the name of a float's text ends in: Chroma reads numbers from JSON and may miss the last bit."""
+"""What the name of a float's text ends in: a store that reads numbers from JSON may miss the last bit."""
 
 _DOCUMENT = "text"
 """The column that becomes the entry's document."""
@@ -33,7 +30,7 @@ _DOCUMENT = "text"
 
 def identified(batch: pa.RecordBatch, contract: Contract) -> tuple[list[str], list[str], list[str]]:
     """Key, id and name of the partition of each row."""
-    keys = _keys(batch, contract)
+    keys = keys_of(batch, contract)
     hashes, buckets = row_hashes(batch, contract)
     names = [bucket_name(bucket, contract) for bucket in buckets]
     if contract.key_by_day:
@@ -43,7 +40,7 @@ def identified(batch: pa.RecordBatch, contract: Contract) -> tuple[list[str], li
     return keys, ids, names
 
 
-def _keys(batch: pa.RecordBatch, contract: Contract) -> list[str]:
+def keys_of(batch: pa.RecordBatch, contract: Contract) -> list[str]:
     """Each row's key as text; several columns as JSON, so that no two keys look alike."""
     columns = [batch.column(name).to_pylist() for name in contract.key]
     if len(columns) == 1 and contract.by_name[contract.key[0]].type == "string":
@@ -71,39 +68,22 @@ def encoded(batch: pa.RecordBatch, contract: Contract) -> dict[str, Any]:
     return found
 
 
-def refuse_large(contract: Contract, staged: Staged) -> None:
-    """Refuse rows that no request can carry, before anything is written.
+def decoded(
+    got: Any, order: list[int], bits: list[bytes], columns: Sequence[Column], unit: bool = False
+) -> pa.RecordBatch:
+    """Entries as rows.
 
-    Raises:
-        ContractViolation: there is one.
+    Args:
+        got: as `Collection.get` gives them.
+        order: places of the wanted ones.
+        bits: the vectors as they were written.
+        unit: whether vectors come at length 1.
     """
-    texts = [column.name for column in contract.columns if column.type in ("string", "json")]
-    for batch in staged.batches():
-        bound = np.zeros(batch.num_rows, dtype=np.int64)
-        for name in texts:
-            lengths = pc.call_function("binary_length", [batch.column(name)])
-            bound += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
-        # JSON has up to six bytes for one, and scalars of a document stand beside it; the rest of a row is small.
-        for n in np.flatnonzero(12 * bound > LARGEST_ENTRY - 2**20).tolist():
-            row = batch.slice(n, 1)
-            (key,) = _keys(row, contract)
-            (size,) = entry_bytes([f"{key}{' ' * 28}"], vectors(row, contract), **encoded(row, contract))
-            if size > LARGEST_ENTRY:
-                longest = max(texts, key=lambda name: len(row.column(name)[0].as_py() or ""))
-                raise ContractViolation(
-                    f"{contract.asset}: the row of key {shown_value(key)} takes {size:,} bytes in a request and Chroma "
-                    f"takes {LARGEST_ENTRY:,}: shorten its column {longest!r}, or cut it into several rows. Nothing was "
-                    "written."
-                )
-
-
-def decoded(got: Any, order: list[int], bits: list[bytes], columns: Sequence[Column]) -> pa.RecordBatch:
-    """Entries as rows."""
     arrays = []
     for column in columns:
         target = ARROW_TYPES[column.type]
         if column.type == "vector":
-            arrays.append(_own_bits([got["embeddings"][n] for n in order], bits))
+            arrays.append(_own_bits([got["embeddings"][n] for n in order], bits, unit))
         elif part_of(column) == "documents":
             arrays.append(pa.array([got["documents"][n] for n in order], target))
         else:
@@ -135,7 +115,7 @@ def _plain_columns(contract: Contract) -> Iterable[Column]:
 def _metadata(cells: Iterable[tuple[Column, Any]]) -> dict[str, Any] | None:
     """A flat dictionary: each column, and the scalars of JSON objects so that searches can filter by them.
 
-    None stands for an empty one, which Chroma refuses. That no column has the name of a part of another one is seen to
+    None stands for an empty one. That no column has the name of a part of another one is seen to
     by the contract.
     """
     found: dict[str, Any] = {}
@@ -151,7 +131,7 @@ def _metadata(cells: Iterable[tuple[Column, Any]]) -> dict[str, Any] | None:
 
 
 def _scalars(document: str) -> dict[str, Any]:
-    """What Chroma can filter by of a JSON object: text, numbers and booleans of its first level."""
+    """What searches can filter by of a JSON object: text, numbers and booleans of its first level."""
     parts = orjson.loads(document)
     return {
         name: part
@@ -168,10 +148,10 @@ def _exact(given: float | None, text: str | None) -> float | None:
     return written if math.isclose(given, written, rel_tol=1e-14) else given
 
 
-def _own_bits(given: Sequence[Any], bits: Sequence[bytes]) -> pa.Array:
-    """The vectors as they were written, where Chroma's differ from them by rounding only."""
+def _own_bits(given: Sequence[Any], bits: Sequence[bytes], unit: bool) -> pa.Array:
+    """The vectors as they were written, where the store's differ from them by rounding only."""
     own = np.stack([np.frombuffer(vector, dtype=np.float32) for vector in bits])
-    same = same_vectors(given, bits)
+    same = same_vectors(given, bits, unit)
     if same.all():
         flat, lengths = own.reshape(-1), [own.shape[1]] * len(own)
     else:
