@@ -121,6 +121,8 @@ def print_refresh(report: Report) -> None:
         console.print(Text(f"  {path}: {why}"))
     if len(report.left_alone) > _SHOWN:
         console.print("  ... `ml-assets refresh --json` names all")
+    for sentence in report.recovered:
+        console.print(Text(f"{sentence[0].upper()}{sentence[1:]}"))
 
 
 def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[str, int] | None) -> None:

@@ -78,6 +78,14 @@ class Contract:
         asset_key: the whole key of an asset whose contract was inferred, of which `asset` is made.
         nullable_key: columns of the key that may be null, two nulls being equal. In the lake only, whose keys are
             no index.
+        event_time: column from whose time a row holds, of a feature view: a table whose rows are looked up by their
+            key (the entity), together with those of other views.
+        ttl_s: seconds after the event time for which a row of a view may be used; None if for ever.
+        kept_days: days after their own for which rows are kept; maintenance drops older ones. None if for ever.
+        vectors_by: column that says which vectors can be compared, such as their model: PostgreSQL has an index of
+            vectors for each of its values. One for all if it is empty.
+        stored_by_month: whether the store keeps a month's rows in one piece, whatever is written at once. In ClickHouse
+            only, where each piece costs a reader time: for tables of few rows a day that are read over many days.
     """
 
     asset: str
@@ -94,6 +102,11 @@ class Contract:
     indexes: tuple[str | tuple[str, ...], ...] = ()
     asset_key: str = ""
     nullable_key: tuple[str, ...] = ()
+    event_time: str | None = None
+    ttl_s: int | None = None
+    kept_days: int | None = None
+    vectors_by: str = ""
+    stored_by_month: bool = False
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -104,7 +117,7 @@ class Contract:
             raise ValueError(f"contract {self.asset}: {faults[0]}; rename it")
         named = [*self.key, *self.order_by, *(name for name, _ in self.scope)]
         named += [name for columns in self.indexed for name in columns]
-        named += [self.partition_column] if self.partition_column else []
+        named += [name for name in (self.partition_column, self.event_time, self.vectors_by) if name]
         for name in named:
             if name not in names:
                 raise ValueError(f"contract {self.asset}: no column {name!r} among {names}")
@@ -119,9 +132,28 @@ class Contract:
                 "with a time zone or a date is needed"
             )
 
+        if self.stored_by_month and (self.store != "clickhouse" or partition is None):
+            raise ValueError(
+                f"contract {self.asset}: stored_by_month is for partitioned tables of ClickHouse only; leave it out"
+            )
+        if self.event_time and self.by_name[self.event_time].type not in ("timestamp", "date"):
+            raise ValueError(
+                f"contract {self.asset}: the event time {self.event_time!r} is {self.by_name[self.event_time].type}; a "
+                "timestamp with a time zone or a date is needed"
+            )
+        if self.event_time in self.key:
+            raise ValueError(
+                f"contract {self.asset}: the event time {self.event_time!r} is a part of the key, and a view has one row "
+                "of an entity; name the entity alone"
+            )
+        if self.ttl_s is not None and (self.ttl_s <= 0 or not self.event_time):
+            raise ValueError(
+                f"contract {self.asset}: a TTL is more than 0 seconds, counted from an event time"
+            )
+
     @property
     def store(self) -> str:
-        """First part of the asset key: duckdb, postgres, clickhouse, chroma, sqlite, redis, serving."""
+        """First part of the asset key: duckdb, postgres, clickhouse, chroma, qdrant, sqlite, redis, serving."""
         return self.asset.split("/", 1)[0]
 
     @property

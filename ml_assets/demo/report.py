@@ -14,7 +14,7 @@ class DemoReport:
         start, end: first and last replayed day, UTC.
         trained: False if everything was there already.
         runs: training runs, in MLflow and in landing files; `failed` of them failed.
-        events, predictions, documents: rows in landing files.
+        events, predictions, documents, judgments: rows in landing files.
         seconds: wall time by phase, of the calls that made it.
     """
 
@@ -26,6 +26,7 @@ class DemoReport:
     events: int = 0
     predictions: int = 0
     documents: int = 0
+    judgments: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod

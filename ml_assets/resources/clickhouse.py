@@ -4,11 +4,12 @@ Facts about chDB that shape this module (measured, chdb 4.4):
 
 - One process may open a path, and one process may have one path open at a time. After closing it, another
   path can be opened. A second process fails, so a file lock beside the path makes it wait instead.
-- The first opening takes 0.8 s (most of it the import), a reopening 35-50 ms and five threads that never
-  end. A further client on the engine that is open takes 10 ms and leaks nothing. So the engine is open for as
-  long as somebody in the process uses it, and each use has a client of its own: time-outs and open streams
-  of one do not touch another's.
-- A forked child inherits an engine that hangs: start processes by spawn.
+- The first opening takes 0.8 s (most of it the import), a reopening 35-50 ms and three threads that never end
+  (five without `_POOLS`), each with three files open: a process would have no threads left after 2,000 of them, a
+  notebook with the usual limit no files after seventy. A further client on the engine that is open takes 10 ms and
+  leaks nothing. So each use has a client of its own, whose time-outs and open streams do not touch another's, and
+  the engine stays open for a while after the last use, unless another process or another folder is waiting.
+- A forked child of a process that has ever used it inherits an engine that hangs: start processes by spawn.
 
 And about clickhouse-connect (1.12, on a server): where the server hangs up before it has answered,
 `client.insert` sends its rows a second time, which doubles them if the first ones had arrived.
@@ -18,18 +19,15 @@ second time, on a new connection, which cannot be turned off: one of our three t
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from ml_assets.errors import StoreBusy, StoreUnavailable, missing_table
+from ml_assets.errors import StoreUnavailable
 from ml_assets.lib.current_run import label, run_id
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.resources.base import (
@@ -40,29 +38,31 @@ from ml_assets.resources.base import (
     check_health,
     connecting,
     could_be_made,
+    for_reading_alone,
     plain,
     require_scheme,
     unavailable,
     unwritten,
 )
-from ml_assets.sql_files import read_sql
-from ml_assets.stores.clickhouse.holder import holder_file, holder_of, note_holder
+from ml_assets.resources.engine import EmbeddedEngine
+from ml_assets.stores.clickhouse.cluster import SETTINGS as CLUSTER_SETTINGS
+from ml_assets.stores.clickhouse.cluster import join, on_cluster
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from clickhouse_connect.driver.client import Client
-    from filelock import FileLock
 
     from ml_assets.tables.land import Rows
 
 DATABASE = "ml_metrics"
 OLDEST_SERVER = (26, 6)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNKNOWN_TABLE = 60
 _TIMEOUT = 159
 _READONLY = 164
 _SCHEMES = ("clickhouse", "clickhouses", "chdb")
+
+_POOLS = "background_move_pool_size=0&background_fetches_pool_size=0"
+"""Threads for moving parts between disks and fetching them from replicas, neither of which chDB has."""
 
 
 class ClickHouseResource(StoreResource):
@@ -74,6 +74,8 @@ class ClickHouseResource(StoreResource):
         query_timeout_s: time-out of a statement (`max_execution_time`).
         write_timeout_s: the same for clients that write.
         lock_timeout_s: how long to wait for another process that has the embedded engine open.
+        cluster: of the server, on all of whose replicas the tables are made; on the server alone if empty.
+        read_only: let nothing be changed, whoever asks, but by finishing what a killed writer had committed.
     """
 
     home: str = HOME
@@ -81,6 +83,8 @@ class ClickHouseResource(StoreResource):
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
     lock_timeout_s: float = 60.0
+    cluster: str = ""
+    read_only: bool = False
 
     @property
     def embedded_path(self) -> Path | None:
@@ -122,9 +126,23 @@ class ClickHouseResource(StoreResource):
         Raises:
             StoreUnavailable: the server does not answer after three tries, or is too old.
             StoreBusy: another process has the embedded engine open.
+            Refusal: it would change something, and the resource is for reading alone.
         """
+        from clickhouse_connect.driver.exceptions import DatabaseError
+
         with self._client(write, purpose, self.lock_timeout_s) as client:
-            yield client
+            if not self.read_only:
+                yield client
+                return
+            # A user who may only read may not say so again.
+            if client.server_settings["readonly"].value == "0":
+                client.set_client_setting("readonly", 2)
+            try:
+                yield client
+            except DatabaseError as fault:
+                if fault.code == _READONLY:
+                    raise for_reading_alone("ClickHouse") from fault
+                raise
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[str], Sequence[Sequence[Any]]]]:
@@ -149,7 +167,9 @@ class ClickHouseResource(StoreResource):
             raise nothing_written("ClickHouse", path)
         with self.client() as client:
             try:
-                return client.query_arrow(query, settings={"readonly": 1}, use_strings=True)
+                # Who may only read cannot make it stricter.
+                settings = {} if self.read_only else {"readonly": 1}
+                return client.query_arrow(query, settings=settings, use_strings=True)
             except DatabaseError as fault:
                 if fault.code == _TIMEOUT:
                     raise
@@ -162,12 +182,23 @@ class ClickHouseResource(StoreResource):
     @contextmanager
     def _client(self, write: bool, purpose: str, lock_timeout_s: float) -> "Iterator[Client]":
         path = self.embedded_path
+        if path is not None and self.cluster:
+            raise StoreUnavailable(
+                "Embedded ClickHouse has no cluster: set ML_ASSETS_CLICKHOUSE_URL to one of the cluster's servers, or "
+                "unset ML_ASSETS_CLICKHOUSE_CLUSTER."
+            )
         if path is None:
             with _closing(self._connect_server(write)) as client:
                 yield client
         else:
             with (
-                _ENGINE.opened(path, lock_timeout_s, purpose, lambda: self._finish_writes(path)),
+                _ENGINE.opened(
+                    path,
+                    lock_timeout_s,
+                    purpose,
+                    lambda: self._connect_chdb(path, write=False),
+                    lambda: self._finish_writes(path),
+                ),
                 _closing(self._connect_chdb(path, write)) as client,
             ):
                 yield client
@@ -178,6 +209,17 @@ class ClickHouseResource(StoreResource):
 
         with _closing(self._connect_chdb(path, write=True)) as client:
             return recover(client, alone=True)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Keep the embedded engine closed in all processes, for whoever copies its files; nothing to do for a server.
+
+        Raises:
+            StoreBusy: somebody has it open for longer than a lock is waited for.
+        """
+        path = self.embedded_path
+        with nullcontext() if path is None else _ENGINE.at_rest(path, self.lock_timeout_s):
+            yield
 
     def finished_when_opened(self) -> list[str]:
         """Tables of killed writers that were dealt with when the embedded engine, which is open now, was opened."""
@@ -205,39 +247,6 @@ class ClickHouseResource(StoreResource):
 
         return land(Path(os.path.abspath(self.home)) / "landing", "performance", events)
 
-    def performance_trend(
-        self, model_name: str, window: timedelta, until: datetime | None = None
-    ) -> "pa.Table":
-        """How one model did, hour by hour, newest first, with exact quantiles.
-
-        Args:
-            model_name: the model.
-            window: how far to look back.
-            until: end of the window, exclusive; now if None.
-
-        Raises:
-            StoreUnavailable: `clickhouse/ml_model_performance` was never materialized.
-        """
-        from clickhouse_connect.driver.exceptions import DatabaseError
-
-        end = until or datetime.now(UTC)
-        if end.tzinfo is None:
-            raise ValueError(f"{end.isoformat()} has no time zone; give an aware datetime")
-        parameters = {
-            "model_name": model_name,
-            "start_us": (end - window - _EPOCH) // timedelta(microseconds=1),
-            "end_us": (end - _EPOCH) // timedelta(microseconds=1),
-        }
-        with self.client() as client:
-            try:
-                return client.query_arrow(
-                    read_sql("clickhouse/performance_trend.sql"), parameters, use_strings=True
-                )
-            except DatabaseError as fault:
-                if fault.code == _UNKNOWN_TABLE:
-                    raise missing_table("clickhouse/ml_model_performance") from fault
-                raise
-
     def _connect_chdb(self, path: Path, write: bool) -> "Client":
         import clickhouse_connect
         from clickhouse_connect.driver.exceptions import Error
@@ -245,7 +254,7 @@ class ClickHouseResource(StoreResource):
         try:
             client = clickhouse_connect.get_client(
                 interface="chdb",
-                path=str(path),
+                path=f"{path}?{_POOLS}",
                 settings=self._settings(write),
                 tz_mode="schema",
             )
@@ -285,6 +294,7 @@ class ClickHouseResource(StoreResource):
                 query_retries=0,
             )
             _require_version(client)
+            join(client, self.cluster)
             return _use_database(client)
         except Error as fault:
             # Without `from`: the driver's message may hold the password.
@@ -300,6 +310,7 @@ class ClickHouseResource(StoreResource):
 
     def _settings(self, write: bool) -> dict[str, str | int | float]:
         settings = {"max_execution_time": self._timeout_s(write), "session_timezone": "UTC"}
+        settings |= CLUSTER_SETTINGS if self.cluster else {}
         # Without a run there is nothing to tell, and a server may keep its users from changing settings.
         return settings | ({"log_comment": label()} if run_id.get() else {})
 
@@ -339,7 +350,9 @@ def _use_database(client: "Client") -> "Client":
     try:
         # Asked first, because a server's user may use the database without the right to create it.
         if client.command(f"EXISTS DATABASE {quote_identifier(DATABASE)}") != 1:
-            client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(DATABASE)} ENGINE = Atomic")
+            client.command(
+                f"CREATE DATABASE IF NOT EXISTS {quote_identifier(DATABASE)}{on_cluster(client)} ENGINE = Atomic"
+            )
     except BaseException:
         client.close()
         raise
@@ -357,100 +370,4 @@ def _require_version(client: "Client") -> None:
         )
 
 
-class _Engine:
-    """The one chDB engine of this process: which path it has open, for how many users, and the lock on it."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._pid = 0
-        self._path: Path | None = None
-        self._users = 0
-        self._lock: FileLock | None = None
-        self.finished: list[str] = []
-
-    @contextmanager
-    def opened(
-        self, path: Path, timeout_s: float, purpose: str, first: Callable[[], list[str]]
-    ) -> Iterator[None]:
-        """Hold the right to have clients on `path`, within this process and among all processes.
-
-        Args:
-            first: done before anybody else may, when it was not open yet; what it returns is kept in `finished`.
-        """
-        self._enter(path, timeout_s, purpose, first)
-        try:
-            yield
-        finally:
-            self._leave()
-
-    def _enter(self, path: Path, timeout_s: float, purpose: str, first: Callable[[], list[str]]) -> None:
-        if self._users and self._pid != os.getpid():
-            raise StoreUnavailable(
-                "Embedded ClickHouse was open when this process was forked and cannot be used in it: "
-                "start processes by spawn, or set ML_ASSETS_CLICKHOUSE_URL to a server."
-            )
-        deadline = time.monotonic() + timeout_s
-        if not self._changed.acquire(timeout=timeout_s):
-            raise _busy(path, timeout_s)
-        try:
-            free = self._changed.wait_for(lambda: self._path in (None, path), timeout_s)
-            if not free:
-                raise StoreBusy(
-                    f"Embedded ClickHouse has {self._path} open in this process for more than "
-                    f"{timeout_s:g} s: close it before opening {path}."
-                )
-            if self._path is None:
-                self._acquire(path, max(0.0, deadline - time.monotonic()), timeout_s, purpose)
-                self._path, self._pid = path, os.getpid()
-                try:
-                    self.finished = first()
-                except BaseException:
-                    self._close()
-                    raise
-            self._users += 1
-        finally:
-            self._changed.release()
-
-    def _acquire(self, path: Path, remaining_s: float, timeout_s: float, purpose: str) -> None:
-        from filelock import FileLock, Timeout
-
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f"{path}.lock", timeout=remaining_s, mode=0o644)
-            lock.acquire(poll_interval=0.02)
-        except Timeout:
-            raise _busy(path, timeout_s) from None
-        except OSError as fault:
-            raise unavailable(
-                "Embedded ClickHouse",
-                f"chdb://{path}",
-                fault,
-                "check that you may write to that folder",
-            ) from fault
-        self._lock = lock
-        note_holder(path, purpose)
-
-    def _leave(self) -> None:
-        with self._changed:
-            self._users -= 1
-            if not self._users:
-                self._close()
-
-    def _close(self) -> None:
-        """Let others have it; the condition's lock is held."""
-        if self._path and self._lock:
-            with suppress(FileNotFoundError):
-                holder_file(self._path).unlink()
-            self._lock.release()
-            self._path = self._lock = None
-            self._changed.notify_all()
-
-
-_ENGINE = _Engine()
-
-
-def _busy(path: Path, timeout_s: float) -> StoreBusy:
-    return StoreBusy(
-        f"Embedded ClickHouse at {path} has been held by {holder_of(path)} for more than {timeout_s:g} s: wait for it to "
-        "end, raise ML_ASSETS_LOCK_TIMEOUT_S, or set ML_ASSETS_CLICKHOUSE_URL to a server."
-    )
+_ENGINE: "EmbeddedEngine[Client]" = EmbeddedEngine("Embedded ClickHouse", "chdb", "ML_ASSETS_CLICKHOUSE_URL")

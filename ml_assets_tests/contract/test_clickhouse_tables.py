@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
@@ -21,13 +21,14 @@ from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.stores.clickhouse import ClickHouseStore
 from ml_assets.stores.clickhouse.ledger import CONTRACTS, LEDGER
 from ml_assets.stores.clickhouse.lock import WriteBusy, lock_name, writing
+from ml_assets.stores.clickhouse.maintenance import maintain
 from ml_assets.stores.clickhouse.recovery import finish_writes
 from ml_assets.stores.clickhouse.redo import failed_name, ready_name, recover, stage_name
 from ml_assets.stores.clickhouse.stream import arrow_stream
 from ml_assets.stores.clickhouse.write import write
 from ml_assets.tables.staging import stage
 
-SECOND = date(2026, 1, 2)
+FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
 HEX = "0123456789abcdef"
 
 on_a_server = pytest.mark.parametrize("case", ["clickhouse-server"], indirect=True)
@@ -299,3 +300,53 @@ def test_a_read_that_takes_the_embedded_engine_too_long_ends(clickhouse):
         with stream as batches, pytest.raises(DatabaseError) as fault:
             next(batches)
     assert fault.value.code == 60
+
+
+@both
+def test_a_table_of_other_codecs_goes_on_and_gets_ours_for_what_is_written_next(case, row):
+    """Its rows keep their hash, and a column that somebody has given a codec of their own keeps that."""
+    case.write(case.table(row("a"), row("b")))
+    clickhouse, table = case.store._clickhouse, quote_identifier(case.contract.table)
+    before = case.store.live_state(case.contract)
+    ours = codecs(clickhouse, case.contract.table)
+    assert set(ours.values()) >= {"CODEC(Delta(8), ZSTD(1))", "CODEC(T64, ZSTD(1))"}
+    own, *others = ours
+    with clickhouse.client(write=True) as client:
+        removed = [f"MODIFY COLUMN {quote_identifier(name)} REMOVE CODEC" for name in others]
+        changed = [*removed, f"MODIFY COLUMN {quote_identifier(own)} CODEC(LZ4)"]
+        client.command(f"ALTER TABLE {table} {', '.join(changed)}, RESET SETTING default_compression_codec")
+    assert codecs(clickhouse, case.contract.table) == {own: "CODEC(LZ4)"}
+    case.write(case.table(row("a"), row("b")))
+    assert case.store.live_state(case.contract) == before
+    case.write(case.table(row("a"), row("c")))
+    assert codecs(clickhouse, case.contract.table) == {**ours, own: "CODEC(LZ4)"}
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract) != before
+
+
+def codecs(clickhouse: ClickHouseResource, table: str) -> dict[str, str]:
+    """Codec of each column that has one."""
+    with clickhouse.client() as client:
+        found = client.query(
+            "SELECT name, compression_codec FROM system.columns WHERE database = currentDatabase() "
+            "AND table = {table:String} AND compression_codec <> ''",
+            parameters={"table": table},
+        ).result_rows
+    return {str(name): str(codec) for name, codec in found}
+
+
+@pytest.mark.parametrize("case", ["clickhouse"], indirect=True)
+def test_what_has_expired_is_dropped_and_the_books_are_right(case, row):
+    """A day that is a day too old goes, is not told as damaged, may be written again, and stays where it is kept."""
+    kept = (datetime.now(UTC).date() - FIRST).days - 1
+    case.write(case.table(row("a"), row("b", day=1)), days=2)
+    limits, clickhouse = ClickHouseIOManager.limits, case.store._clickhouse
+    before = case.store.live_state(case.contract)
+    assert list(maintain(clickhouse, {case.contract.asset: kept + 1, "clickhouse/nobody": 1}, limits)) == []
+    assert case.store.live_state(case.contract) == before
+    (told, *_) = maintain(clickhouse, {case.contract.asset: kept}, limits)
+    assert told == f"Dropped 1 partition of {case.contract.table} with 1 row: older than {kept} days."
+    assert case.ids() == ["b"]
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract) != before
+    assert not [each for each in maintain(clickhouse, {case.contract.asset: kept}, limits) if "older" in each]
+    case.write(case.table(row("a")))
+    assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract) == before

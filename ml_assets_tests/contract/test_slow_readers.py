@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import Column
-from ml_assets.stores.chroma import manifest, search
+from ml_assets.stores.chroma.collections import ChromaCollection
 from ml_assets.stores.chroma.maintenance import rebuild
-from ml_assets.stores.chroma.sweep import sweep_all
+from ml_assets.stores.vectors import manifest
+from ml_assets.stores.vectors.sweep import sweep_all
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
 
@@ -40,7 +41,7 @@ def test_a_reader_that_is_slow_ends_with_the_rows_that_it_began_with(case, row):
     written(case, row, 2)
     if case.name == "chroma":
         assert len(entries(case)) == 2 * ROWS
-        assert sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 0}
+        assert sweep_all(case.manager.table_store()) == {"events": 0}
     counts += reader.read_all()["count"].to_pylist()
     assert counts == [1] * ROWS
     assert case.store.ledger_state(case.contract) == case.store.live_state(case.contract)
@@ -88,7 +89,7 @@ def test_entries_go_as_soon_as_nobody_reads_them(case, row):
     assert reader.read_all()["count"].to_pylist() == [2] * 10
     with case.manager.postgres.connect(write=True) as connection:
         manifest.hold(connection, "events")  # began after the last commit, so it keeps nothing
-        assert sweep_all(case.manager.chroma, case.manager.postgres) == {"events": 10}
+        assert sweep_all(case.manager.table_store()) == {"events": 10}
     written(case, row, 3, 10)
     assert len(entries(case)) == 10
 
@@ -137,7 +138,7 @@ def test_a_search_during_writes_loses_no_hit_and_mixes_no_versions(case, row):
 @pytest.mark.parametrize("case", ["chroma"], indirect=True)
 def test_a_search_that_a_commit_overtakes_is_made_again(case, row, monkeypatch):
     written(case, row, 1, 10)
-    original, asked = search.nearest, []
+    original, asked = ChromaCollection.nearest, []
 
     def overtaken(*given):
         found = original(*given)
@@ -146,7 +147,7 @@ def test_a_search_that_a_commit_overtakes_is_made_again(case, row, monkeypatch):
             written(case, row, 2, 10)
         return found
 
-    monkeypatch.setattr(search, "nearest", overtaken)
+    monkeypatch.setattr(ChromaCollection, "nearest", overtaken)
     assert [hit.metadata["count"] for hit in searched(case, 50)] == [2] * 10
 
 

@@ -1,11 +1,22 @@
--- Each day of [start, end): mean accuracy, and latency over all models. Quantiles as in performance_hourly.sql.
+-- Exact daily rollups of the days [start, end). The rules are those of performance_hourly.sql; a quantile of a
+-- day is none of its hours' quantiles, so that it is made of the events, too.
 SELECT
-    toDate(timestamp, 'UTC') AS day,
-    avg(accuracy) AS mean_accuracy,
+    toDate32(timestamp, 'UTC') AS day,
+    model_name,
+    toInt64(countIf(kind = 'evaluation')) AS evaluation_count,
+    toInt64(countIf(kind = 'inference')) AS request_count,
+    toInt64(uniqExact(run_id)) AS run_count,
+    avg(accuracy) AS avg_accuracy,
+    if(count(accuracy) > 1, stddevSampStable(accuracy), NULL) AS std_accuracy,
+    avg(f1_score) AS avg_f1_score,
+    avg(inference_time_ms) AS avg_inference_time_ms,
     if(count(inference_time_ms) > 0, quantileExactInclusive(0.5)(inference_time_ms), NULL) AS p50_inference_time_ms,
-    if(count(inference_time_ms) > 0, quantileExactInclusive(0.95)(inference_time_ms), NULL) AS p95_inference_time_ms
+    if(count(inference_time_ms) > 0, quantileExactInclusive(0.95)(inference_time_ms), NULL) AS p95_inference_time_ms,
+    if(count(inference_time_ms) > 0, quantileExactInclusive(0.99)(inference_time_ms), NULL) AS p99_inference_time_ms,
+    max(memory_usage_mb) AS max_memory_usage_mb,
+    max(timestamp) AS last_event_at
 FROM ml_model_performance
 WHERE timestamp >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
     AND timestamp < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')
-GROUP BY day
-ORDER BY day
+GROUP BY day, model_name
+ORDER BY day, model_name

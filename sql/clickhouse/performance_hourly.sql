@@ -13,7 +13,8 @@ SELECT
     if(count(inference_time_ms) > 0, quantileExactInclusive(0.5)(inference_time_ms), NULL) AS p50_inference_time_ms,
     if(count(inference_time_ms) > 0, quantileExactInclusive(0.95)(inference_time_ms), NULL) AS p95_inference_time_ms,
     if(count(inference_time_ms) > 0, quantileExactInclusive(0.99)(inference_time_ms), NULL) AS p99_inference_time_ms,
-    max(memory_usage_mb) AS max_memory_usage_mb
+    max(memory_usage_mb) AS max_memory_usage_mb,
+    max(timestamp) AS last_event_at
 FROM ml_model_performance
 WHERE timestamp >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
     AND timestamp < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')

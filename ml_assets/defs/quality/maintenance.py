@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from ml_assets.contracts import tables
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.defs.quality.slow_statements import SLOW_STATEMENTS
 from ml_assets.maintenance import MaintenanceReport, maintain, run
@@ -17,7 +18,8 @@ MAINTENANCE = "quality/maintenance"
 
 def build(settings: Settings) -> dg.Definitions:
     """The asset and its schedule."""
-    retention = Retention(versions=timedelta(days=settings.retention_days))
+    kept = {each.asset: each.kept_days for each in tables(settings).values() if each.kept_days}
+    retention = Retention(versions=timedelta(days=settings.retention_days), kept_days=kept)
 
     @dg.asset(
         key=key(MAINTENANCE),
@@ -26,9 +28,10 @@ def build(settings: Settings) -> dg.Definitions:
         kinds={"sql"},
         description=(
             "Gives back what the stores keep for nobody: versions of the lake past their retention (pinned ones "
-            "stay), small files, files and staging tables of killed writers, space of deleted rows, and files of "
-            "deleted runs. Bytes before and after, by store, are the metadata of its materialization."
-            "\n\nIt writes no table, and runs beside writers and readers without disturbing them."
+            "stay), small files, files and staging tables of killed writers, space of deleted rows, files of "
+            "deleted runs, and single performance events past their time to live. Bytes before and after, by store, are "
+            "the metadata of its materialization."
+            "\n\nIt runs beside writers and readers without disturbing them."
         ),
         code_version=code_version("maintenance 2"),
         required_resource_keys=needed_resources(),

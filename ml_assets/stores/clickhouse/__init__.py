@@ -136,6 +136,9 @@ class ClickHouseStore(TableStore):
     def health(self) -> StoreHealth:
         return self._clickhouse.health()
 
+    def opened(self) -> "AbstractContextManager[Client]":
+        return self._clickhouse.client()
+
     def size(self) -> int:
         from ml_assets.stores.clickhouse.maintenance import size
 
@@ -145,4 +148,4 @@ class ClickHouseStore(TableStore):
     def maintain(self, retention: Retention) -> Iterator[str]:
         from ml_assets.stores.clickhouse.maintenance import maintain
 
-        return maintain(self._clickhouse)
+        return maintain(self._clickhouse, retention.kept_days, self.limits)

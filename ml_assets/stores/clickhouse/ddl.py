@@ -1,16 +1,22 @@
 """ClickHouse's tables: types, DDL, and what becomes of a table whose contract has changed."""
 
+import uuid
 from typing import TYPE_CHECKING
 
-from ml_assets.contracts import Column, Contract
+from ml_assets.contracts import Column, ColumnType, Contract
 from ml_assets.errors import ContractViolation
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.stores.clickhouse import ledger
 from ml_assets.stores.clickhouse.catalog import columns_of
-from ml_assets.tables.contract_json import refuse_new_identity
+from ml_assets.stores.clickhouse.cluster import clause, cluster_of, engine, know_all
+from ml_assets.stores.clickhouse.lock import require_held
+from ml_assets.stores.clickhouse.redo import drop_old, exchange, stage_name
 from ml_assets.tables.evolution import columns_to_add, type_differs
+from ml_assets.tables.identity import refuse_new_identity
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from clickhouse_connect.driver.client import Client
 
 TYPES = {
@@ -23,6 +29,16 @@ TYPES = {
     "json": "String",
     "vector": "Array(Float32)",
 }
+CODECS: dict[ColumnType, str] = {
+    "timestamp": "Delta, ZSTD(1)",
+    "date": "Delta, ZSTD(1)",
+    "int64": "T64, ZSTD(1)",
+}
+"""How columns are compressed of which more is known than their bytes; see docs/performance.md for what was measured."""
+
+_CODEC = "ZSTD(1)"
+"""How all others are."""
+
 DAY_US = 86_400_000_000
 
 _DEFINITION_BYTES = 262_144
@@ -41,7 +57,9 @@ class ClickHouseDialect:
         wanted = column_type(contract, column)
         if kind == wanted:
             return None
-        remedy = f"{_alter(contract)} MODIFY COLUMN {quote_identifier(column.name)} {wanted}"
+        # That of the type before may be none of this one's.
+        codec = f"CODEC({CODECS.get(column.type, _CODEC)})"
+        remedy = f"{_alter(contract)} MODIFY COLUMN {quote_identifier(column.name)} {wanted} {codec}"
         return type_differs(kind, wanted, "in ClickHouse", remedy)
 
     def adding(self, contract: Contract, column: Column) -> str:
@@ -69,12 +87,15 @@ def ensure_table(client: "Client", contract: Contract) -> None:
             drop = f"DROP TABLE {quote_identifier(contract.table)}"
             refuse_new_identity(old, contract, drop, clustered=True, stored=TYPES)
         fit_columns(client, contract, existing)
+        _fit_codecs(client, contract)
     else:
-        client.command(create_statement(contract))
+        client.command(create_statement(contract, cluster_of(client)))
         if ledger.buckets(client, contract):  # what a table held that was dropped
             ledger.forget(client, contract)
     if not existing or old != contract:
         ledger.remember(client, contract)
+    if existing and old is not None:
+        fit_months(client, contract)
 
 
 def refuse_too_wide(contract: Contract) -> None:
@@ -83,8 +104,8 @@ def refuse_too_wide(contract: Contract) -> None:
     Raises:
         ContractViolation: it is; says what to do instead.
     """
-    # ClickHouse keeps it with a line for each column, and says more of the table.
-    size = len(create_statement(contract).encode()) + 6 * len(contract.columns) + 2_000
+    # ClickHouse keeps it with a line for each column, and says more of the table and of codecs.
+    size = len(create_statement(contract).encode()) + 9 * len(contract.columns) + 2_000
     if size > _DEFINITION_BYTES:
         raise ContractViolation(
             f"{contract.asset}: the names and types of its {len(contract.columns):,} columns make a definition of "
@@ -107,24 +128,113 @@ def fit_columns(client: "Client", contract: Contract, existing: dict[str, str]) 
     added = columns_to_add(contract, kinds, ClickHouseDialect(), replaces=True)
     if added:
         adding = [f"ADD COLUMN {quote_identifier(c.name)} {column_type(contract, c)}" for c in added]
-        client.command(f"{_alter(contract)} {', '.join(adding)}")
+        client.command(f"{_alter(contract, cluster_of(client))} {', '.join(adding)}")
 
 
-def _alter(contract: Contract) -> str:
-    return f"ALTER TABLE {quote_identifier(contract.table)}"
+def _fit_codecs(client: "Client", contract: Contract) -> None:
+    """Have what is written from now on compressed as in a new table; the parts that are there stay as they are."""
+    known = client.query(
+        "SELECT name, compression_codec FROM system.columns "
+        "WHERE database = currentDatabase() AND table = {table:String} AND compression_codec <> ''",
+        parameters={"table": contract.table},
+    ).result_rows
+    set_already = {name for name, _ in known}
+    changed = [
+        f"MODIFY COLUMN {quote_identifier(each.name)} CODEC({CODECS[each.type]})"
+        for each in contract.columns
+        if each.type in CODECS and each.name not in set_already
+    ]
+    if changed or not _names_codec(client, contract.table):
+        changed.append(f"MODIFY SETTING default_compression_codec = '{_CODEC}'")
+        client.command(f"{_alter(contract, cluster_of(client))} {', '.join(changed)}")
 
 
-def create_statement(contract: Contract) -> str:
-    """The table's DDL: MergeTree, a partition a day, ordered as the contract says."""
-    columns = ", ".join(f"{quote_identifier(c.name)} {column_type(contract, c)}" for c in contract.columns)
+def _names_codec(client: "Client", table: str) -> bool:
+    rows = client.query(
+        "SELECT engine_full LIKE '%default_compression_codec%' FROM system.tables "
+        "WHERE database = currentDatabase() AND name = {table:String}",
+        parameters={"table": table},
+    ).result_rows
+    return bool(rows[0][0])
+
+
+def fit_months(client: "Client", contract: Contract) -> None:
+    """Keep a table's rows by the month, or by the contract's partitions, if that has changed since it was made.
+
+    By the table's writer alone (see lock.py).
+
+    All rows are copied, and the new table takes the place of the old one at once: of a process that is killed here
+    nothing is left but a staging table that nobody committed. What the ledger says of the rows stays true.
+    """
+    found = client.query(
+        "SELECT startsWith(partition_key, 'toYYYYMM(') FROM system.tables "
+        "WHERE database = currentDatabase() AND name = {table:String} AND partition_key <> ''",
+        parameters={"table": contract.table},
+    ).result_rows
+    if not found or bool(found[0][0]) == contract.stored_by_month:
+        return
+    table, copy = contract.table, stage_name(contract.table, uuid.uuid4().hex[:16])
+    names = ", ".join(map(quote_identifier, contract.names))
+    know_all(client, table)
+    client.command(stage_statement(contract, copy, cluster_of(client), reformed=True))
+    try:
+        client.command(
+            f"INSERT INTO {quote_identifier(copy)} ({names}) SELECT {names} FROM {quote_identifier(table)}",
+            settings={"max_partitions_per_insert_block": 0},
+        )
+        copied, there = (
+            int(client.query(f"SELECT count() FROM {quote_identifier(each)}").result_rows[0][0])
+            for each in (copy, table)
+        )
+        if copied != there:
+            raise RuntimeError(
+                f"{contract.asset}: ClickHouse copied {copied:,} of {there:,} rows; the table is as it was, run it "
+                "again."
+            )
+        require_held(client, table)
+        exchange(client, copy, table)
+    finally:
+        drop_old(client, copy)
+
+
+def _alter(contract: Contract, cluster: str = "") -> str:
+    return f"ALTER TABLE {quote_identifier(contract.table)}{clause(cluster)}"
+
+
+def stage_statement(contract: Contract, stage: str, cluster: str = "", reformed: bool = False) -> str:
+    """What makes a table of the same form, from which partitions can be swapped in.
+
+    Args:
+        reformed: of the form that the contract asks for, whatever that of the table is.
+    """
+    made = f"CREATE TABLE {quote_identifier(stage)}{clause(cluster)} AS {quote_identifier(contract.table)}"
+    # A replicated table's engine names its own replica, and is not to be taken over.
+    return f"{made} {_form(contract, cluster)}" if cluster or reformed else made
+
+
+def create_statement(contract: Contract, cluster: str = "") -> str:
+    """The table's DDL: MergeTree, in partitions of the contract's length or of a month, ordered as it says.
+
+    Args:
+        cluster: on which it is made, replicated; on one server if empty.
+    """
+    columns = ", ".join(_column(contract, c) for c in contract.columns)
+    table = f"{quote_identifier(contract.table)}{clause(cluster)}"
+    return f"CREATE TABLE IF NOT EXISTS {table} ({columns}) {_form(contract, cluster)}"
+
+
+def _column(contract: Contract, column: Column) -> str:
+    codec = f" CODEC({CODECS[column.type]})" if column.type in CODECS else ""
+    return f"{quote_identifier(column.name)} {column_type(contract, column)}{codec}"
+
+
+def _form(contract: Contract, cluster: str) -> str:
     ordered = contract.order_by or contract.key
     order = ", ".join(map(quote_identifier, ordered)) or "tuple()"
     nulls = any("Nullable" in column_type(contract, contract.by_name[name]) for name in ordered)
-    partition = f"PARTITION BY {partition_sql(contract)} " if contract.partition_column else ""
-    return (
-        f"CREATE TABLE IF NOT EXISTS {quote_identifier(contract.table)} ({columns}) ENGINE = MergeTree "
-        f"{partition}ORDER BY ({order}){' SETTINGS allow_nullable_key = 1' if nulls else ''}"
-    )
+    partition = f"PARTITION BY {kept_sql(contract)} " if contract.partition_column else ""
+    settings = [*(["allow_nullable_key = 1"] if nulls else []), f"default_compression_codec = '{_CODEC}'"]
+    return f"ENGINE = {engine(cluster)} {partition}ORDER BY ({order}) SETTINGS {', '.join(settings)}"
 
 
 def column_type(contract: Contract, column: Column) -> str:
@@ -138,8 +248,20 @@ def column_type(contract: Contract, column: Column) -> str:
     return f"LowCardinality({kind})" if few and column.type == "string" else kind
 
 
+def kept_sql(contract: Contract) -> str:
+    """What the partition is made of that the engine keeps a row in: the contract's, or a month of them."""
+    if contract.stored_by_month:
+        return f"toYYYYMM({quote_identifier(contract.partition_column or '')})"
+    return partition_sql(contract)
+
+
+def kept_id(bucket: int, contract: Contract) -> str:
+    """ClickHouse's name of the partition that the rows of one of the contract's are kept in."""
+    return f"{_start(bucket):%Y%m}" if contract.stored_by_month else partition_id(bucket, contract)
+
+
 def partition_sql(contract: Contract, us: int | None = None) -> str:
-    """What a row's partition is made of, in SQL.
+    """What one of the contract's partitions is made of, in SQL.
 
     Args:
         us: length of a partition in microseconds; the contract's if None.
@@ -153,8 +275,12 @@ def partition_sql(contract: Contract, us: int | None = None) -> str:
 
 
 def partition_id(bucket: int, contract: Contract) -> str:
-    """ClickHouse's name of a partition."""
+    """The value of `partition_sql`."""
+    us = contract.partition_us
+    return f"{_start(bucket):%Y%m%d}" if us == DAY_US else str(bucket // us)
+
+
+def _start(bucket: int) -> "datetime":
     from ml_assets.tables.staging import bucket_start
 
-    us = contract.partition_us
-    return f"{bucket_start(bucket):%Y%m%d}" if us == DAY_US else str(bucket // us)
+    return bucket_start(bucket)

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts import Contract
+from ml_assets.contracts.text import contract_of_text, contract_text
 from ml_assets.lib.sql import quote_literal
 from ml_assets.sql_files import read_sql, read_statements
 from ml_assets.stores.clickhouse.catalog import columns_of
-from ml_assets.tables.contract_json import contract_of_text, contract_text
+from ml_assets.stores.clickhouse.cluster import cluster_of, clustered, on_cluster
 from ml_assets.tables.hashing import HASH_VERSION
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def ensure(client: "Client") -> None:
     if "run_id" in columns_of(client, LEDGER) and columns_of(client, CONTRACTS):
         return
     for statement in read_statements("clickhouse/ledger/schema.sql"):
-        client.command(statement)
+        client.command(clustered(statement, cluster_of(client)))
 
 
 def buckets(client: "Client", contract: Contract, any_version: bool = False) -> "Buckets":
@@ -76,7 +77,9 @@ def record(client: "Client", plan: dict[str, Any]) -> None:
 def forget(client: "Client", contract: Contract) -> None:
     """Take everything out of the ledger that it says of a table."""
     where = f"table_name = {quote_literal(contract.table)}"
-    client.command(f"ALTER TABLE {LEDGER} DELETE WHERE {where} SETTINGS mutations_sync = 2")
+    client.command(
+        f"ALTER TABLE {LEDGER}{on_cluster(client)} DELETE WHERE {where} SETTINGS mutations_sync = 2"
+    )
 
 
 def remember(client: "Client", contract: Contract) -> None:

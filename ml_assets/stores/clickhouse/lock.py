@@ -26,6 +26,7 @@ import psutil
 
 from ml_assets.errors import WriteBusy
 from ml_assets.lib.sql import quote_identifier, quote_json
+from ml_assets.stores.clickhouse.cluster import on_cluster
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -109,10 +110,26 @@ def locked(
         _HELD.discard(identity)
 
 
+def require_held(client: "Client", table: str) -> None:
+    """See that the lock is still this process's: one that was stopped for a while is taken for dead.
+
+    Asked right before a commit. What was staged holds rows of before, and would take away those of whoever came since.
+
+    Raises:
+        WriteBusy: another writer has taken it over.
+    """
+    held = _holder(client, table)
+    if held is None or held[0] not in _HELD:
+        raise WriteBusy(
+            f"ClickHouse table {table} was taken over by another writer, since this one had given no sign of life for "
+            f"{STALE_S} s: run it again. Nothing was written."
+        )
+
+
 def _release(client: "Client", table: str, identity: str) -> None:
     held = _holder(client, table)
     if held and held[0] == identity:
-        client.command(f"DROP TABLE IF EXISTS {quote_identifier(lock_name(table))} SYNC")
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(lock_name(table))}{on_cluster(client)} SYNC")
 
 
 def _acquire(client: "Client", table: str, timeout_s: float) -> str:
@@ -143,7 +160,9 @@ def _create(client: "Client", table: str) -> str:
     # Other threads must not find a lock of this process that is not yet known to be held.
     with _GUARD:
         try:
-            client.command(f"CREATE TABLE {lock} (nothing UInt8) ENGINE = Memory COMMENT {_comment()}")
+            client.command(
+                f"CREATE TABLE {lock}{on_cluster(client)} (nothing UInt8) ENGINE = Memory COMMENT {_comment()}"
+            )
         except DatabaseError as fault:
             if fault.code != _TABLE_EXISTS:
                 raise
@@ -202,7 +221,9 @@ def _take_over_from_the_dead(client: "Client", table: str) -> None:
         return
     lock = lock_name(table)
     try:
-        client.command(f"RENAME TABLE {quote_identifier(lock)} TO {quote_identifier(f'{lock}__{identity}')}")
+        client.command(
+            f"RENAME TABLE {quote_identifier(lock)} TO {quote_identifier(f'{lock}__{identity}')}{on_cluster(client)}"
+        )
     except DatabaseError as fault:
         # Somebody else was faster, or it was released after all: look again.
         if fault.code not in (_TABLE_EXISTS, _UNKNOWN_TABLE):
@@ -246,6 +267,6 @@ def _renew(
                 held = _holder(client, table)
                 if held and held[0] == identity:
                     lock = quote_identifier(lock_name(table))
-                    client.command(f"ALTER TABLE {lock} MODIFY COMMENT {_comment()}")
+                    client.command(f"ALTER TABLE {lock}{on_cluster(client)} MODIFY COMMENT {_comment()}")
         except Exception as fault:  # noqa: BLE001 - the next try may succeed; a server that is gone the write tells
             _LOG.warning("The lock on ClickHouse table %s could not be renewed: %s", table, fault)

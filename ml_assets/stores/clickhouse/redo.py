@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from ml_assets.lib.faults import full_disk, lost_server
 from ml_assets.lib.sql import quote_identifier, quote_literal
+from ml_assets.stores.clickhouse.cluster import know_all, on_cluster
 from ml_assets.stores.clickhouse.lock import IS_LOCK
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ _ABANDONED_S = 24 * 3600
 """Age at which a staging table is taken for one whose writer is gone."""
 
 _UNKNOWN_TABLE = 60
-_PASSING = (159, 202, 236, 241, 243, 394)
-"""Faults of the moment: time is up, too many queries, shutting down, memory, disk, cancelled."""
+_PASSING = (159, 202, 236, 241, 243, 341, 394)
+"""Faults of the moment: time is up, too many queries, shutting down, memory, disk, a replica is behind, cancelled."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def _dealt_with(client: "Client", left: Left) -> str:
     from ml_assets.stores.clickhouse import ledger
 
     if not left.identity:
-        client.command(f"DROP TABLE IF EXISTS {quote_identifier(left.name)} SYNC")
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(left.name)}{on_cluster(client)} SYNC")
         return left.name
     try:
         ledger.ensure(client)  # a former version may have committed it
@@ -179,9 +180,7 @@ def publish(client: "Client", table: str, identity: str) -> None:
         if not _claim(client, table, identity, own):
             return  # another process has published it
         _carry_out(client, table, own, identity)
-        # After EXCHANGE TABLES these are the old rows, and with SYNC one waits for whoever reads them.
-        sync = "" if _being_read(client) else " SYNC"
-        client.command(f"DROP TABLE IF EXISTS {quote_identifier(own)}{sync}")
+        drop_old(client, own)
     except DatabaseError as fault:
         # If it is its own name that is unknown, somebody else has taken it over, and ends what it began.
         if fault.code != _UNKNOWN_TABLE or _comment(client, own) is not None:
@@ -200,7 +199,9 @@ def _claim(client: "Client", table: str, identity: str, name: str) -> bool:
         if not rows:
             return False
         try:
-            client.command(f"RENAME TABLE {quote_identifier(rows[0][0])} TO {quote_identifier(name)}")
+            client.command(
+                f"RENAME TABLE {quote_identifier(rows[0][0])} TO {quote_identifier(name)}{on_cluster(client)}"
+            )
         except DatabaseError as fault:
             if fault.code != _UNKNOWN_TABLE:
                 raise  # else somebody else was faster, and it has another name now
@@ -217,6 +218,7 @@ def _carry_out(client: "Client", table: str, own: str, identity: str) -> None:
         return
     plan = json.loads(comment)
     source, target = quote_identifier(own), quote_identifier(table)
+    know_all(client, own)
     for partition, rows in plan["swaps"].items():
         if rows:
             swap = f"REPLACE PARTITION ID {quote_literal(partition)} FROM {source}"
@@ -227,7 +229,26 @@ def _carry_out(client: "Client", table: str, own: str, identity: str) -> None:
         client.command(f"ALTER TABLE {target} {swap}")
     ledger.record(client, plan)
     if not _is_partitioned(client, table):
-        client.command(f"EXCHANGE TABLES {source} AND {target}")
+        exchange(client, own, table)
+
+
+def exchange(client: "Client", one: str, other: str) -> None:
+    """Give each of two tables the other's name; whoever reads finds the one or the other.
+
+    Args:
+        one: that was filled just now.
+        other: that is there.
+    """
+    know_all(client, one, everywhere=True)
+    client.command(
+        f"EXCHANGE TABLES {quote_identifier(one)} AND {quote_identifier(other)}{on_cluster(client)}"
+    )
+
+
+def drop_old(client: "Client", name: str) -> None:
+    """Drop a table that may hold the old rows after EXCHANGE TABLES: with SYNC one waits for whoever reads them."""
+    sync = "" if _being_read(client) else " SYNC"
+    client.command(f"DROP TABLE IF EXISTS {quote_identifier(name)}{on_cluster(client)}{sync}")
 
 
 def _comment(client: "Client", table: str) -> str | None:

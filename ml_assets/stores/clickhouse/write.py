@@ -15,7 +15,7 @@ a plan is carried out.
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,7 +25,17 @@ from ml_assets.lib import sharing
 from ml_assets.lib.sql import free_name, quote_identifier, quote_json
 from ml_assets.stores.clickhouse import ledger
 from ml_assets.stores.clickhouse.catalog import rows_by_partition
-from ml_assets.stores.clickhouse.ddl import DAY_US, ensure_table, partition_id, partition_sql
+from ml_assets.stores.clickhouse.cluster import cluster_of, know_all, on_cluster
+from ml_assets.stores.clickhouse.ddl import (
+    DAY_US,
+    ensure_table,
+    kept_id,
+    kept_sql,
+    partition_id,
+    partition_sql,
+    stage_statement,
+)
+from ml_assets.stores.clickhouse.lock import require_held
 from ml_assets.stores.clickhouse.redo import publish, ready_name, recover, stage_name
 from ml_assets.stores.clickhouse.rows import measured, select, time_literal
 from ml_assets.tables import arrow_types
@@ -77,39 +87,59 @@ def write(clickhouse: "ClickHouse", client: "Client", contract: Contract, staged
         )
     if not changed:
         return False
-    ready = commit(clickhouse, client, contract, staged, changed)
+    ready = commit(
+        clickhouse, client, contract, staged, changed, lambda: require_held(client, contract.table)
+    )
     if ready:
         publish(client, contract.table, ready)
     return bool(ready)
 
 
 def commit(
-    clickhouse: "ClickHouse", client: "Client", contract: Contract, staged: Staged, changed: set[int]
+    clickhouse: "ClickHouse",
+    client: "Client",
+    contract: Contract,
+    staged: Staged,
+    changed: set[int],
+    before: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Fill a staging table and rename it: from then on the write will be finished.
+
+    Args:
+        before: is called right before; what it raises ends the write.
 
     Returns:
         The new name; None if nothing has to be changed, which an upsert knows only now.
     """
     identity = uuid.uuid4().hex[:16]
     stage, ready = stage_name(contract.table, identity), ready_name(contract.table, identity)
-    client.command(f"CREATE TABLE {quote_identifier(stage)} AS {quote_identifier(contract.table)}")
+    client.command(stage_statement(contract, stage, cluster_of(client)))
     try:
         fill(clickhouse, client, stage, contract, staged, changed)
         changed, held = changed | _partitions_losing_rows(client, stage, contract, staged), staged.buckets
+        filled = changed
         if contract.mode == "upsert":
             _keep_others(client, stage, contract, changed)
             rows = select(client, contract, contract.names, stage, WHOLE, contract.names)
             held = measure(rows, contract)
             changed = _differing(client, contract, held, changed)
             if not changed:
-                client.command(f"DROP TABLE {quote_identifier(stage)} SYNC")
+                client.command(f"DROP TABLE {quote_identifier(stage)}{on_cluster(client)} SYNC")
                 return None
-        plan = _plan(client, contract, staged, changed, held, stage, identity)
-        client.command(f"ALTER TABLE {quote_identifier(stage)} MODIFY COMMENT {quote_json(plan)}")
-        client.command(f"RENAME TABLE {quote_identifier(stage)} TO {quote_identifier(ready)}")
+        every = staged.window.whole and contract.mode != "upsert"
+        plan = _plan(client, contract, every, changed, filled, held, identity)
+        if contract.stored_by_month and not every:
+            _take_along(client, contract, stage, filled, plan["swaps"])
+        _refuse_missing(client, contract, stage, plan["swaps"])
+        client.command(
+            f"ALTER TABLE {quote_identifier(stage)}{on_cluster(client)} MODIFY COMMENT {quote_json(plan)}"
+        )
+        before()
+        client.command(
+            f"RENAME TABLE {quote_identifier(stage)} TO {quote_identifier(ready)}{on_cluster(client)}"
+        )
     except BaseException:
-        client.command(f"DROP TABLE IF EXISTS {quote_identifier(stage)} SYNC")
+        client.command(f"DROP TABLE IF EXISTS {quote_identifier(stage)}{on_cluster(client)} SYNC")
         raise
     return identity
 
@@ -203,21 +233,30 @@ def _differing(client: "Client", contract: Contract, held: Buckets, buckets: set
 def _plan(
     client: "Client",
     contract: Contract,
-    staged: Staged,
+    every: bool,
     changed: set[int],
+    filled: set[int],
     held: Buckets,
-    stage: str,
     identity: str,
 ) -> dict[str, Any]:
-    """What is to be done with a committed table: partitions to swap or drop, entries of the ledger."""
-    every = staged.window.whole and contract.mode != "upsert"
+    """What is to be done with a committed table: partitions to swap or drop, entries of the ledger.
+
+    Args:
+        every: whatever else the table holds goes.
+        changed: the contract's partitions that are written.
+        filled: those whose rows are staged.
+        held: what they hold.
+        identity: of the write.
+    """
     touched = set(ledger.buckets(client, contract)) | set(held) if every else changed
     swaps: dict[str, int] = {}
     if contract.partition_column:
         if every:
             swaps = dict.fromkeys(rows_by_partition(client, contract.table), 0)
-        swaps |= {partition_id(b, contract): held[b].rows if b in held else 0 for b in touched}
-        _refuse_missing(client, contract, stage, swaps)
+        swaps |= {kept_id(bucket, contract): 0 for bucket in touched}
+        for bucket in (touched | filled) & held.keys():
+            if (partition := kept_id(bucket, contract)) in swaps:
+                swaps[partition] += held[bucket].rows
     return {
         "id": identity,
         "sequence": time.time_ns(),
@@ -225,6 +264,38 @@ def _plan(
         "swaps": swaps,
         **ledger.planned(contract, {bucket: held.get(bucket, EMPTY) for bucket in touched}),
     }
+
+
+def _take_along(
+    client: "Client", contract: Contract, stage: str, filled: set[int], swaps: dict[str, int]
+) -> None:
+    """Add what the months that are swapped hold besides the partitions whose rows are staged, as it stands there.
+
+    It is not measured: of what somebody has changed by hand the ledger says what it said before.
+
+    Args:
+        filled: the contract's partitions whose rows are staged.
+        swaps: rows of each month; those that are added are counted in.
+    """
+    names = ", ".join(map(quote_identifier, contract.names))
+    month = kept_sql(contract)
+    ids = ", ".join(partition_id(bucket, contract) for bucket in filled)
+    source = (
+        f"FROM {quote_identifier(contract.table)} "
+        f"WHERE {month} IN ({', '.join(swaps)}) AND {partition_sql(contract)} NOT IN ({ids})"
+    )
+    many = {"max_query_size": _STATEMENT_BYTES}
+    know_all(client, contract.table)
+    for partition, rows in client.query(
+        f"SELECT toString({month}), count() {source} GROUP BY {month}", settings=many
+    ).result_rows:
+        swaps[partition] += rows
+    client.command(
+        f"INSERT INTO {quote_identifier(stage)} ({names}) SELECT {names} {source}",
+        settings=many | {"max_partitions_per_insert_block": 0},
+    )
+    # A reader opens each part of a month by itself.
+    client.command(f"OPTIMIZE TABLE {quote_identifier(stage)}{on_cluster(client)} FINAL")
 
 
 def _refuse_missing(client: "Client", contract: Contract, stage: str, swaps: dict[str, int]) -> None:
