@@ -23,6 +23,7 @@ from ml_assets.contracts import INHERITED, Contract
 from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, explain_outages
 from ml_assets.lib.current_run import run_id
 from ml_assets.resources.base import plain
+from ml_assets.tables.pause import writing
 from ml_assets.tables.store import TableStore
 from ml_assets.tables.validation import WHOLE, Limits, Window, micros
 
@@ -50,9 +51,11 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     Args:
         contracts: contracts by asset key, such as `contracts.tables` builds for this project's own assets.
+        lineage: its method `of` says where the columns of a table come from, by asset key.
     """
 
     contracts: dg.ResourceDependency[Any] = None  # pyright: ignore[reportAssignmentType]
+    lineage: dg.ResourceDependency[Any] = None  # pyright: ignore[reportAssignmentType]
 
     store: ClassVar[str]
     """First part of the keys of the assets that it writes."""
@@ -81,7 +84,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             rows = tabular(self._rows(obj), asset)
         try:
             with self._explained(asset, READ):
-                contract = self._output_contract(context, rows)
+                contract = self._brought_contract(asset, obj) or self._output_contract(context, rows)
             window, partition_us = output_window(context, contract)
             if window.whole and contract.partition_column:
                 with self._explained(asset, READ):
@@ -93,14 +96,14 @@ class TableIOManager(dg.ConfigurableIOManager):
             with self._explained(asset, GATHERED):
                 staged = stage(rows, contract, self.limits, window)
             with staged:
-                with self._explained(asset, WRITTEN):
+                with self._explained(asset, WRITTEN), writing(self._home()):
                     written = self.table_store().write(contract, staged)
                 self._committed(obj)
                 described |= metadata.write_metadata(
                     staged.rows, time.perf_counter() - start, written.changed
-                )
+                ) | dict(written.told)
                 try:
-                    _report(context, contract, staged, written.held, described)
+                    _report(context, contract, staged, written.held, described, self._lineage(asset))
                 except Exception:  # the rows are in place, whatever is told of them
                     context.log.warning(
                         f"{asset}: the rows are in place, but not all of the run's metadata could be told",
@@ -181,6 +184,10 @@ class TableIOManager(dg.ConfigurableIOManager):
         ]
         return explain_outages(asset, when, urls)
 
+    def _brought_contract(self, asset: str, obj: Any) -> Contract | None:
+        """The contract that came with the rows."""
+        return None
+
     def _output_contract(self, context: dg.OutputContext, rows: Any) -> Contract:
         asset = "/".join(context.asset_key.path)
         if given := (self.contracts or {}).get(asset):
@@ -214,6 +221,10 @@ class TableIOManager(dg.ConfigurableIOManager):
             INHERITED if ours else metadata.NOTHING,
         )
 
+    def _lineage(self, asset: str) -> dict[str, Any]:
+        origins = self.lineage.of(asset) if self.lineage else None
+        return metadata.column_lineage(origins) if origins else {}
+
     def _no_rows(self, context: dg.InputContext) -> "pa.RecordBatchReader":
         """No rows of a table that need not be there yet, and no columns unless they are known."""
         import pyarrow as pa
@@ -227,6 +238,11 @@ class TableIOManager(dg.ConfigurableIOManager):
     def _rows(self, obj: Any) -> Any:
         """What the asset returned, or a reader of it: a store may accept more than tables."""
         return obj
+
+    def _home(self) -> str:
+        """The home that the store belongs to, whose backups a write waits for."""
+        given = (getattr(self, name) for name in type(self).model_fields)
+        return next(resource.home for resource in given if hasattr(resource, "home"))
 
     def _committed(self, obj: Any) -> None:
         """Called with what the asset returned once its rows are in place."""
@@ -414,9 +430,10 @@ def _report(
     staged: "Staged",
     held: "Buckets",
     described: dict[str, Any],
+    lineage: dict[str, Any],
 ) -> None:
     if not context.has_asset_partitions:
-        context.add_output_metadata(described)
+        context.add_output_metadata({**described, **lineage})
         context.add_output_metadata(
             _held(contract, staged, held, "dagster/row_count", {*held, *staged.buckets})
         )
@@ -425,11 +442,14 @@ def _report(
     context.add_output_metadata(described)
     partitions = context.asset_partitions_def
     buckets = sorted({*held, *staged.buckets})
-    for key in context.asset_partition_keys:
+    keys = context.asset_partition_keys
+    for key in keys:
         window = partitions.time_window_for_partition_key(key)  # pyright: ignore[reportAttributeAccessIssue]
         first, last = (bisect_left(buckets, micros(edge)) for edge in (window.start, window.end))
+        told = _held(contract, staged, held, "dagster/partition_row_count", set(buckets[first:last]))
         context.step_context.add_asset_metadata(
-            _held(contract, staged, held, "dagster/partition_row_count", set(buckets[first:last])),
+            # At the last one alone, whose event is the newest: it is the same for all, and larger than all else.
+            {**told, **lineage} if key == keys[-1] else told,
             asset_key=context.asset_key,
             partition_key=key,
         )

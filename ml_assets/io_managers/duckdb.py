@@ -1,6 +1,7 @@
 """Tables in the lake, for Dagster. How they are written and read is in stores/duckdb."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_assets.contracts import Contract
@@ -37,6 +38,11 @@ class DuckLakeIOManager(TableIOManager):
         if type(obj).__name__ == "DuckDBPyRelation":
             return obj.to_arrow_reader(65_536)
         return obj
+
+    def _brought_contract(self, asset: str, obj: Any) -> Contract | None:
+        if asset in (self.contracts or {}) or not isinstance(obj, Query) or obj.contract is None:
+            return None
+        return replace(obj.contract, asset_key=asset)
 
     def _committed(self, obj: Any) -> None:
         if isinstance(obj, Query) and obj.committed is not None:

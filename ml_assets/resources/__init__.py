@@ -13,13 +13,20 @@ def store_resources(settings: Settings) -> dict[str, Any]:
     from ml_assets.resources.embedder import EmbedderResource
     from ml_assets.resources.mlflow import MLflowResource
     from ml_assets.resources.postgres import PostgresResource
+    from ml_assets.resources.qdrant import QdrantResource
     from ml_assets.resources.redis import RedisResource
     from ml_assets.resources.sqlite import SQLiteResource
 
-    home = str(settings.home)
+    if settings.read_only:
+        settings = settings.for_reading()
+    home, reading = str(settings.home), {"read_only": settings.read_only}
     limits: dict[str, Any] = {
         "query_timeout_s": settings.query_timeout_s,
         "write_timeout_s": settings.write_timeout_s,
+    }
+    asked = settings.embedding_server
+    hidden = {
+        name: settings.secret(f"{settings.embedder}_{name}") for name in ("url", "api_key") if name in asked
     }
     return {
         "postgres": PostgresResource(
@@ -28,6 +35,7 @@ def store_resources(settings: Settings) -> dict[str, Any]:
             partitions_start=settings.partitions_start.isoformat(),
             metric_directions=dict(settings.metric_directions),
             metric_synonyms=dict(settings.metric_synonyms),
+            **reading,
             **limits,
         ),
         "lake": DuckLakeResource(
@@ -35,17 +43,24 @@ def store_resources(settings: Settings) -> dict[str, Any]:
             catalog_url=settings.secret("lake_url"),
             postgres_url=settings.secret("postgres_url"),
             data_path=settings.lake_data_path,
+            **reading,
             **limits,
         ),
         "clickhouse": ClickHouseResource(
             home=home,
             url=settings.secret("clickhouse_url"),
             lock_timeout_s=settings.lock_timeout_s,
+            cluster=settings.clickhouse_cluster or "",
+            **reading,
             **limits,
         ),
         "chroma": ChromaResource(home=home, url=settings.secret("chroma_url"), **limits),
         "sqlite": SQLiteResource(
-            home=home, url=settings.secret("sqlite_url"), lock_timeout_s=settings.lock_timeout_s, **limits
+            home=home,
+            url=settings.secret("sqlite_url"),
+            lock_timeout_s=settings.lock_timeout_s,
+            **reading,
+            **limits,
         ),
         "redis": RedisResource(
             home=home, url=settings.secret("redis_url"), query_timeout_s=settings.query_timeout_s
@@ -56,8 +71,11 @@ def store_resources(settings: Settings) -> dict[str, Any]:
         "embedder": EmbedderResource(
             home=home,
             kind=settings.embedder,
-            ollama_url=settings.secret("ollama_url"),
-            ollama_model=settings.ollama_model,
-            ollama_dimension=settings.ollama_dimension,
+            follows_alias=True,
+            postgres_url=settings.secret("postgres_url"),
+            **{**asked, **hidden},
+        ),
+        "qdrant": QdrantResource(
+            url=settings.secret("qdrant_url"), lock_timeout_s=settings.lock_timeout_s, **limits
         ),
     }

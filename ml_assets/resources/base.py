@@ -23,7 +23,7 @@ from tenacity import (
     wait_random,
 )
 
-from ml_assets.errors import StoreBusy, StoreUnavailable
+from ml_assets.errors import Refusal, StoreBusy, StoreUnavailable
 from ml_assets.lib.current_run import run_id
 from ml_assets.lib.faults import one_sentence
 from ml_assets.settings import redact_url, without_passwords
@@ -39,6 +39,14 @@ HOME = "data"
 
 BUSY_TIMEOUT_S = 5.0
 """How long `health` waits for a store that another process holds."""
+
+
+def for_reading_alone(store: str) -> Refusal:
+    """The error for a write to a store that was opened for reading alone."""
+    return Refusal(
+        f"{store} was opened for reading alone, and this would write: connect without read_only, and unset "
+        "ML_ASSETS_READ_ONLY."
+    )
 
 
 class RunLabel:

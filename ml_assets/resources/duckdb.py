@@ -29,6 +29,7 @@ from ml_assets.resources.base import (
     check_health,
     connecting,
     embedded_url,
+    for_reading_alone,
     or_database,
     plain,
     require_scheme,
@@ -82,6 +83,8 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         memory_limit: what a process may take before it spills to `home`, for reading and for writing.
         threads: of a process, for reading and for writing; 0 means all cores.
         query_timeout_s, write_timeout_s: see `limit`.
+        version: of the lake, as which it is attached; the newest one if None (see `at`).
+        read_only: let nothing be changed, whoever asks.
     """
 
     database: str = ":memory:"
@@ -98,6 +101,16 @@ class DuckLakeResource(RunLabel, DuckDBResource):
     threads: int = 0
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
+    version: int | None = None
+    read_only: bool = False
+
+    def at(self, version: int) -> "DuckLakeResource":
+        """The whole lake as it stood at a version: every table, and the ledger of what they held; for reading.
+
+        Args:
+            version: of `lake.snapshots()`. One that was expired is told when a connection is asked for.
+        """
+        return self.model_copy(update={"version": version})
 
     @property
     def data(self) -> str:
@@ -145,9 +158,10 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
         It is closed when the last relation made from it is gone.
         """
+        self._refuse_writing(write)
         url = self.resolved_catalog_url()
         # The URL too: the statement has no password.
-        statement = self._attach_statement(url, *([] if write else ["READ_ONLY"]))
+        statement = self._attach_statement(url, *([] if write else self._reading))
         key = (url, statement, self.home, self.memory_limit, self.threads)
         connection = connections.connection(key, lambda: self._fresh(write))
         try:
@@ -166,6 +180,10 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         """An instance of DuckDB with the lake attached."""
         import duckdb
 
+        if write and self.version is not None:
+            raise ValueError(
+                f"version {self.version} of the lake is past: it can be read, and nobody writes it"
+            )
         connection = duckdb.connect(self.database, config=self.connection_config)
         try:
             self._configure(connection, write)
@@ -175,6 +193,14 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             raise
         return connection
 
+    def _refuse_writing(self, write: bool) -> None:
+        if write and self.read_only:
+            raise for_reading_alone("The lake")
+        if write and self.version is not None:
+            raise ValueError(
+                f"version {self.version} of the lake is past: it can be read, and nobody writes it"
+            )
+
     @contextmanager
     def separate(self) -> "Iterator[duckdb.DuckDBPyConnection]":
         """A connection for writing to an instance of DuckDB of its own, whose global settings are nobody else's.
@@ -182,6 +208,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         Raises:
             StoreUnavailable: as `get_connection`.
         """
+        self._refuse_writing(write=True)
         connection = self._fresh(write=True)
         try:
             yield connection
@@ -198,6 +225,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         Raises:
             StoreUnavailable: the server does not answer after three tries.
         """
+        self._refuse_writing(write)
         with self._catalog_database().connect(write) as connection:
             yield connection
 
@@ -263,6 +291,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         sql: str,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         batch_rows: int = 100_000,
+        bulk: bool = False,
     ) -> "pa.RecordBatchReader":
         """A query's rows as a stream of Arrow batches, whatever their number.
 
@@ -273,6 +302,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             sql: a SELECT; tables of the lake as `schema.table`.
             parameters: bound values, by position (`?`, `$1`) or by name (`$name`).
             batch_rows: rows in a batch, at most.
+            bulk: use the time-out of bulk writes instead of that of queries.
 
         Raises:
             StoreUnavailable: as `get_connection`.
@@ -282,9 +312,9 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
         with ExitStack() as stack:
             connection = stack.enter_context(self.get_connection())
-            with self.limit(connection):
+            with self.limit(connection, write=bulk):
                 stream = connection.execute(sql, parameters).to_arrow_reader(batch_rows)
-            batches = self._batches(connection, stream, stack.pop_all())
+            batches = self._batches(connection, stream, stack.pop_all(), bulk)
         next(batches)  # into its try block, so that dropping the reader unread closes the connection too
         return noted_stream(stream.schema, batches)
 
@@ -302,34 +332,32 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             StoreUnavailable: as `get_connection`.
             StatementTimeout: it took longer than queries may.
         """
-        import duckdb
+        with _told(), self.get_connection() as connection, self.limit(connection):
+            _refuse_change(connection, query)
+            return connection.execute(query).to_arrow_table()
 
-        from ml_assets.tables.answers import not_answered, only_read
+    def question(self, query: str) -> "pa.RecordBatchReader":
+        """What one query answers as a stream, as `reader` gives it; for queries that are not ours.
 
-        try:
+        Raises:
+            Refusal, StoreUnavailable, StatementTimeout: as `answer`.
+        """
+        with _told():
             with self.get_connection() as connection, self.limit(connection):
-                kinds = [statement.type for statement in connection.extract_statements(query)]
-                # Not by the attachment alone: COPY writes files, and ATTACH opens what it likes.
-                if kinds != [duckdb.StatementType.SELECT] or _removes_files(connection, query):
-                    raise only_read("DuckLake")
-                return connection.execute(query).to_arrow_table()
-        except duckdb.Error as fault:
-            if re.search("read-?only", str(fault)):
-                raise only_read("DuckLake") from fault
-            if isinstance(fault, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
-                raise not_answered("DuckLake", fault) from fault
-            raise
+                _refuse_change(connection, query)
+            return self.reader(query)
 
     def _batches(
         self,
         connection: "duckdb.DuckDBPyConnection",
         stream: "pa.RecordBatchReader",
         owner: ExitStack,
+        bulk: bool,
     ) -> "Iterator[Any]":
         with owner:
             yield None
             while True:
-                with self.limit(connection):
+                with self.limit(connection, write=bulk):
                     batch = next(stream, None)
                 if batch is None:
                     return
@@ -448,13 +476,18 @@ class DuckLakeResource(RunLabel, DuckDBResource):
     def _attach_readable(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
         import duckdb
 
-        statement = self._attach_statement(url, "READ_ONLY")
+        statement = self._attach_statement(url, *self._reading)
         try:
             connecting(duckdb.IOException)(connection.execute, statement)
         except duckdb.InvalidInputException:  # there is no lake yet: an empty one is what a reader expects
             self._attach_retrying(connection, url)
             connection.execute("DETACH lake")
             connection.execute(statement)
+
+    @property
+    def _reading(self) -> list[str]:
+        """Options by which the lake is attached for reading."""
+        return ["READ_ONLY", *([] if self.version is None else [f"SNAPSHOT_VERSION {self.version:d}"])]
 
     def _attach_retrying(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
         import duckdb
@@ -500,6 +533,9 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
         with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as lock:
             lock.execute(f"SET statement_timeout = {round(self.write_timeout_s * 1000)}".encode())
+            lock.execute(
+                "SET idle_in_transaction_session_timeout = 0"
+            )  # it does nothing while rows are moved
             lock.execute("SELECT pg_advisory_xact_lock(hashtextextended('ml-assets inlining', 0))")
             # A process of the former version may still be committing; nothing is moved by an attempt that meets it.
             retry = Retrying(
@@ -556,9 +592,42 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             return (
                 "set ML_ASSETS_LAKE_DATA to the folder that the catalog was made with, or use another catalog"
             )
+        if "No snapshot found" in fault:
+            return "that version was cleaned up, or never written; ask for another one"
         if "does not exist" in fault:
             return f"create the database on that server (CREATE DATABASE {CATALOG_DATABASE})"
         return "check that the server runs, that ML_ASSETS_LAKE_URL is right and the data folder writable"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Sentences for what is wrong with a query that is not ours."""
+    import duckdb
+
+    from ml_assets.tables.answers import not_answered, only_read
+
+    try:
+        yield
+    except duckdb.Error as fault:
+        if re.search("read-?only", str(fault)):
+            raise only_read("DuckLake") from fault
+        if isinstance(fault, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
+            raise not_answered("DuckLake", fault) from fault
+        raise
+
+
+def _refuse_change(connection: "duckdb.DuckDBPyConnection", query: str) -> None:
+    """Refuse what is not one SELECT that changes nothing.
+
+    Not by the attachment alone: COPY writes files, and ATTACH opens what it likes.
+    """
+    import duckdb
+
+    from ml_assets.tables.answers import only_read
+
+    kinds = [statement.type for statement in connection.extract_statements(query)]
+    if kinds != [duckdb.StatementType.SELECT] or _removes_files(connection, query):
+        raise only_read("DuckLake")
 
 
 def _removes_files(connection: "duckdb.DuckDBPyConnection", query: str) -> bool:

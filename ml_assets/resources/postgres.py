@@ -11,10 +11,12 @@ import atexit
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
@@ -32,6 +34,7 @@ from ml_assets.resources.base import (
     check_health,
     connecting,
     embedded_url,
+    for_reading_alone,
     or_database,
     plain,
     require_scheme,
@@ -45,6 +48,7 @@ from ml_assets.tables.store import StoreHealth
 if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
+    from psycopg.adapt import Loader
     from psycopg_pool import ConnectionPool
 
 DATABASE = "ml_dev"
@@ -56,6 +60,10 @@ _POOL_SIZE = 16
 _POOL_IDLE_S = 60.0
 _POOL_WAIT_S = 2.0
 """How long a transaction waits for the pool before it opens a connection itself."""
+
+_SURE_S = 1.0
+"""How long a server that has answered is taken to run: to look whether the embedded one does takes longer than many a
+question."""
 
 _OPTIONS: dict[str, Any] = {
     "autocommit": True,
@@ -71,6 +79,8 @@ _FORMS = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "extra_float_digits": "1"}
 _SET_LOCAL = "; ".join(
     [
         "SET LOCAL statement_timeout = %d",
+        # A lock is a transaction that does nothing, which a server may be told to end.
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
         "SET LOCAL application_name = %b",
         *(f"SET LOCAL {name} = '{value}'" for name, value in _FORMS.items()),
     ]
@@ -80,6 +90,9 @@ _pools: "dict[tuple[int, str], ConnectionPool]" = {}
 """By process, since a fork must not share connections, and URL."""
 
 _pools_lock = threading.Lock()
+
+_answered: "dict[tuple[int, str, str | None], tuple[ConnectionPool, float]]" = {}
+"""The pools that have served, and when they did last: by process, place of the server, and database."""
 
 
 class PostgresResource(StoreResource):
@@ -92,6 +105,7 @@ class PostgresResource(StoreResource):
         write_timeout_s: statement time-out of writing transactions.
         partitions_start: first day of the graph's tables, ISO.
         metric_directions, metric_synonyms: what the settings say of metrics, by key.
+        read_only: let nothing be changed, whoever asks.
     """
 
     home: str = HOME
@@ -101,6 +115,7 @@ class PostgresResource(StoreResource):
     partitions_start: str = "2014-01-01"
     metric_directions: dict[str, str] = {}
     metric_synonyms: dict[str, str] = {}
+    read_only: bool = False
 
     def connection_url(self, database: str | None = None) -> str:
         """URL of the server, with another database if one is named.
@@ -125,22 +140,40 @@ class PostgresResource(StoreResource):
         Raises:
             StoreUnavailable: the server does not answer after three tries.
             psycopg.errors.QueryCanceled: a statement ran into the time-out.
+            Refusal: it would change something, and the resource is for reading alone.
         """
-        connection, pool = _taken(self.connection_url(database))
+        import psycopg
+
+        connection, pool = self._taken(database)
         timeout_s = self.write_timeout_s if write else self.query_timeout_s
         try:
             with connection:
                 connection.autocommit = False
-                connection.read_only = not write
+                connection.read_only = self.read_only or not write
                 # Not as start-up options: connection poolers between here and the server refuse those.
                 connection.execute(_SET_LOCAL % (int(timeout_s * 1000), quote_literal(label()).encode()))
                 yield connection
-        except BaseException:
+            if pool is not None:
+                _answered[self._place(database)] = pool, time.monotonic()
+        except BaseException as fault:
             connection.close()
+            if self.read_only and isinstance(fault, psycopg.errors.ReadOnlySqlTransaction):
+                raise for_reading_alone("PostgreSQL") from fault
             raise
         finally:
             if pool is not None:
                 pool.putconn(connection)
+
+    def _taken(self, database: str | None) -> "tuple[psycopg.Connection, ConnectionPool | None]":
+        """A connection, and the pool that it has to go back to, if it came out of one."""
+        pool, last = _answered.get(self._place(database), (None, 0.0))
+        # A server that has just answered is not looked for again.
+        if pool is not None and time.monotonic() - last < _SURE_S and (lent := _lent(pool)):
+            return lent, pool
+        return _taken(self.connection_url(database))
+
+    def _place(self, database: str | None) -> tuple[int, str, str | None]:
+        return os.getpid(), plain(self.url) or self.home, database
 
     @contextmanager
     def statements(self, database: str | None = None) -> "Iterator[psycopg.Connection]":
@@ -158,6 +191,8 @@ class PostgresResource(StoreResource):
                 "set_config('application_name', %s, false)",
                 (str(int(self.write_timeout_s * 1000)), label()),
             )
+            if self.read_only:
+                connection.execute("SET default_transaction_read_only = on")
             yield connection
 
     @contextmanager
@@ -189,6 +224,7 @@ class PostgresResource(StoreResource):
 
     def close(self, database: str | None = None) -> None:
         """Close this process's idle connections; the next transaction opens its own."""
+        _answered.pop(self._place(database), None)
         with _pools_lock:
             pool = _pools.pop((os.getpid(), self.connection_url(database)), None)
         if pool is not None:
@@ -367,10 +403,20 @@ class PostgresResource(StoreResource):
 
 def read_large_as_doubles(cursor: "psycopg.Cursor[Any]") -> None:
     """Have a cursor read the numbers of JSONB as JSON has them: 1e300, written with all its zeros, is no integer."""
-    import orjson
-    from psycopg.types.json import set_json_loads
+    for name in ("json", "jsonb"):
+        cursor.adapters.register_loader(name, _json_loader())
 
-    set_json_loads(orjson.loads, cursor)
+
+@cache
+def _json_loader() -> "type[Loader]":
+    """Without the two calls and the copy of psycopg's own, which cost as much as the parsing itself."""
+    import orjson
+    from psycopg.adapt import Loader
+
+    class JSON(Loader):
+        load = staticmethod(orjson.loads)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    return JSON
 
 
 def _direct(url: str) -> "psycopg.Connection":
@@ -391,21 +437,26 @@ def _direct(url: str) -> "psycopg.Connection":
 
 def _taken(url: str) -> "tuple[psycopg.Connection, ConnectionPool | None]":
     """A connection, and the pool that it has to go back to, if it came out of one."""
-    from psycopg import OperationalError
-
     key = (os.getpid(), url)
     pool = _pools.get(key)
-    if pool is not None:
-        try:
-            pool.open()
-            return pool.getconn(timeout=_POOL_WAIT_S), pool
-        except OperationalError:
-            pass  # all are lent, or the server is gone: a connection of its own, or the reason why not
+    if pool is not None and (lent := _lent(pool)):
+        return lent, pool
     connection = _direct(url)
     with _pools_lock:
         if key not in _pools:
             _pools[key] = _new_pool(url)
     return connection, None
+
+
+def _lent(pool: "ConnectionPool") -> "psycopg.Connection | None":
+    """A connection out of the pool; None if all are lent, or the server is gone."""
+    from psycopg import OperationalError
+
+    try:
+        pool.open()
+        return pool.getconn(timeout=_POOL_WAIT_S)
+    except OperationalError:
+        return None  # a connection of its own, or the reason why there is none
 
 
 def _new_pool(url: str) -> "ConnectionPool":

@@ -23,6 +23,7 @@ from ml_assets.resources.base import (
     StoreResource,
     check_health,
     could_be_made,
+    for_reading_alone,
     plain,
     require_scheme,
     unwritten,
@@ -62,6 +63,7 @@ class SQLiteResource(StoreResource):
     query_timeout_s: float = 30.0
     write_timeout_s: float = 600.0
     lock_timeout_s: float = 60.0
+    read_only: bool = False
 
     @property
     def path(self) -> Path:
@@ -202,6 +204,8 @@ class SQLiteResource(StoreResource):
                     connection.execute("ROLLBACK")
                 if getattr(fault, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                     raise self._too_long(write) from fault
+                if self.read_only and getattr(fault, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
+                    raise for_reading_alone("SQLite") from fault
                 raise
             connection.execute("COMMIT")
         finally:
@@ -228,12 +232,12 @@ class SQLiteResource(StoreResource):
 
     def _begin(self, connection: sqlite3.Connection, write: bool, lock_timeout_s: float) -> None:
         try:
-            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            connection.execute("BEGIN IMMEDIATE" if write and not self.read_only else "BEGIN")
         except sqlite3.OperationalError as fault:
             if fault.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise self._busy(lock_timeout_s) from fault
             raise self._explain(fault) from fault
-        if not write:
+        if self.read_only or not write:
             connection.execute("PRAGMA query_only = ON")
         _allow(connection, self._timeout_s(write))
 

@@ -10,6 +10,7 @@ from ml_assets.stores.chroma import ChromaStore
 from ml_assets.stores.clickhouse import ClickHouseStore
 from ml_assets.stores.duckdb import DuckLakeStore
 from ml_assets.stores.postgres import PostgresStore
+from ml_assets.stores.qdrant import QdrantStore
 from ml_assets.stores.redis import RedisStore
 from ml_assets.stores.sqlite import SQLiteStore
 from ml_assets.tables.store import TableStore
@@ -19,6 +20,7 @@ STORES: list[type[TableStore]] = [
     DuckLakeStore,
     ClickHouseStore,
     ChromaStore,
+    QdrantStore,
     SQLiteStore,
     RedisStore,
 ]
@@ -26,8 +28,9 @@ STORES: list[type[TableStore]] = [
 
 
 def stores(resources: Mapping[str, Any]) -> list[TableStore]:
-    """All stores over these resources, by name as `resources.store_resources` gives them."""
-    return [kind(*(resources[name] for name in kind.resources)) for kind in STORES]
+    """All stores that there are over these resources, by name as `resources.store_resources` gives them."""
+    used = [kind for kind in STORES if kind.is_used(resources)]
+    return [kind(*(resources[name] for name in kind.resources)) for kind in used]
 
 
 def needed_resources() -> set[str]:

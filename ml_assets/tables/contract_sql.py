@@ -93,14 +93,24 @@ def count_broken(sql: CheckSQL, contract: Contract) -> str:
     return f"SELECT {', '.join(['count(*)', *sums])} FROM {sql.name_of(contract)}"
 
 
-def doubled_keys(sql: CheckSQL, contract: Contract, limit: int = 5) -> str:
-    """Statement that returns keys that stand more than once, with how often; none if all is well."""
+def doubled_keys(
+    sql: CheckSQL, contract: Contract, limit: int = 5, days: tuple[date, date] | None = None
+) -> str:
+    """Statement that returns keys that stand more than once, with how often; none if all is well.
+
+    Args:
+        limit: keys, at most.
+        days: first and last day that were written, where equal keys lie on one day; a table of a hundred million events
+            takes gigabytes to be grouped as a whole. The whole table if None, or where its keys are unique across days.
+    """
     parts = [quote_identifier(name) for name in contract.key]
     if contract.partition_column and not contract.unique_across_days:
         parts.append(sql.day_of(contract.partition_column))
+    elif contract.partition_column not in contract.key:
+        days = None
     keys = ", ".join(parts)
     return (
-        f"SELECT {keys}, count(*) FROM {sql.name_of(contract)} GROUP BY {keys} "
+        f"SELECT {keys}, count(*) FROM ({rows_of(sql, contract, days=days)}) AS rows_of_table GROUP BY {keys} "
         f"HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT {limit}"
     )
 

@@ -78,7 +78,7 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     with path.open("wb") as file:
         for row in rows:
-            plain = {name: _plain(name, value) for name, value in row.items()}
+            plain = {name: json_value(name, value) for name, value in row.items()}
             try:
                 file.write(orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE))
             except TypeError as fault:
@@ -101,7 +101,12 @@ def _is_odd(value: Any) -> bool:
     return False
 
 
-def _plain(name: str, value: Any) -> Any:
+def json_value(name: str, value: Any) -> Any:
+    """A value as JSON lines have it.
+
+    Raises:
+        ValueError: a time has no time zone, or an object is no JSON.
+    """
     if isinstance(value, datetime) and value.tzinfo is None:
         raise ValueError(f"{name} {value.isoformat()} has no time zone; give an aware datetime")
     if isinstance(value, Mapping | list | tuple):

@@ -53,5 +53,5 @@ def _state(state: PartitionState) -> tuple[int, int, str]:
 
 
 def noted(rows: Iterable[Sequence[Any]]) -> Buckets:
-    """The partitions that rows of a ledger tell of: partition, rows, bytes, content_hash."""
+    """The partitions that rows of a ledger tell of: partition, rows, bytes, content_hash, written_at."""
     return {bucket_of_name(name): PartitionState(*state) for name, *state in rows}

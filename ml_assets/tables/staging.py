@@ -23,6 +23,7 @@ from ml_assets.errors import ContractViolation
 from ml_assets.lib.sql import ALWAYS, NEVER, joined, quote_identifier
 from ml_assets.tables.arrow_types import BATCH_BYTES, arrow_schema, conform, key_taken
 from ml_assets.tables.hashing import add_hashes, hash_text, key_hash_sql, row_hash_sql
+from ml_assets.tables.one_model import of_one_model
 from ml_assets.tables.validation import EPOCH, WHOLE, Limits, Window, bucket_sql, checks_of, micros, refusal
 
 if TYPE_CHECKING:
@@ -55,19 +56,32 @@ class PartitionState:
         rows: number of rows.
         bytes: size of the values, without the store's overhead.
         content_hash: see tables/hashing.py.
+        written_at: when the ledger noted it; None of what was measured. It is no part of what the partition holds.
     """
 
     rows: int
     bytes: int
     content_hash: str
+    written_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class TableState:
-    """What a whole table holds."""
+    """What a whole table holds.
+
+    Args:
+        rows: number of rows.
+        content_hash: see tables/hashing.py.
+        bytes: size of the values, without the store's overhead.
+        newest: start of the newest partition that holds rows, in microseconds since 1970; None if none does.
+        written_at: when the ledger last noted a write that changed something; None of what was measured.
+    """
 
     rows: int
     content_hash: str
+    bytes: int = field(default=0, compare=False)
+    newest: int | None = field(default=None, compare=False)
+    written_at: datetime | None = field(default=None, compare=False)
 
 
 EMPTY = PartitionState(0, 0, hash_text(0))
@@ -79,7 +93,13 @@ Buckets = dict[int, PartitionState]
 def table_state(buckets: Mapping[int, PartitionState]) -> TableState:
     """The partitions taken together."""
     states = buckets.values()
-    return TableState(sum(s.rows for s in states), add_hashes(s.content_hash for s in states))
+    return TableState(
+        sum(s.rows for s in states),
+        add_hashes(s.content_hash for s in states),
+        sum(s.bytes for s in states),
+        max((bucket for bucket, s in buckets.items() if s.rows), default=None),
+        max((s.written_at for s in states if s.written_at), default=None),
+    )
 
 
 def bucket_start(bucket: int) -> datetime:
@@ -232,6 +252,12 @@ def same_content(one: PartitionState, other: PartitionState) -> bool:
     return one.rows == other.rows and one.content_hash == other.content_hash
 
 
+def kept_from(days: int, now: datetime | None = None) -> datetime:
+    """First instant of the days that are kept of a table whose rows are kept for so many days after their own."""
+    today = (now or datetime.now(UTC)).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today - timedelta(days=days)
+
+
 def stage(
     data: Any,
     contract: Contract,
@@ -258,7 +284,7 @@ def stage(
     spool = _Spool(arrow_schema(contract))
     try:
         with _Checker(contract, limits, window) as checker:
-            for chunk in _chunks(conform(data, contract)):
+            for chunk in chunked(of_one_model(conform(data, contract), contract)):
                 checker.take(chunk)
                 spool.extend(chunk)
             checker.refuse_duplicates(spool)
@@ -271,12 +297,13 @@ def stage(
 def measure(data: Iterable[pa.RecordBatch], contract: Contract) -> Buckets:
     """State of the partitions that rows of the contract's schema make up, without checking them."""
     with _Checker(contract, None, WHOLE) as checker:
-        for chunk in _chunks(iter(data)):
+        for chunk in chunked(iter(data)):
             checker.take(chunk)
         return checker.buckets
 
 
-def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+def chunked(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches in lists that are worth one query each."""
     chunk: list[pa.RecordBatch] = []
     for batch in batches:
         if batch.num_rows:

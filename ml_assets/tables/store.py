@@ -5,10 +5,11 @@ registry of stores (stores/registry.py) and know nothing of any of them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ml_assets.contracts import Contract
 from ml_assets.tables.contract_sql import CheckSQL
@@ -38,10 +39,12 @@ class Written:
     Args:
         changed: whether anything had to be changed.
         held: what the partitions hold now; of an upsert with the rows that others have written beside it.
+        told: what else the run's metadata tell of it.
     """
 
     changed: bool
     held: "Buckets"
+    told: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,12 @@ class Retention:
     Args:
         versions: how far back the lake's versions can be read.
         grace: how long files and staging tables stay that may still be in use.
+        kept_days: by asset, the days for which rows are kept that are not kept for ever.
     """
 
     versions: timedelta
     grace: timedelta = GRACE
+    kept_days: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,15 @@ class TableStore(Maintained):
     limits: ClassVar[Limits]
     """What the store can hold."""
 
+    @classmethod
+    def is_used(cls, resources: Mapping[str, Any]) -> bool:
+        """Whether there is such a store here: most always are, in the home if nowhere else.
+
+        Args:
+            resources: by key.
+        """
+        return True
+
     @staticmethod
     def table_name(contract: Contract) -> str:
         """The name that a query in this store would use for a table."""
@@ -202,6 +216,18 @@ class TableStore(Maintained):
         """The keys that it answers with, where that cannot be asked in SQL; None if it can, or if it has no copy."""
         return None
 
+    def held(self, contract: Contract, columns: Sequence[str], window: Window) -> "Iterable[pa.RecordBatch]":
+        """The rows of a window as they are now, to be compared: as `read`, but of damaged ones those that are left."""
+        return self.read(contract, columns, window)
+
+    def copied(self, contract: Contract) -> "Iterator[pa.RecordBatch] | None":
+        """The rows of the copy beside the table that lookups are answered from; None if there is none just now.
+
+        Raises:
+            ValueError, KeyError, TypeError: somebody has put into it what is no row.
+        """
+        return None
+
     def damage(self, contract: Contract) -> str:
         """In what a table does not agree with itself; "" if it does."""
         return ""
@@ -220,6 +246,10 @@ class TableStore(Maintained):
     @abstractmethod
     def health(self) -> StoreHealth:
         """How the store does just now. Never raises."""
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """A block within which questions share what is costly to open, and keep others from it if it is one's alone."""
+        return nullcontext()
 
     def maintained(self) -> "Sequence[Maintained]":
         """What maintenance looks after, in this order."""

@@ -33,6 +33,10 @@ class Lake(Protocol):
         """A connection with the lake in use."""
         ...
 
+    def at(self, version: int) -> "Lake":
+        """The lake as it stood at a version, for reading."""
+        ...
+
     def separate(self) -> "AbstractContextManager[duckdb.DuckDBPyConnection]":
         """A connection for writing to an instance of its own."""
         ...

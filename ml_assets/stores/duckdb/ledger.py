@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from ml_assets.contracts import Contract
+from ml_assets.contracts.text import contract_of_text, contract_text
 from ml_assets.sql_files import read_sql, read_statements
 from ml_assets.stores.duckdb.ddl import Table, columns_of, tables_of
-from ml_assets.tables.contract_json import contract_of_text, contract_text
 from ml_assets.tables.hashing import HASH_VERSION
 from ml_assets.tables.ledger import entries, noted
 from ml_assets.tables.staging import EMPTY, Buckets

@@ -4,7 +4,7 @@ DuckLake keeps every version until it is expired, and files for longer than the 
 round of maintenance
 
 1. forgets entries of the ledger that later ones have replaced,
-2. expires versions older than the retention; the newest one and pinned ones stay (see `pin`),
+2. expires versions that were replaced before the retention begins; pinned ones stay (pins.py),
 3. rewrites files of which a good part is deleted, and merges small files within their partition,
 4. deletes files that were dropped by 2 or 3 longer ago than the grace, since somebody may still be reading,
 5. deletes files that no version knows and nobody can still be writing: those of killed writers.
@@ -16,8 +16,6 @@ compares paths as text, and then files in use would look like rubbish (duckdb/du
 
 Whatever was rewritten is looked at before its writers get on: nothing may be left in the catalog (inlining.py says
 why), and `count(*)` and a scan have to find the same rows.
-
-A pin is a row of the lake's own table `ledger.pins`: a name, and the version that it keeps.
 """
 
 import re
@@ -32,11 +30,12 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from ml_assets.contracts import Contract
 from ml_assets.errors import IntakeBusy, LakeDamaged
 from ml_assets.lib.sql import quote_literal
+from ml_assets.lib.versions import outlived
 from ml_assets.lib.words import counted
 from ml_assets.stores import touched_days
 from ml_assets.stores.duckdb import inlining, ledger
-from ml_assets.stores.duckdb.ddl import tables_of
 from ml_assets.stores.duckdb.inlining import METADATA
+from ml_assets.stores.duckdb.pins import only_one, pinned, versions
 from ml_assets.stores.duckdb.write import writing
 from ml_assets.stores.files import folder_bytes
 from ml_assets.stores.touched_days import Postgres
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
     from ml_assets.stores.duckdb import Lake
 
-_PINS = 'lake."ledger"."pins"'
 _DELETED_SHARE = 0.3
 """Share of deleted rows from which rewriting a file pays."""
 
@@ -74,66 +72,6 @@ def size(lake: "Lake") -> int:
     with lake.get_connection() as connection:
         listing = f"SELECT coalesce(sum(size), 0) FROM read_blob({quote_literal(f'{lake.data}/**')})"
         return int(_listed(lake, connection, listing)[0][0])
-
-
-def pin(lake: "Lake", name: str, version: int | None = None) -> int:
-    """Keep a version of the whole lake readable (`AT (VERSION => n)`) for as long as it has this name.
-
-    Args:
-        version: of `lake.snapshots()`; the newest if None. A name that is pinned already moves.
-
-    Returns:
-        The version.
-
-    Raises:
-        LookupError: there is no such version, or not any more.
-    """
-    with lake.get_connection(write=True) as connection, only_one(lake):
-        versions = _versions(connection)
-        wanted = max(versions) if version is None else version
-        if wanted not in versions:
-            raise LookupError(
-                f"the lake has no version {wanted}: it was expired or never written; "
-                "SELECT * FROM lake.snapshots() shows those that can be pinned."
-            )
-        connection.execute("BEGIN")
-        connection.execute('CREATE SCHEMA IF NOT EXISTS lake."ledger"')
-        connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {_PINS} (name VARCHAR, version BIGINT, pinned_at TIMESTAMPTZ)"
-        )
-        connection.execute(f"DELETE FROM {_PINS} WHERE name = $1", [name])
-        connection.execute(f"INSERT INTO {_PINS} VALUES ($1, $2, $3)", [name, wanted, datetime.now(UTC)])
-        connection.execute("COMMIT")
-    return wanted
-
-
-def unpin(lake: "Lake", name: str) -> None:
-    """Let a version go the way of all others.
-
-    Raises:
-        LookupError: nothing is pinned by this name.
-    """
-    with lake.get_connection(write=True) as connection, only_one(lake):
-        held = _pinned(connection)
-        if name not in held:
-            raise LookupError(
-                f"no version is pinned as {name!r}; there are: {', '.join(sorted(held)) or 'none'}."
-            )
-        connection.execute(f"DELETE FROM {_PINS} WHERE name = $1", [name])
-
-
-def pinned(lake: "Lake") -> dict[str, int]:
-    """Pinned versions by name."""
-    with lake.get_connection() as connection:
-        return _pinned(connection)
-
-
-@contextmanager
-def only_one(lake: "Lake") -> Iterator[None]:
-    """One maintenance or change of pins at a time."""
-    # No asset's name: with an empty part before the last one.
-    with writing(lake, Contract("duckdb//maintenance", "", (), key=())):
-        yield
 
 
 def maintain(lake: "Lake", postgres: Postgres, retention: Retention) -> Iterator[str]:
@@ -190,25 +128,14 @@ def _listed(lake: "Lake", connection: "duckdb.DuckDBPyConnection", statement: st
     return tries(_asked, lake, connection, statement)
 
 
-def _versions(connection: "duckdb.DuckDBPyConnection") -> dict[int, datetime]:
-    """When each version was written."""
-    return dict(connection.execute("SELECT snapshot_id, snapshot_time FROM lake.snapshots()").fetchall())
-
-
-def _pinned(connection: "duckdb.DuckDBPyConnection") -> dict[str, int]:
-    if ("ledger", "pins") not in tables_of(connection):
-        return {}
-    return dict(connection.execute(f"SELECT name, version FROM {_PINS}").fetchall())
-
-
 def _expire(lake: "Lake", connection: "duckdb.DuckDBPyConnection", retention: Retention) -> Iterator[str]:
-    versions = _versions(connection)
-    kept = {max(versions), *_pinned(connection).values()}
+    held = versions(connection)
+    # The one that was current when the retention begins stays, so that every time since then can be read.
     oldest = datetime.now(UTC) - retention.versions
-    expired = sorted(version for version, at in versions.items() if at < oldest and version not in kept)
+    expired = outlived(held, set(pinned(lake, connection).values()), oldest)
     if expired:
         _asked(lake, connection, f"CALL ducklake_expire_snapshots('lake', versions => {expired})")
-        yield f"Expired {counted(len(expired), 'version')}; {len(versions) - len(expired):,} can be read."
+        yield f"Expired {counted(len(expired), 'version')}; {len(held) - len(expired):,} can be read."
 
 
 def _compact(lake: "Lake", postgres: Postgres, connection: "duckdb.DuckDBPyConnection") -> Iterator[str]:

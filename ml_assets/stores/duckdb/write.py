@@ -28,7 +28,7 @@ from ml_assets.stores.duckdb.rows import insert, measured, select_sql, time_lite
 from ml_assets.stores.postgres_table import lock
 from ml_assets.tables import write as tables_write
 from ml_assets.tables.conflicts import retried
-from ml_assets.tables.contract_json import refuse_new_identity
+from ml_assets.tables.identity import refuse_new_identity
 from ml_assets.tables.staging import DAY_US, Buckets, Staged, spans, spans_of, windows_sql
 from ml_assets.tables.store import Written
 from ml_assets.tables.validation import Window, bucket_sql

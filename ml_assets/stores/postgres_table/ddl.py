@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ml_assets.contracts import INDEXED_CHARACTERS, Column, Contract, ForeignKey
 from ml_assets.lib.sql import ALWAYS, joined, qualified, quote_identifier, quote_literal
 from ml_assets.stores.postgres_table.statements import lock, run
+from ml_assets.stores.postgres_table.vector_indexes import vector_index
 
 if TYPE_CHECKING:
     import psycopg
@@ -20,9 +21,6 @@ TYPES = {
     "json": "jsonb",
     "vector": "vector",
 }
-
-_INDEXED_DIMENSIONS = 2_000
-"""Longest vectors that pgvector's index takes; longer ones are searched one by one."""
 
 
 def create_statements(contract: Contract) -> list[str]:
@@ -44,15 +42,6 @@ def create_statements(contract: Contract) -> list[str]:
         statements.append(f"CREATE INDEX ON {table} ({quote_identifier(contract.partition_column)})")
     vectors = [statement for column in contract.columns for statement in vector_index(contract, column)]
     return [*statements, *vectors, *index_statements(contract)]
-
-
-def vector_index(contract: Contract, column: Column) -> list[str]:
-    """The statement for a vector's index; none for other columns, nor for vectors that are too long for one."""
-    if column.type != "vector" or (column.dimension or _INDEXED_DIMENSIONS) > _INDEXED_DIMENSIONS:
-        return []
-    return [
-        f"CREATE INDEX ON {table_sql(contract)} USING hnsw ({quote_identifier(column.name)} vector_cosine_ops)"
-    ]
 
 
 def index_statements(contract: Contract) -> list[str]:

@@ -14,12 +14,12 @@ from ml_assets.stores.postgres_table.ddl import (
     is_required,
     sql_type,
     table_sql,
-    vector_index,
 )
 from ml_assets.stores.postgres_table.ledger import forget_contract, last_contract, record, remember
 from ml_assets.stores.postgres_table.statements import lock, run, table_exists
-from ml_assets.tables.contract_json import refuse_new_identity
+from ml_assets.stores.postgres_table.vector_indexes import vector_index
 from ml_assets.tables.evolution import columns_to_add, type_differs
+from ml_assets.tables.identity import refuse_new_identity
 
 if TYPE_CHECKING:
     import psycopg

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ml_assets.contracts import Contract
+from ml_assets.contracts.text import contract_of_text, contract_text
 from ml_assets.sql_files import read_sql
 from ml_assets.stores.postgres_table.statements import lock, table_exists
-from ml_assets.tables.contract_json import contract_of_text, contract_text
 from ml_assets.tables.hashing import HASH_VERSION
 from ml_assets.tables.ledger import entries, noted
 from ml_assets.tables.staging import Buckets, bucket_name

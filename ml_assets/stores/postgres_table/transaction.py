@@ -19,6 +19,7 @@ from ml_assets.stores.postgres_table.foreign_keys import ensure_foreign_keys, po
 from ml_assets.stores.postgres_table.limits import within_limits
 from ml_assets.stores.postgres_table.rows import copy_in, read, time_literal
 from ml_assets.stores.postgres_table.statements import lock, run, table_exists
+from ml_assets.stores.postgres_table.vector_indexes import keep_vector_indexes
 from ml_assets.tables import write as seam
 from ml_assets.tables.arrow_types import key_taken
 from ml_assets.tables.staging import DAY_US, Buckets, Staged, measure, spans, spans_of, windows_sql
@@ -118,6 +119,8 @@ class PostgresTransaction(seam.TableTransaction):
 
     def keep_references(self, changed: bool) -> None:
         ensure_foreign_keys(self._connection, self.contract)
+        if changed:
+            keep_vector_indexes(self._connection, self.contract)
 
     def _slice_sql(self, staged: Staged, buckets: set[int]) -> str:
         """Condition for the rows of some partitions that this contract's writer owns."""

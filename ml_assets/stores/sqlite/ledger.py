@@ -1,12 +1,13 @@
 """SQLite's ledger of writes, in the file itself, within the caller's transaction."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ml_assets.contracts import Contract
+from ml_assets.contracts.text import contract_of_text, contract_text
 from ml_assets.lib.sql import utc_text
 from ml_assets.sql_files import read_sql, read_statements
 from ml_assets.stores.sqlite.ddl import CONTRACTS, LEDGER, columns_of
-from ml_assets.tables.contract_json import contract_of_text, contract_text
 from ml_assets.tables.hashing import HASH_VERSION
 from ml_assets.tables.ledger import entries, noted
 from ml_assets.tables.staging import Buckets, bucket_name
@@ -28,7 +29,8 @@ def buckets(connection: "sqlite3.Connection", contract: Contract, any_version: b
     if not columns_of(connection, LEDGER):
         return {}
     given = {"table_name": contract.table, "hash_version": HASH_VERSION, "any_version": any_version}
-    return noted(connection.execute(read_sql("sqlite/ledger/noted.sql"), given))
+    rows = connection.execute(read_sql("sqlite/ledger/noted.sql"), given)
+    return noted((*state, datetime.fromisoformat(written_at)) for *state, written_at in rows)
 
 
 def record(

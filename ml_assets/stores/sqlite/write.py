@@ -20,7 +20,7 @@ from ml_assets.stores.sqlite.ddl import (
 )
 from ml_assets.stores.sqlite.rows import encoded, select, time_literal
 from ml_assets.tables.arrow_types import key_taken
-from ml_assets.tables.contract_json import refuse_new_identity
+from ml_assets.tables.identity import refuse_new_identity
 from ml_assets.tables.staging import DAY_US, Buckets, Staged, measure, spans, windows_sql
 from ml_assets.tables.validation import Window
 from ml_assets.tables.write import TableTransaction
