@@ -1,18 +1,22 @@
 """Retakes the pictures in docs/images from a running UI: `make up`, then `.venv/bin/python docs/take_pictures.py`.
 
 Needs Chromium, and what `make lint` installs. The UI is looked for at http://127.0.0.1:3000, or at the URL that is given;
-one picture is of a page that the demo wrote to its home, which is found as the commands find it.
+three pictures are of pages on the demo's home, which is found as the commands find it.
 """
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import FloatRect, Locator, Page, Position, expect, sync_playwright
 
+from ml_assets.cli.lineage import table_facts
+from ml_assets.operations.lineage import graph_lineage, page_of_graph, the_column
 from ml_assets.settings import Settings
+from ml_assets.stack import Stack
 
 IMAGES = Path(__file__).with_name("images")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -30,6 +34,9 @@ def main(url: str) -> None:
         lineage(page, url)
         plot(page, url, "clickhouse/performance_hourly", "trend")
         comparison(page)
+        columns(page)
+        model(page)
+        alerts(page, url)
 
 
 def lineage(page: Page, url: str) -> None:
@@ -62,6 +69,16 @@ def _around_nodes(page: Page, canvas: Locator) -> FloatRect:
     return {"x": left, "y": top, "width": width, "height": height}
 
 
+def alerts(page: Page, url: str) -> None:
+    """The check that fails for the demo's models of digits."""
+    page.set_viewport_size({"width": 1500, "height": 820})
+    page.goto(f"{url}/assets/clickhouse/alerts?view=checks")
+    page.get_by_text("no_open_alerts", exact=True).filter(visible=True).first.click()
+    expect(page.get_by_text("alerts are open").filter(visible=True).first).to_be_visible()
+    page.wait_for_timeout(1000)
+    save(page, "alerts")
+
+
 def plot(page: Page, url: str, asset: str, name: str) -> None:
     """An asset's page with its plot open."""
     page.set_viewport_size({"width": 1360, "height": 1000})
@@ -89,6 +106,32 @@ def comparison(page: Page) -> None:
     height = below["y"] + below["height"] - above["y"] + 24
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5 - moved)
     save(page, "compare", clip={"x": 0, "y": 0, "width": 1180, "height": min(height, 1200)})
+
+
+def columns(page: Page) -> None:
+    """The page of the whole graph with a column chosen."""
+    settings = Settings()
+    graph = graph_lineage(settings)
+    chosen = the_column(graph, "run_features.accuracy")
+    page.set_viewport_size({"width": 1560, "height": 1240})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "lineage.html"
+        file.write_text(page_of_graph(graph, table_facts(settings), chosen), encoding="utf-8")
+        page.goto(file.as_uri())
+    expect(page.locator("#chosen")).to_be_visible()
+    page.evaluate("scrollTo(0, 0)")
+    save(page, "column_lineage")
+
+
+def model(page: Page) -> None:
+    """The head of a model's page, down to its latency."""
+    page.set_viewport_size({"width": 1180, "height": 1200})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Stack(Settings()).performance.report("digits-random_forest", Path(folder) / "model.html")
+        page.goto(file.as_uri())
+    last = page.locator("#latency").bounding_box() or sys.exit("The page shows no latency.")
+    height = last["y"] + last["height"] + 12
+    save(page, "model", clip={"x": 0, "y": 0, "width": 1180, "height": height}, full_page=True)
 
 
 def save(shown: Locator | Page, name: str, **options: Any) -> None:
