@@ -55,8 +55,7 @@ from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.stores import postgres_table
-from ml_assets.stores.chroma.collections import ensure_collection
-from ml_assets.stores.chroma.write import bring
+from ml_assets.stores.chroma.collections import ChromaCollections, ensure_collection
 from ml_assets.stores.clickhouse import ddl as clickhouse_ddl
 from ml_assets.stores.clickhouse import write as clickhouse_write
 from ml_assets.stores.duckdb.ddl import create_statements, table_sql
@@ -64,6 +63,7 @@ from ml_assets.stores.duckdb.rows import insert
 from ml_assets.stores.redis import copies
 from ml_assets.stores.sqlite.write import ensure_table as sqlite_ensure_table
 from ml_assets.stores.sqlite.write import insert as sqlite_insert
+from ml_assets.stores.vectors.write import bring
 from ml_assets.tables.arrow_types import BATCH_ROWS, arrow_schema
 from ml_assets.tables.staging import PartitionState, Staged, stage
 from ml_assets.tables.validation import WHOLE
@@ -410,7 +410,7 @@ def _chroma(store: ChromaResource, server: PostgresResource) -> Bench:
             )
 
     def transport(rows: pa.Table, contract: Contract) -> None:
-        collection = ensure_collection(store.client(write=True), contract)
+        collection = ChromaCollections(store.client(write=True)).ensure(contract)
         for _ in bring(collection, contract, _unchecked(rows, contract), {0}, set(), set()):
             pass
 

@@ -36,7 +36,10 @@ __all__ = ["connect"]
 
 @overload
 def connect(
-    home: "Path | str | None" = None, settings: "Settings | None" = None, light: Literal[False] = False
+    home: "Path | str | None" = None,
+    settings: "Settings | None" = None,
+    light: Literal[False] = False,
+    read_only: bool = False,
 ) -> "Stack": ...
 
 
@@ -47,7 +50,10 @@ def connect(
 
 
 def connect(
-    home: "Path | str | None" = None, settings: "Settings | None" = None, light: bool = False
+    home: "Path | str | None" = None,
+    settings: "Settings | None" = None,
+    light: bool = False,
+    read_only: bool = False,
 ) -> "Stack | LightStack":
     """The stack of a home, to be asked: `status`, `tables`, `sql` and `export`. It opens, starts and makes nothing yet.
 
@@ -56,10 +62,16 @@ def connect(
         settings: an `ml_assets.settings.Settings` of your own, in place of the environment.
         light: only the registry of runs that is one SQLite file of the home and needs no server: `experiments`,
             `artifacts`, `training_data` and `adopt`.
+        read_only: let PostgreSQL, the lake, ClickHouse and SQLite refuse every change, and open them as the users who
+            read, where the settings name such (docs/servers.md).
 
     Raises:
-        ml_assets.errors.Refusal: a setting cannot be read; the message says which.
+        ml_assets.errors.Refusal: a setting cannot be read; the message says which. Or the light registry, which is there
+            to be written, is asked for with `read_only`.
     """
+    from ml_assets.errors import Refusal
     from ml_assets.stack import connect, connect_light
 
-    return connect_light(home, settings) if light else connect(home, settings)
+    if light and read_only:
+        raise Refusal("The light registry is there to be written: connect with read_only or with light.")
+    return connect_light(home, settings) if light else connect(home, settings, read_only)

@@ -14,6 +14,14 @@ PARTITIONED = (
 )
 """For daily assets: rebuild the days that a parent rebuilt, however old."""
 
+WINDOWED = PARTITIONED.replace(
+    # Of a parent that was rebuilt in the same run, eager believes that this covered all that follows. It covered the
+    # same days, and not those after them that look back.
+    "newly_updated_without_root",
+    dg.AutomationCondition.newly_updated(),
+).with_label("follow every day that a parent rebuilt, and the days after it that look back on it")
+"""For daily assets whose rows look back on days before their own: which days these are, the partition mapping says."""
+
 WHOLE = (
     dg.AutomationCondition.eager()
     # A partitioned parent always lacks some of its five thousand days.
@@ -22,7 +30,15 @@ WHOLE = (
 )
 """For unpartitioned assets: rebuild after any parent changed."""
 
-FOLLOWING = (PARTITIONED.get_label(), WHOLE.get_label())
+KNOWN_LATER = (
+    # Of a row that is there, the time has come from which it is known.
+    (WHOLE | dg.AutomationCondition.cron_tick_passed("2 * * * *").since_last_handled()).with_label(
+        "follow every change of a parent, and hourly what has become known"
+    )
+)
+"""For unpartitioned assets of rows that count only from a time on."""
+
+FOLLOWING = tuple(each.get_label() for each in (PARTITIONED, WINDOWED, WHOLE, KNOWN_LATER))
 """Labels of the conditions under which a table is rebuilt with what it reads."""
 
 HOURLY = (

@@ -17,6 +17,10 @@ from ml_assets.settings import Settings
 
 # A single run for a range of days is what keeps a backfill cheap; its parameter is still marked beta.
 warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
+# The first days of a table that looks back have fewer days to look back on.
+warnings.filterwarnings(
+    "ignore", message=".*allow_nonexistent_upstream_partitions.*", category=dg.BetaWarning
+)
 
 ROOMS = ("raw", "experiments", "features", "performance", "embeddings", "serving", "quality")
 
@@ -49,17 +53,21 @@ def _resources(settings: Settings, contracts: Tables) -> dict[str, Any]:
     from ml_assets.io_managers.clickhouse import ClickHouseIOManager
     from ml_assets.io_managers.duckdb import DuckLakeIOManager
     from ml_assets.io_managers.postgres import PostgresIOManager
+    from ml_assets.io_managers.qdrant import QdrantIOManager
     from ml_assets.io_managers.redis import RedisIOManager
     from ml_assets.io_managers.sqlite import SQLiteIOManager
+    from ml_assets.operations.lineage import graph_lineage
 
     stores = store_resources(settings)
     lake, postgres = stores["lake"], stores["postgres"]
+    told: dict[str, Any] = {"contracts": contracts, "lineage": graph_lineage(settings, contracts)}
     return {
         **stores,
-        "duckdb_io": DuckLakeIOManager(lake=lake, contracts=contracts),
-        "postgres_io": PostgresIOManager(postgres=postgres, contracts=contracts),
-        "clickhouse_io": ClickHouseIOManager(clickhouse=stores["clickhouse"], contracts=contracts),
-        "chroma_io": ChromaIOManager(chroma=stores["chroma"], postgres=postgres, contracts=contracts),
-        "sqlite_io": SQLiteIOManager(sqlite=stores["sqlite"], contracts=contracts),
-        "redis_io": RedisIOManager(redis=stores["redis"], postgres=postgres, contracts=contracts),
+        "duckdb_io": DuckLakeIOManager(lake=lake, **told),
+        "postgres_io": PostgresIOManager(postgres=postgres, **told),
+        "clickhouse_io": ClickHouseIOManager(clickhouse=stores["clickhouse"], **told),
+        "chroma_io": ChromaIOManager(chroma=stores["chroma"], postgres=postgres, **told),
+        "sqlite_io": SQLiteIOManager(sqlite=stores["sqlite"], **told),
+        "redis_io": RedisIOManager(redis=stores["redis"], postgres=postgres, **told),
+        "qdrant_io": QdrantIOManager(qdrant=stores["qdrant"], postgres=postgres, **told),
     }

@@ -4,13 +4,14 @@ What belongs here: turning contracts and rows into Dagster's metadata. What does
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from ml_assets.contracts import Column, Contract
+from ml_assets.lib.lineage import ColumnRef, Origins
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,6 +66,28 @@ def table_metadata(
         "dagster/table_name": name,
         "dagster/storage_kind": kind,
     }
+
+
+def column_lineage(origins: Origins) -> dict[str, dg.TableColumnLineage]:
+    """Metadata of a write: which columns of which tables each column comes from.
+
+    The UI reads it at the newest materialization and at no definition.
+    """
+    return {"dagster/column_lineage": table_lineage(origins, lambda asset: dg.AssetKey(asset.split("/")))}
+
+
+def table_lineage(origins: Origins, asset_of: Callable[[str], dg.AssetKey]) -> dg.TableColumnLineage:
+    """The same without its name, where an asset need not have the key that its table's name says."""
+    made: dict[str, Sequence[ColumnRef]] = dict.fromkeys(origins.made, ())
+    return dg.TableColumnLineage(
+        {
+            column: [
+                dg.TableColumnDep(asset_key=asset_of(source.asset), column_name=source.column)
+                for source in sources
+            ]
+            for column, sources in {**made, **origins.columns}.items()
+        }
+    )
 
 
 def preview(table: "pa.Table") -> dg.MarkdownMetadataValue:

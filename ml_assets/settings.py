@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -54,11 +54,14 @@ _NO_SETTINGS = ("ML_ASSETS_SESSION", "ML_ASSETS_TEST_")
 STORES = ("postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow")
 
 
-StreamName = Literal["runs", "metrics", "performance", "predictions", "documents"]
+StreamName = Literal["runs", "metrics", "performance", "predictions", "documents", "judgments"]
 """The streams of contracts/streams.py, which stands above this room."""
 
 _USERINFO = re.compile(r"^([\w+.-]*://[^:]*:)(.*)@", re.DOTALL)
 """Up to the last @: a password in which somebody forgot to encode a slash, say, is a password all the same."""
+
+_LONE = re.compile(r"^(https?://)([^:/?#]*):?@", re.IGNORECASE)
+"""A web server's token, given without a password. Of a database it would be the user's name, which is told."""
 
 _PARAMETER = re.compile(
     r"([\w.-]*(?:passw|pwd|secret|token|access_?key|api_?key|credential)[\w.-]*\s*=\s*)(?!\*\*\*)('[^']*'|[^\s&]+)",
@@ -76,7 +79,8 @@ def redact_url(url: str) -> str:
         # Either a password that looks like a parameter, or a parameter with an @ in it: neither is shown.
         scheme, _, rest = head.partition("://")
         return f"{scheme}://{rest.partition(':')[0]}:***"
-    return _USERINFO.sub(r"\1***@", head) + _PARAMETER.sub(r"\1***", tail)
+    head = _USERINFO.sub(r"\1***@", _LONE.sub(r"\1***@", head))
+    return head + _PARAMETER.sub(r"\1***", tail)
 
 
 def without_passwords(text: str, urls: Iterable[str]) -> str:
@@ -87,10 +91,44 @@ def without_passwords(text: str, urls: Iterable[str]) -> str:
     return _PARAMETER.sub(r"\1***", text)
 
 
+_NEXT_URL = re.compile(r"[\s,]+(?=[\w+.-]+://)")
+"""Between two URLs: what may stand within one is told apart by what follows."""
+
+
+def without_alert_urls(text: str, urls: Iterable[str]) -> str:
+    """Text without these URLs of apprise, nor any part of them that may be a secret.
+
+    Of services such as Slack the host and the path are the key; a host with a dot in its name is one.
+    """
+    secrets = set()
+    for url in urls:
+        rest = url.partition("://")[2]
+        place, _, query = rest.partition("?")
+        userinfo, _, path = place.rpartition("@")
+        host, *segments = path.split("/")
+        values = [part.partition("=")[2] for part in query.split("&")]
+        secrets |= {url, rest, userinfo, *userinfo.partition(":")[::2]}
+        secrets |= {part for part in (*segments, *values) if len(part) >= _TOKEN}
+        if len(host) >= _TOKEN and "." not in host and not host.startswith("localhost"):
+            secrets.add(host)
+    for secret in sorted(
+        {form for each in secrets for form in (each, unquote(each)) if form}, key=len, reverse=True
+    ):
+        text = text.replace(secret, "***")
+    return text
+
+
+_TOKEN = 8
+"""Length from which a part of a URL is taken for a key, and not for a word that stands anywhere."""
+
+
 def _passwords(url: str) -> set[str]:
     """The secrets in a URL, as they stand there and decoded."""
-    userinfo = _USERINFO.match(url)
+    userinfo, lone = _USERINFO.match(url), _LONE.match(url)
     found = [userinfo[2]] if userinfo else []
+    if lone:
+        # A short one may be a word that stands anywhere: it goes where it stands as in the URL.
+        found.append(lone[2] if len(lone[2]) >= _TOKEN else f"{lone[2]}@")
     found += [value for _, value in _PARAMETER.findall(url)]
     return {form for secret in found for form in (secret, unquote(secret)) if form}
 
@@ -157,7 +195,9 @@ def _of_home(home: Path) -> dict[str, Any]:
     except ValueError as fault:  # TOMLDecodeError, UnicodeDecodeError
         raise Refusal(f"{file} is no TOML: {fault}.") from fault
     known = [
-        name for name in Settings.model_fields if name not in ("home", "dotenv") and not name.endswith("_url")
+        name
+        for name in Settings.model_fields
+        if name not in ("home", "dotenv") and not name.endswith(("_url", "_urls", "_api_key"))
     ]
     for key in said:
         if key in known:
@@ -181,8 +221,69 @@ def _told(error: ValidationError) -> str:
     return f"{key} is {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
 
 
+def _floors(value: Any) -> Any:
+    """Floors of every model stand beside objects of those of one."""
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, dict[str, Any]] = {}
+    for name, said in value.items():
+        if isinstance(said, dict):
+            found[name] = {**found.get(name, {}), **said}
+        else:
+            found.setdefault("*", {})[name] = said
+    for model, floors in found.items():
+        for slice_, floor in floors.items():
+            if slice_ != "all" and not re.fullmatch(r"confidence=\d\.\d-\d\.\d", slice_):
+                raise ValueError(
+                    f"{slice_!r} is no slice that a floor holds for: write all, or confidence= with a band of "
+                    "prediction_quality such as confidence=0.9-1.0"
+                )
+            if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
+                raise ValueError(f"the floor of {slice_} ({model}) is {floor!r}: give a share from 0 to 1")
+    return found
+
+
+PromotionCheck = Literal["drift", "regression", "quality", "slice_floors", "leakage", "parity"]
+"""Checks of the gate, as lib/promotion.py makes them."""
+
+
 class Settings(BaseSettings):
     """All settings with their defaults: everything embedded, nothing to configure."""
+
+    reconciliation_blocks: bool = Field(
+        default=False,
+        description="whether stores that differ stop what is downstream of quality/reconciliation in a run",
+    )
+
+    promotion_alias: str | None = Field(
+        default=None,
+        description="alias of MLflow's that moves to a version that the gate lets pass; never if unset",
+    )
+    promotion_floors: Annotated[dict[str, dict[str, float]], BeforeValidator(_floors)] = Field(
+        default={},
+        description="least accuracy of a version by slice, as a JSON object: all, or confidence=0.9-1.0; for one model "
+        "alone in an object under its name",
+    )
+    promotion_margin: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="loss of accuracy that may be left open against the version with the alias; if unset, only a "
+        "version that is shown to be worse is refused",
+    )
+    promotion_may_miss: Annotated[tuple[PromotionCheck, ...], NoDecode] = Field(
+        default=(),
+        description="checks of the gate that let a version pass where they cannot be made, separated by commas",
+    )
+    promotion_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="models that the gate judges, separated by commas; all with a version if unset",
+    )
+
+    @field_validator("promotion_may_miss", "promotion_models", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return cls._streams(value)
 
     model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", frozen=True, extra="ignore")
 
@@ -203,9 +304,22 @@ class Settings(BaseSettings):
     clickhouse_url: str | None = Field(default=None, repr=False)
     chroma_url: str | None = Field(default=None, repr=False)
     redis_url: str | None = Field(default=None, repr=False)
+    qdrant_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="Qdrant, in which the vectors lie as well if this is set (docs/search.md)",
+    )
     sqlite_url: str | None = Field(default=None, repr=False)
     mlflow_url: str | None = Field(default=None, repr=False)
     ollama_url: str | None = Field(default=None, repr=False)
+    openlineage_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="collector of OpenLineage events, which are sent if this is set (docs/lineage.md)",
+    )
+    openlineage_api_key: str | None = Field(
+        default=None, repr=False, description="key that the collector of OpenLineage events asks for"
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=3000, ge=1, le=65535, description="of the Dagster UI")
@@ -219,10 +333,14 @@ class Settings(BaseSettings):
     executor: Literal["auto", "in_process", "multiprocess"] = Field(
         default="auto", description="auto: in-process on embedded ClickHouse, multiprocess on servers"
     )
-    embedder: Literal["minilm", "ollama"] = "minilm"
+    embedder: Literal["minilm", "minilm-int8", "ollama", "openai"] = "minilm"
     ollama_model: str = Field(default="all-minilm", description="the model that Ollama embeds with")
     ollama_dimension: int = Field(
         default=MINILM_DIMENSION, ge=1, le=16_000, description="length of that model's vectors"
+    )
+    ollama_chat_model: str | None = Field(
+        default=None,
+        description="model of Ollama that writes a summary beside the facts of `ml-assets why`; none if unset",
     )
     sources: dict[str, str] = Field(
         default={}, description="glob by source (sql/duckdb/sources), in place of the one in its header"
@@ -231,6 +349,11 @@ class Settings(BaseSettings):
         default=(),
         description="folders, separated by a colon, whose files may be listed as those of runs; besides the landing "
         "folder and MLflow's artifacts",
+    )
+    feature_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="folders, separated by a colon, of feature files besides those that are shipped; from the home if "
+        "they are relative (docs/features.md)",
     )
     naive_times_utc: Annotated[tuple[StreamName, ...], NoDecode] = Field(
         default=(),
@@ -253,7 +376,65 @@ class Settings(BaseSettings):
     primary_metric_of_experiment: dict[str, _Primary] = Field(
         default={}, description="by experiment, the same for runs whose dataset has none"
     )
+    serving_log_share: float = Field(
+        default=0.01, ge=0, le=1, description="share of the requests for online features that are logged"
+    )
     demo_end: date | None = Field(default=None, description="last replayed day of the demo, UTC")
+    alert_urls: str | None = Field(
+        default=None,
+        repr=False,
+        description="URLs of apprise, with white space or commas between them, that are told of alerts "
+        "(docs/performance.md)",
+    )
+    clickhouse_cluster: str | None = Field(
+        default=None,
+        description="cluster of the ClickHouse server, on all of whose replicas tables are made (docs/servers.md)",
+    )
+    performance_ttl_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="days for which single performance events are kept in ClickHouse; for ever if unset "
+        "(docs/performance.md)",
+    )
+
+    rerank_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="where a cross-encoder puts the best hits of a search in order, such as "
+        "http://127.0.0.1:8080/rerank; none if unset (docs/search.md)",
+    )
+    rerank_model: str | None = Field(
+        default=None, description="its name there, which all but TEI ask for; TEI's form of requests if unset"
+    )
+    rerank_api_key: str | None = Field(default=None, repr=False, description="bearer token that it asks for")
+    ollama_max_tokens: int = Field(
+        default=256,
+        ge=32,
+        description="tokens of a text that Ollama's embedding model reads; 256 are those of all-minilm",
+    )
+    openai_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="what /embeddings stands below, such as https://api.openai.com/v1, with ML_ASSETS_EMBEDDER=openai "
+        "(docs/search.md)",
+    )
+    openai_api_key: str | None = Field(default=None, repr=False, description="bearer token that it asks for")
+    openai_model: str = Field(default="text-embedding-3-small", description="the model that it embeds with")
+    openai_dimension: int = Field(
+        default=1_536, ge=1, le=16_000, description="length of that model's vectors"
+    )
+    openai_max_tokens: int = Field(default=8_191, ge=32, description="tokens of a text that it reads")
+
+    read_only: bool = Field(
+        default=False, description="open PostgreSQL, the lake, ClickHouse and SQLite for reading alone"
+    )
+    postgres_reader_url: str | None = Field(
+        default=None, repr=False, description="PostgreSQL URL of a user who reads, used with read_only"
+    )
+    lake_reader_url: str | None = Field(
+        default=None, repr=False, description="the same of the lake's catalog"
+    )
+    clickhouse_reader_url: str | None = Field(default=None, repr=False, description="the same of ClickHouse")
 
     @field_validator("home", mode="after")
     @classmethod
@@ -267,6 +448,18 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return [os.path.abspath(Path(folder).expanduser()) for folder in value.split(os.pathsep) if folder]
+
+    @field_validator("feature_folders", mode="before")
+    @classmethod
+    def _feature_folders(cls, value: Any) -> Any:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("feature_folders", mode="after")
+    @classmethod
+    def _below_home(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        # Not there if the home itself cannot be read, which is told already.
+        home = Path(os.path.abspath(Path(info.data.get("home", Path.cwd())).expanduser()))
+        return tuple(Path(os.path.abspath(home / folder.expanduser())) for folder in value)
 
     @field_validator("naive_times_utc", mode="before")
     @classmethod
@@ -386,7 +579,22 @@ class Settings(BaseSettings):
     @property
     def embedding_dimension(self) -> int:
         """Length of the vectors of the embedder in use."""
-        return self.ollama_dimension if self.embedder == "ollama" else MINILM_DIMENSION
+        return self.embedding_server.get("dimension", MINILM_DIMENSION)
+
+    @property
+    def embedding_server(self) -> dict[str, Any]:
+        """Where the embedder in use is asked and what for, as `create` of embedders/ takes it; {} for a local one."""
+        if self.embedder not in ("ollama", "openai"):
+            return {}
+        names = ("url", "model", "dimension", "max_tokens", "api_key")
+        given = {name: getattr(self, f"{self.embedder}_{name}", None) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def alert_url_list(self) -> list[str]:
+        """The URLs that are told of alerts, each once."""
+        given = _NEXT_URL.split((self.alert_urls or "").strip(" \t\r\n,"))
+        return [url for url in dict.fromkeys(given) if url]
 
     @cached_property
     def executor_kind(self) -> Literal["in_process", "multiprocess"]:
@@ -407,12 +615,23 @@ class Settings(BaseSettings):
         """Whether a store of `STORES` is embedded here or a server that somebody else runs."""
         url = self.url_of(store)
         # A folder for the engine in this process is a place to keep the data, and no server.
-        return "server" if url and not url.startswith("chdb:") else "embedded"
+        return "server" if url and not url.startswith(("chdb:", "edge:")) else "embedded"
 
     def masked(self, text: str) -> str:
-        """Text with the passwords of all configured URLs masked."""
+        """Text with the passwords of all configured URLs masked, the key of OpenLineage's collector, and alert URLs."""
         fields = (name for name in type(self).model_fields if name.endswith("_url"))
+        text = without_alert_urls(text, self.alert_url_list)
+        for key in (self.openlineage_api_key, self.rerank_api_key, self.openai_api_key):
+            if key:
+                text = text.replace(key, "***")
         return without_passwords(text, [url for name in fields if (url := getattr(self, name))])
+
+    def for_reading(self) -> "Settings":
+        """The same stores, opened for reading alone, as the users who read where there are such."""
+        names = ("postgres", "lake", "clickhouse")
+        given = {name: getattr(self, f"{name}_reader_url") for name in names}
+        readers = {f"{name}_url": url for name, url in given.items() if url}
+        return self.model_copy(update={"read_only": True, **readers})
 
     def secret(self, field: str) -> Any:
         """A store's URL for a resource's configuration, "" if embedded.
@@ -509,5 +728,6 @@ _EXAMPLES: Mapping[str, str] = {
     "metric_synonyms": '{"acc": "accuracy"}',
     "primary_metric_of_dataset": '{"diabetes": "rmse"}',
     "primary_metric_of_experiment": '{"mine": {"metric": "bleu", "direction": "max"}}',
+    "promotion_floors": '{"all": 0.9, "digits-forest": {"confidence=0.9-1.0": 0.97}}',
 }
 """By each setting that is a JSON object, one."""

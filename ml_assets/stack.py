@@ -14,25 +14,36 @@ from ml_assets.home import is_home
 from ml_assets.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import pyarrow as pa
 
     from ml_assets.contracts import Contract
+    from ml_assets.lib.why import Explanation
     from ml_assets.operations.experiments import Experiments
+    from ml_assets.operations.features import Features
     from ml_assets.operations.light import LightStack
+    from ml_assets.operations.performance import Performance
+    from ml_assets.operations.search import Search
     from ml_assets.tables.store import TableStore
 
 
-def connect(home: Path | str | None = None, settings: Settings | None = None) -> "Stack":
+def connect(
+    home: Path | str | None = None, settings: Settings | None = None, read_only: bool = False
+) -> "Stack":
     """The stack of a home; nothing is opened, started or made by that.
 
     Args:
         home: its folder; if None, it is found as home.py says.
         settings: all that is to hold, in place of the environment and a `.env`.
+        read_only: let PostgreSQL, the lake, ClickHouse and SQLite refuse every change, and open them as the users who
+            read, where the settings name such. ML_ASSETS_READ_ONLY=1 does the same.
 
     Raises:
         Refusal: both were given, or a setting cannot be read.
     """
-    return Stack(_settings(home, settings))
+    found = _settings(home, settings)
+    return Stack(found.for_reading() if read_only else found)
 
 
 def connect_light(home: Path | str | None = None, settings: Settings | None = None) -> "LightStack":
@@ -82,6 +93,27 @@ class Stack:
 
         return Experiments(self.settings, self._resources)
 
+    @cached_property
+    def features(self) -> "Features":
+        """Feature tables: which there are, and their values at the times that are asked for."""
+        from ml_assets.operations.features import Features
+
+        return Features(self.settings, self._resources)
+
+    @cached_property
+    def performance(self) -> "Performance":
+        """How models do over time: trends, drift, regressions, alerts."""
+        from ml_assets.operations.performance import Performance
+
+        return Performance(self.settings, self._resources)
+
+    @cached_property
+    def search(self) -> "Search":
+        """What is found by words and by meaning: documents, runs, collections of your own."""
+        from ml_assets.operations.search import Search
+
+        return Search(self.settings, self._resources)
+
     def status(self, verify: bool = False) -> dict[str, Any]:
         """Each store's health, tables, rows and content hashes, as `ml-assets status --json` prints them.
 
@@ -113,6 +145,8 @@ class Stack:
             self.settings.require_home()
         stores, _ = stores_status(self.settings, start=is_home(self.home))
         for kind in STORES:
+            if kind.name not in stores:
+                continue  # none is configured
             if (told := stores[kind.name])["state"] != "healthy":
                 warnings.warn(
                     f"The tables of {kind.name}, which is {told['state']}, are not listed: {told['detail']}",
@@ -179,6 +213,57 @@ class Stack:
             if type(fault) is not LookupError:  # a bug of ours
                 raise
             raise Refusal(str(fault)) from fault
+
+    def lineage(self, column: str, downstream: bool = False) -> "pa.Table":
+        """Which columns a column comes from, over all tables and stores, nearest first; no store is asked.
+
+        Args:
+            column: `store/table.column`; `table.column` or `column` where no other is called so.
+            downstream: tell what breaks if it goes in place of that: what is made of it, the tables whose rows it decides
+                about, and the tables that are made of those.
+
+        Returns:
+            a row a step: `asset` and `column` of what is made, `source_asset` and `source_column` of what it is made of,
+            `how` ("value", or "rows" where the source filters, joins or orders; `column` is null then, and
+            `source_column` where a whole table is the source), and `distance` from the column that was asked about.
+
+        Raises:
+            Refusal: there is no such column, or there are several; those that could be meant are named.
+        """
+        from ml_assets.operations.lineage import lineage_of_column
+
+        return lineage_of_column(self.settings, column, downstream)
+
+    def why(self, model: str, day: "date | str | None" = None) -> "Explanation":
+        """Say why a model became worse: likely causes, and each fact with the rows that it rests on.
+
+            print(stack.why("digits-mlp").markdown())
+            [cause.sentence for cause in stack.why("digits-mlp", "2026-11-24").causes]
+
+        It looks at the version and run that changed, their parameters, data and quality at training, the drift of inputs,
+        other models of the dataset, similar runs from before, and makes the training set again from its pin. If
+        ML_ASSETS_OLLAMA_CHAT_MODEL names a model, a summary in prose stands beside the facts.
+
+        Args:
+            day: UTC, one on which the model was worse; now if None.
+
+        Returns:
+            `.headline`, `.dataset`, `.day` (on which it began), `.causes` (name, verdict, points, sentence, supports,
+            contradicts: numbers of claims), `.claims` (topic, sentence, rows: table, key, values), `.notes`, `.summary`,
+            `.markdown()` and `.as_json()`.
+
+        Raises:
+            Refusal: the day is none, or the model was not worse then; says when it was.
+            StoreUnavailable: a store does not answer, or no regression was ever looked for.
+        """
+        from ml_assets.operations.why import Stores, day_of, summarised, why
+
+        self.settings.require_home("clickhouse", "postgres", "duckdb")
+        resources = self._resources
+        stores = Stores(
+            resources["clickhouse"], resources["postgres"], resources["lake"], resources["embedder"].get
+        )
+        return summarised(self.settings, why(stores, model, day_of(day)))
 
     def _require_home(self, store: "TableStore") -> None:
         self.settings.require_home(store.name, *([store.books] if store.books else []))

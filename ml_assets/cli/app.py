@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
+from ml_assets.cli import trend_app
 from ml_assets.cli.command import Csv, Json, command, form, settings_of_home
+from ml_assets.cli.embeddings import embeddings_app
+from ml_assets.cli.features_app import features
+from ml_assets.cli.performance_alerts import alerts
 from ml_assets.cli.runs_app import runs
 from ml_assets.errors import Refusal
 from ml_assets.settings import read_settings
@@ -26,6 +30,9 @@ app = typer.Typer(
 quarantine = typer.Typer(help="Rows that break their contract, and the ways out.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(runs, name="runs")
+app.add_typer(features, name="features")
+app.add_typer(alerts, name="alerts")
+app.add_typer(embeddings_app, name="embeddings")
 
 Stream = Annotated[str, typer.Argument(help="runs, metrics, performance, predictions or documents")]
 
@@ -109,8 +116,22 @@ def status(
         bool, typer.Option("--slow", help="Tell which statements take PostgreSQL the most time.")
     ] = False,
     number: Annotated[int | None, typer.Argument(help="with --slow: how many statements; 10 if none")] = None,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Print figures for Prometheus and nothing else.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="with --prometheus: a file .prom to write, whole or not at all"),
+    ] = None,
 ) -> None:
     """Each store's health, tables, rows and content hashes. Exit status 1 if a store is down or differs."""
+    if prometheus or output is not None:
+        from ml_assets.cli import figures
+
+        if as_json or verify or slow or not prometheus:
+            raise Refusal("--output and --prometheus go together, and with no other option of status.")
+        figures.tell(settings_of_home(), output)
+        return
     from ml_assets.cli.report import print_slow_statements, print_status
     from ml_assets.maintenance.status import quarantined_rows, slow_status, status_json, stores_status
 
@@ -253,3 +274,260 @@ def retry(stream: Annotated[str, typer.Argument(help="one stream; all if none is
     from ml_assets.cli import quarantine
 
     print(quarantine.retry(settings_of_home(_TAKEN_IN), stream))
+
+
+@partial(command, group=features)
+@partial(command, group=app)
+def lineage(
+    column: Annotated[
+        str, typer.Argument(help="store/table.column; table.column or column where that is one alone")
+    ] = "",
+    downstream: Annotated[
+        bool, typer.Option("--downstream", help="What is made of it, and breaks if it goes.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page of the whole graph.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show where a column comes from, over all stores."""
+    from ml_assets.cli import lineage
+
+    if html is None and not column:
+        raise Refusal("Name a column, or --html FILE for a page of the whole graph.")
+    if html is not None and (downstream or as_json):
+        raise Refusal(
+            "--html writes a page of both ways: leave out --downstream and --json, or ask again without --html."
+        )
+    if html is not None:
+        lineage.page(settings_of_home(), html, column)
+    else:
+        lineage.tree(read_settings(), column, downstream, as_json)
+
+
+trend_app.register(app)
+
+
+@partial(command, group=app)
+def accuracy(
+    model: Annotated[str, typer.Argument(help="the model")],
+    days: Annotated[int, typer.Option(help="how many days")] = 30,
+    until: Annotated[
+        str | None, typer.Option(help="the last of them, such as 2026-11-29; today if none")
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Show how right a model was by the day: measured, or estimated by its confidence where labels are missing."""
+    from ml_assets.cli.performance_accuracy import accuracy
+
+    accuracy(settings_of_home(), model, days, until, form(as_json, as_csv))
+
+
+@partial(command, group=app)
+def slow(
+    model: Annotated[str | None, typer.Argument(help="one model; all if none is named")] = None,
+    window: Annotated[str, typer.Option("--window", help="how far to look back: 24h, 30d")] = "7d",
+    limit: Annotated[int, typer.Option("--limit", help="How many requests, at most.")] = 20,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """List the slowest single requests, and how far each is from what is usual for its model."""
+    from ml_assets.cli.performance_slow import slow
+
+    slow(settings_of_home(["clickhouse"]), model, window, limit, form(as_json, as_csv))
+
+
+@partial(command, group=app)
+def drift(
+    model: Annotated[str | None, typer.Argument(help="the model; all models if none is named")] = None,
+    day: Annotated[str | None, typer.Option("--day", help="UTC, 2026-11-12; the last one if none")] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", help="FIRST:LAST, days taken together in place of one")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="FIRST:LAST, days to compare with instead of the baseline"),
+    ] = None,
+    mode: Annotated[str, typer.Option("--mode", help="exact, or evidently for its conventions")] = "exact",
+    slice: Annotated[str | None, typer.Option("--slice", help="all or model_version")] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Show how far what a model is asked and answers lies from its baseline, feature by feature."""
+    from ml_assets.cli.performance_drift import drift
+
+    drift(settings_of_home(), model, day, window, reference, mode, slice, form(as_json, as_csv))
+
+
+@partial(command, group=app)
+def gate(
+    model: Annotated[str, typer.Argument(help="the model")],
+    version: Annotated[str | None, typer.Argument(help="its version; the newest if none")] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="Note the decision, and on a yes move the alias if one is set to move."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether a version of a model may be promoted, and why. Exit status 1 if it is refused."""
+    from ml_assets.cli.performance_gate import gate
+
+    if not gate(settings_of_home(), model, version, record, as_json):
+        raise typer.Exit(1)
+
+
+@partial(command, group=app)
+def report(
+    model: Annotated[str, typer.Argument(help="the model's name")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="File to write; reports/model-NAME.html of the home if none is named."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model's page: quality, latency, drift, calibration, episodes, versions, the gate's verdict."""
+    from ml_assets.cli import performance_report
+
+    performance_report.report(settings_of_home(), model, output, show, as_json)
+
+
+@partial(command, group=app)
+def search(
+    text: Annotated[str, typer.Argument(help="what to look for")],
+    where: Annotated[str, typer.Option("--in", help="documents or runs")] = "documents",
+    filter: Annotated[
+        str, typer.Option("--filter", help="such as \"source = 'wiki' AND metadata.year >= 2020\"")
+    ] = "",
+    k: Annotated[int, typer.Option("-k", help="how many, at most")] = 10,
+    mode: Annotated[str, typer.Option("--mode", help="hybrid, words or dense")] = "hybrid",
+    store: Annotated[
+        str, typer.Option("--store", help="whose vectors: postgres, chroma or qdrant")
+    ] = "postgres",
+    passages: Annotated[int, typer.Option("--passages", help="of a document, at most")] = 1,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Find documents or runs, by words and by meaning (docs/search.md)."""
+    from ml_assets.cli.search import search
+
+    asked = {"k": k, "filter": filter, "mode": mode, "store": store, "passages": passages}
+    search(settings_of_home(["postgres"]), text, where, form(as_json, as_csv), **asked)
+
+
+@partial(command, group=app)
+def why(
+    model: Annotated[str, typer.Argument(help="the model's name")],
+    day: Annotated[
+        str | None, typer.Argument(help="UTC, on which it was worse, such as 2026-11-24; now if none")
+    ] = None,
+    as_json: Json = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown and nothing else.")] = False,
+) -> None:
+    """Say why a model became worse: likely causes, and the facts with the rows they rest on."""
+    from ml_assets.cli.why import why
+
+    if as_json and as_markdown:
+        raise Refusal("The answer is printed once: give either --json or --markdown.")
+    why(settings_of_home(), model, day, as_json, as_markdown)
+
+
+@partial(command, group=app, name="metrics-server")
+def metrics_server(
+    port: Annotated[int, typer.Option(help="of 127.0.0.1; 0 for one that is free", min=0, max=65535)] = 9464,
+    every: Annotated[float, typer.Option(help="seconds for which figures are told again", min=0)] = 15.0,
+) -> None:
+    """Tell Prometheus the figures of `status --prometheus` over HTTP, on this machine alone, until Ctrl-C."""
+    from ml_assets.cli import figures
+
+    figures.serve(settings_of_home(), port, every)
+
+
+@partial(command, group=app)
+def search_quality(
+    judged_set: Annotated[
+        str | None, typer.Option("--set", help="a judged set; all if none is named")
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Measure how well documents are found, by judgments. Exit status 1 if hybrid is worse than words or vectors."""
+    from ml_assets.cli.search_quality import search_quality
+
+    if not search_quality(settings_of_home(["postgres"]), judged_set, form(as_json, as_csv)):
+        raise typer.Exit(1)
+
+
+@partial(command, group=app)
+def search_switch(
+    embedder: Annotated[str, typer.Argument(help="as ML_ASSETS_EMBEDDER has it, such as minilm or ollama")],
+    force: Annotated[bool, typer.Option("--force", help="Whatever the judgments say.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Serve searches by another embedding model, if it is not worse. Exit status 1 if it is, or nobody can tell."""
+    from ml_assets.cli.search_switch import search_switch
+
+    if not search_switch(settings_of_home(["postgres"]), embedder, force, as_json):
+        raise typer.Exit(1)
+
+
+@partial(command, group=app)
+def backup(
+    folder: Annotated[Path, typer.Argument(help="of backups; made if it does not exist", metavar="DIR")],
+    keep: Annotated[
+        int | None, typer.Option("--keep", help="Keep so many backups, and remove older.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Make none: say whether those that are there are whole.")
+    ] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Make none: list those that are there.")] = False,
+    at: Annotated[
+        str | None, typer.Option("--at", help="with --verify: the backup whose id begins so")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Back up the whole home while everything runs. Exit status 1 if --verify finds damage (docs/backup.md)."""
+    from ml_assets.cli import backup
+
+    if verify + listed > 1 or ((verify or listed) and keep is not None) or (at is not None and not verify):
+        raise Refusal("Give one of --verify (with --at, or for all), --list and --keep.")
+    if listed:
+        backup.listed(folder, as_json)
+    elif verify:
+        if not backup.verify(folder, at, as_json):
+            raise typer.Exit(1)
+    else:
+        backup.make(settings_of_home(), folder, keep, as_json)
+
+
+@partial(command, group=app)
+def restore(
+    folder: Annotated[Path, typer.Argument(help="of backups", metavar="DIR")],
+    at: Annotated[
+        str | None, typer.Option("--at", help="the backup whose id begins so; else the newest")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a home out of a backup, where ML_ASSETS_HOME says and nothing is yet."""
+    from ml_assets.cli import backup
+
+    backup.bring_back(settings_of_home(), folder, at, as_json)
+
+
+@partial(command, group=app, name="map")
+def map_(
+    where: Annotated[str, typer.Option("--in", help="documents or runs")] = "documents",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help="File to write; reports/map-documents.html of the home if none is named."
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a page with the map of documents or runs: which are alike, and which clusters there are."""
+    from ml_assets.cli.search import draw_map
+
+    draw_map(settings_of_home(["postgres"]), where, output, show, as_json)

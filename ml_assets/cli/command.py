@@ -1,5 +1,8 @@
 """What every command has: its sentence for a fault, its settings, the forms of its answer."""
 
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -23,22 +26,37 @@ Form = Literal["table", "json", "csv"]
 def command(
     function: Callable[..., None], group: typer.Typer, name: str | None = None
 ) -> Callable[..., None]:
+    """A command whose faults are told as `told_in_words` does."""
+    return group.command(name)(told_in_words(function))
+
+
+def told_in_words(function: Callable[..., None]) -> Callable[..., None]:
     """One sentence and exit status 1 for what a person can mend; everything else keeps its traceback."""
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-        except typer.Exit:
+        except (typer.Exit, SystemExit):  # rich ends so where nobody reads what it prints
             raise
         except BaseException as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(128 + signal.SIGPIPE) from None
             if interrupted(error):
                 _fail("Stopped; the next run goes on where this one ended.", status=130)
             if (told := _told(error)) is None:
                 raise
             _fail(told)
 
-    return group.command(name)(guarded)
+    return guarded
+
+
+def _nobody_reads() -> bool:
+    """Whether the output is a pipe that nobody reads any more, such as that of `| head`, and no server is at fault."""
+    asked = select.poll()
+    asked.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in asked.poll(0))
 
 
 def _fail(message: str, status: int = 1) -> None:

@@ -1,6 +1,7 @@
 """`ml-assets doctor`: the findings as a table, and below it what to do, unbroken, so that it can be copied."""
 
 import json
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
@@ -15,12 +16,25 @@ STATE_STYLE = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 def doctor(settings: Settings, as_json: bool) -> bool:
     """Print what is found; whether none of it is an error."""
-    found = examine(settings)
+    found = [*examine(settings), *alert_urls(settings)]
     if as_json:
         print(json.dumps({"findings": [vars(each) for each in found]}))
     else:
         _print(found)
     return not any(each.state == "error" for each in found)
+
+
+def alert_urls(settings: Settings) -> Iterator[Finding]:
+    """Whether somebody can be told of alerts; nobody is called."""
+    if not (urls := settings.alert_url_list):
+        return
+    from ml_assets.operations.alert_messages import check_urls
+
+    wrong = check_urls(urls)
+    for told in wrong:
+        yield Finding("alerts", "error", told, "Correct it: nobody is told there of any alert.")
+    if not wrong:
+        yield Finding("alerts", "ok", f"{counted(len(urls), 'URL')} that apprise knows")
 
 
 def _print(found: list[Finding]) -> None:

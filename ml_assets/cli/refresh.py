@@ -8,7 +8,7 @@ or a click in the UI left behind is finished by the next one.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -16,10 +16,12 @@ from uuid import uuid4
 import dagster as dg
 
 from ml_assets.contracts import STREAMS
-from ml_assets.defs.options import key
+from ml_assets.defs.options import FAULT, FEATURE_FILE, key
 from ml_assets.defs.raw.sensors import REQUESTED_BY
 from ml_assets.intake import due, ledger
 from ml_assets.lib.days import DayRange, bridge
+from ml_assets.lib.windows import outrun, reached, reaches
+from ml_assets.partitions import lookback_days
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
@@ -41,6 +43,7 @@ class Report:
         days: days that were rebuilt, ISO dates.
         runs: Dagster run ids.
         left_alone: reason by path for files that were not read.
+        recovered: what was landed of processes that were killed while they recorded, a sentence each.
         phases: wall time in seconds by phase.
     """
 
@@ -48,6 +51,7 @@ class Report:
     days: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     left_alone: dict[str, str] = field(default_factory=dict)
+    recovered: list[str] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -62,6 +66,7 @@ class Report:
             "days": self.days,
             "runs": self.runs,
             "left_alone": self.left_alone,
+            **({"recovered": self.recovered} if self.recovered else {}),
             "seconds": self.seconds,
         }
 
@@ -80,6 +85,7 @@ def refresh_graph(
     report = report or Report()
     with open_instance(settings) as instance:
         with phase(report, "intake"):
+            report.recovered += due.land_abandoned(settings)
             refresher = Refresher(settings, build_defs(settings), instance, progress)
             ingests = refresher.take_in(again)
         with phase(report, "daily tables"):
@@ -131,8 +137,17 @@ class Refresher:
         self.days: set[date] = set()
         self.runs: list[str] = []
         self.left_alone: dict[str, str] = {}
-        built = [k for k in self._graph.toposorted_asset_keys if self._graph.get(k).is_executable]
+        nodes = [self._graph.get(k) for k in self._graph.toposorted_asset_keys]
+        for node in nodes:
+            if fault := node.metadata.get(FAULT):
+                self.left_alone[str(node.metadata[FEATURE_FILE])] = str(fault)
+        built = [node.key for node in nodes if node.is_executable and FAULT not in node.metadata]
         self.daily = [k for k in built if self._graph.get(k).partitions_def is not None]
+        self._lookbacks = {k: self._lookbacks_of(k) for k in self.daily}
+        reach = reaches(self._lookbacks)
+        # What came in for a day changes these on that day, and the others on days after it as well.
+        self.day_by_day = [k for k in self.daily if not reach[k]]
+        self.windowed = [k for k in self.daily if reach[k]]
         self.intake = [key(f"duckdb/intake_{stream}") for stream in STREAMS]
         self.whole = [k for k in built if k not in self.daily and k not in self.intake]
 
@@ -204,22 +219,73 @@ class Refresher:
         )
 
     def run_due_days(self) -> None:
-        """Rebuild every daily table on the days that are due, in few runs."""
+        """Rebuild every daily table on the days that are due, in few runs.
+
+        Tables that look back on earlier days come last, each on days of its own, since a run has one range for all. Of
+        a range that ends with today there are no later days, and they are built with the others.
+        """
+        outdated = self._remembered()
         asked = due.due_days(self._postgres)
         days = _days_of(asked) | self.stale_days()
         first: list[dg.AssetKey] = []
         if due.metrics_first(days, asked):
             first = [key("duckdb/raw_metrics")]
             self.run_days(days, first)
-        self.run_days(days, [k for k in self.daily if k not in first])
+        self.run_days(days, [k for k in self.day_by_day if k not in first], self.windowed)
         # Those whose rows look back on, or join, what has just been rebuilt; nobody does on them anew.
-        self.run_days(self.touched_days(), self.daily)
+        self.run_days(self.touched_days(), self.day_by_day, self.windowed)
+        self.run_windows(outdated)
 
-    def run_days(self, days: Iterable[date], tables: Sequence[dg.AssetKey]) -> None:
-        """Rebuild daily tables on these days, earlier ones first."""
+    def _remembered(self) -> dict[dg.AssetKey, set[date]]:
+        """The days that other logic built of tables that look back; of the others they are noted as due.
+
+        Dagster tells the logic of the last day alone: once that is built anew, nobody knows of those before.
+        """
+        outdated = self.outdated()
+        built = {k: set(self._built_days(k)) for k in self.daily if k in outdated}
+        days = {day for k in self.day_by_day for day in built.get(k, ())}
+        if days:
+            touched_days.ensure_schema(self._postgres)
+            with self._postgres.connect(write=True) as connection:
+                touched_days.touch(connection, {("runs", day) for day in days})
+        return {k: built[k] for k in self.windowed if k in built}
+
+    def run_windows(self, outdated: Mapping[dg.AssetKey, set[date]] | None = None) -> None:
+        """Rebuild the tables that look back on earlier days, and what is built from them, where they are stale.
+
+        Args:
+            outdated: days that other logic had built before this refresh.
+        """
+        together: dict[frozenset[date], list[dg.AssetKey]] = {}
+        for table, days in self.stale_windows(outdated).items():
+            together.setdefault(frozenset(days), []).append(table)
+        # A table is stale wherever one is that it reads, so whoever has fewer days reads nobody who has more.
+        for days in sorted(together, key=len):
+            self.run_days(days, together[days])
+
+    def run_days(
+        self, days: Iterable[date], tables: Sequence[dg.AssetKey], to_today: Sequence[dg.AssetKey] = ()
+    ) -> None:
+        """Rebuild daily tables on these days, earlier ones first.
+
+        Args:
+            to_today: further tables of the range that ends with today.
+        """
+        today = datetime.now(UTC).date()
         for span in bridge(days):
-            self.run(_purpose(span), tables, span.tags)
+            self.run(_purpose(span), [*tables, *(to_today if span.last >= today else ())], span.tags)
             self.days |= set(span.days())
+
+    def around(self, assets: Iterable[str]) -> list[dg.AssetKey]:
+        """Tables of vectors with the one of their texts, if a model cuts these, and with their copies, in build order."""
+        named = {key(asset) for asset in assets}
+        near = {
+            k
+            for each in named
+            for k in (self._graph.get(each).parent_keys | self._graph.get(each).child_keys)
+        }
+        group = {self._graph.get(each).group_name for each in named}
+        return [k for k in self.whole if k in named or (k in near and self._graph.get(k).group_name in group)]
 
     def due_tables(self) -> set[dg.AssetKey]:
         """Unpartitioned raw tables of which intake withdrew or added something since they were built."""
@@ -242,13 +308,54 @@ class Refresher:
         return {k for k in tables if built_by.get(k) not in (None, self._graph.get(k).code_version)}
 
     def stale_days(self) -> set[date]:
-        """Days on which a daily table is outdated, or older than one that it reads."""
-        built = {k: self._ids_by_day(k) for k in self.daily}
-        stale = {day for k in self.outdated() & built.keys() for day in built[k]}
-        for child in self.daily:
-            for parent in self._graph.get(child).parent_keys & built.keys():
-                stale |= {day for day, at in built[parent].items() if at > built[child].get(day, -1)}
-        return {date.fromisoformat(day) for day in stale}
+        """Days on which a table that follows day by day is outdated, or older than one that it reads."""
+        found = self._stale(self.day_by_day)
+        return {day for days in found.values() for day in days}
+
+    def stale_windows(
+        self, outdated: Mapping[dg.AssetKey, set[date]] | None = None
+    ) -> dict[dg.AssetKey, set[date]]:
+        """The days, by table, on which those that look back are stale; a table that is stale nowhere is left out.
+
+        Args:
+            outdated: days that are stale in any case.
+        """
+        return {k: days for k, days in self._stale(self.windowed, outdated or {}).items() if days}
+
+    def _stale(
+        self, tables: Sequence[dg.AssetKey], known: Mapping[dg.AssetKey, set[date]] | None = None
+    ) -> dict[dg.AssetKey, set[date]]:
+        """The days on which tables are outdated, older than a day that they read, or read one that is to be rebuilt.
+
+        Args:
+            tables: parents before their children.
+            known: days that are stale in any case.
+        """
+        asked = {k for table in tables for k in (table, *self._lookbacks[table])}
+        built = {k: self._built_days(k) for k in asked}
+        outdated = self.outdated() if tables else set[dg.AssetKey]()
+        stale: dict[dg.AssetKey, set[date]] = {}
+        last = datetime.now(UTC).date()
+        for child in tables:
+            days = set(built[child]) if child in outdated else set[date]()
+            days |= (known or {}).get(child, set())
+            for parent, lookback in self._lookbacks[child].items():
+                days |= outrun(built[child], built[parent], lookback, last)
+                days |= reached(stale.get(parent, ()), lookback, last)
+            stale[child] = days
+        return stale
+
+    def _lookbacks_of(self, table: dg.AssetKey) -> dict[dg.AssetKey, int]:
+        """The daily tables that one reads, and how many days before its own it does."""
+        node = self._graph.get(table)
+        return {
+            parent: lookback_days(node.partition_mappings.get(parent))
+            for parent in node.parent_keys
+            if parent in self.daily
+        }
+
+    def _built_days(self, table: dg.AssetKey) -> dict[date, int]:
+        return {date.fromisoformat(day): at for day, at in self._ids_by_day(table).items()}
 
     def stale_tables(self, due: Collection[dg.AssetKey] = ()) -> list[dg.AssetKey]:
         """Unpartitioned tables to rebuild, in the order in which they build.

@@ -5,6 +5,8 @@ list. `tables(settings)` builds the contracts, and whoever needs one is handed t
 and anything that imports dagster or a store.
 """
 
+from dataclasses import replace
+
 from ml_assets.contracts import embeddings, experiments, features, performance, raw, serving
 from ml_assets.contracts.columns import INDEXED_BYTES, INDEXED_CHARACTERS
 from ml_assets.contracts.model import Column, ColumnType, Contract, ForeignKey, WriteMode
@@ -53,22 +55,34 @@ Tables = dict[str, Contract]
 INDEXED = {
     "chroma/experiment_index": "postgres/experiment_embeddings",
     "chroma/document_index": "postgres/document_embeddings",
+    "qdrant/experiment_index": "postgres/experiment_embeddings",
+    "qdrant/document_index": "postgres/document_embeddings",
 }
-"""Indexes whose rows are those of a table with vectors: they must agree with it, and can be made of it again."""
+"""Indexes whose rows are those of a table with vectors: they must agree with it, and can be made of it again.
+
+Those in Qdrant are tables only where one is configured."""
 
 
 def tables(settings: Settings) -> Tables:
     """The contracts of all tables of the graph, by asset.
 
     Args:
-        settings: for the dimension of the vectors.
+        settings: for the dimension of the vectors, the folders of feature files, and how long events are kept.
     """
+    features_of_files = features.tables(settings)
+    events = next(
+        (each for each in features_of_files if each.asset == "duckdb/model_performance_events"), None
+    )
     rooms = (
         raw.tables(),
         experiments.tables(),
-        features.tables(),
-        performance.tables(),
+        features_of_files,
+        # Without a pin the graph loads all the same: what a run adds to an event is added once it is pinned again.
+        performance.tables(events.columns if events else PERFORMANCE_COLUMNS),
         embeddings.tables(settings.embedding_dimension),
-        serving.tables(),
+        embeddings.in_qdrant(settings.embedding_dimension) if settings.qdrant_url else (),
+        serving.tables(settings),
     )
-    return {contract.asset: contract for room in rooms for contract in room}
+    found = {contract.asset: contract for room in rooms for contract in room}
+    events_kept = replace(found["clickhouse/ml_model_performance"], kept_days=settings.performance_ttl_days)
+    return {**found, events_kept.asset: events_kept}

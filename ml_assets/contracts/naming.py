@@ -71,16 +71,18 @@ def misnamed_in(store: str, table: str, columns: Mapping[str, str]) -> Iterable[
         )
     if store == "duckdb" and _FOLDER.fullmatch(table):
         yield f"the name {table!r} has {len(table)} bytes, and the folder that DuckLake gives it may have 255"
-    if store == "chroma":
+    if store in ("chroma", "qdrant"):
         if not _COLLECTION.fullmatch(table):
             yield (
-                f"a collection of Chroma cannot have the name {table!r}, but one of 3 to 500 characters of "
+                f"a collection of {store.capitalize()} cannot have the name {table!r}, but one of 3 to 500 characters of "
                 "[a-zA-Z0-9._-] that begins and ends in a letter or digit and not in --next or --old"
             )
         whole = [name for name, kind in columns.items() if kind in ("json", "float64")]
         for name in columns:
-            if name.startswith(("#", "$", "chroma:")):
+            if store == "chroma" and name.startswith(("#", "$", "chroma:")):
                 yield f"Chroma keeps names such as {name!r}, with #, $ or chroma: in front, for itself"
+            if store == "qdrant" and (name in ("_entry", "_document") or '"' in name):
+                yield f'{name!r} cannot be the name of a column of Qdrant: _entry and _document are ours, and " ends it'
             for other in whole:
                 if name.startswith(f"{other}."):
                     yield f"column {name!r} would be taken for a part of the column {other!r}"

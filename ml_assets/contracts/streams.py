@@ -76,8 +76,8 @@ class Stream:
 
     @property
     def unique_across_days(self) -> bool:
-        """Runs and documents exist once; measurements are identified within their day."""
-        return self.name in ("runs", "documents")
+        """Runs, documents and judgments exist once; measurements are identified within their day."""
+        return self.name in ("runs", "documents", "judgments")
 
 
 RUN_COLUMNS = (
@@ -154,6 +154,23 @@ DOCUMENT_COLUMNS = (
 )
 
 
+JUDGMENT_COLUMNS = (
+    need("set_name", "the judged set that the question belongs to", max_bytes=INDEXED_BYTES),
+    need("query_id", "identifier of the question within its set", max_bytes=INDEXED_BYTES),
+    need("query", "the question, as somebody would type it"),
+    need("document_id", "document that was judged for it", max_bytes=INDEXED_BYTES),
+    Column(
+        "relevance",
+        "int64",
+        nullable=False,
+        minimum=0,
+        maximum=3,
+        description="from 0, no answer, to 3, the very answer",
+    ),
+    time("judged_at", "when it was judged, UTC"),
+)
+
+
 STREAMS: dict[str, Stream] = {
     stream.name: stream
     for stream in (
@@ -209,6 +226,15 @@ STREAMS: dict[str, Stream] = {
             (Version(("updated_at",)),),
             "metadata",
             whole_files=True,
+        ),
+        Stream(
+            "judgments",
+            "how well one document answers one question",
+            (*JUDGMENT_COLUMNS, EXTRAS),
+            ("set_name", "query_id", "document_id"),
+            None,
+            (Version(("judged_at",)),),
+            "extras",
         ),
     )
 }

@@ -27,19 +27,20 @@ class Answers(Protocol):
 
 
 def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
-    """All checks of one table, in one step: `contract`, `unique_key`, and one per agreement."""
+    """All checks of one table, in one step: `contract`, `unique_key` if it has a key, and one per agreement."""
     contract = tables[asset]
     agreements = AGREEMENTS.get(asset, ())
     prefixes = {contract.store, *(agreement.parent.split("/")[0] for agreement in agreements)}
     stores = [kind_of(prefix) for prefix in sorted(prefixes)]
     sql = kind_of(contract.store).checks
+    unique = dg.AssetCheckSpec(
+        "unique_key",
+        asset=key(asset),
+        description=f"{', '.join(contract.key)} stands once{_scope(contract)}.",
+    )
     specs = [
         dg.AssetCheckSpec("contract", asset=key(asset), description="Every row keeps the contract."),
-        dg.AssetCheckSpec(
-            "unique_key",
-            asset=key(asset),
-            description=f"{', '.join(contract.key)} stands once{_scope(contract)}.",
-        ),
+        *([unique] if contract.key else []),
         *(
             dg.AssetCheckSpec(
                 _agreement_name(agreement),
@@ -60,13 +61,13 @@ def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
         pool=next((store.pool for store in stores if store.pool), None),
     )
     def checks(context: dg.AssetCheckExecutionContext):
-        days = _run_days(context) if contract.partition_column else None
+        days = checked_days(context) if contract.partition_column else None
         wanted = {check.name for check in context.selected_asset_check_keys}
         with fetching(context.resources) as fetch:
             if "contract" in wanted:
                 yield _contract_result(contract, fetch(contract.store, count_broken(sql, contract))[0])
             if "unique_key" in wanted:
-                yield _unique_result(contract, fetch(contract.store, doubled_keys(sql, contract)))
+                yield _unique_result(contract, fetch(contract.store, doubled_keys(sql, contract, days=days)))
             for agreement in agreements:
                 if _agreement_name(agreement) in wanted:
                     found = compare(tables, asset, agreement, fetch, days)
@@ -132,7 +133,7 @@ def _unique_result(contract: Contract, doubled: Sequence[Sequence[Any]]) -> dg.A
     )
 
 
-def _run_days(context: dg.AssetCheckExecutionContext) -> tuple[date, date] | None:
+def checked_days(context: dg.AssetCheckExecutionContext) -> tuple[date, date] | None:
     """The days of the run that this check belongs to; None if it is run by itself, for the whole table."""
     tags = context.run.tags
     one = tags.get("dagster/partition")

@@ -1,7 +1,7 @@
 """What every asset of the graph has in common, derived from its contract."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,9 @@ from ml_assets.settings import Settings
 from ml_assets.stores.registry import kind_of
 
 OWNERS = ["team:ml-assets"]
+
+FAULT, FEATURE_FILE = "ml_assets/fault", "ml_assets/feature_file"
+"""Metadata of an asset that only fails: why, and the file that cannot be used."""
 
 
 def code_version(*texts: str) -> str:
@@ -35,6 +38,9 @@ def options(
     kinds: Iterable[str] = (),
     fresh: bool = False,
     automated: bool = True,
+    owners: Sequence[str] = (),
+    tags: Iterable[str] = (),
+    lookback_days: int = 0,
 ) -> dict[str, Any]:
     """Keyword arguments of `dg.asset` for a table of the graph.
 
@@ -47,16 +53,23 @@ def options(
         kinds: tags besides the store's.
         fresh: whether it should be rebuilt every day.
         automated: whether it follows its parents by itself.
+        owners: who is asked about the table, if not the project.
+        tags: words to find it by.
+        lookback_days: how many days before its own a row reads; `partitions.looking_back` maps the parents so.
     """
     store = kind_of(contract.store)
+    # The contract of a file whose header was all that was said of it says the same.
+    one_row = [] if contract.description in description else [f"One row is {contract.description}."]
     daily = contract.partition_column is not None
-    condition = automation.PARTITIONED if daily else automation.WHOLE
+    by_day = automation.WINDOWED if lookback_days else automation.PARTITIONED
+    condition = by_day if daily else automation.WHOLE
     return {
         "key": key(contract.asset),
         "group_name": group,
-        "owners": OWNERS,
+        "owners": list(owners) or OWNERS,
+        "tags": dict.fromkeys(tags, ""),
         "kinds": {store.name, store.kind} | set(kinds),
-        "description": f"{description}\n\nOne row is {contract.description}.",
+        "description": "\n\n".join([description, *one_row]),
         "code_version": code_version(repr(contract), *logic),
         "metadata": metadata.table_metadata(
             contract, store.kind, store.table_name(contract), inherited=INHERITED

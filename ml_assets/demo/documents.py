@@ -47,8 +47,8 @@ def note_documents(records: Iterable[tuple[str, RunRecord]]) -> Iterator[dict]:
     """The notes of runs, given with their run ids."""
     for run_id, record in records:
         yield _document(
-            f"note:{record.key}",
-            f"Notes on {record.name}",
+            note_id(record),
+            note_title(record),
             record.notes,
             "run notes",
             record.completed_at,
@@ -60,9 +60,23 @@ def note_documents(records: Iterable[tuple[str, RunRecord]]) -> Iterator[dict]:
         )
 
 
+def note_id(record: RunRecord) -> str:
+    """The id of the document that a run's notes are."""
+    return _id(f"note:{record.key}")
+
+
+def note_title(record: RunRecord) -> str:
+    """Its title, which notes of the same trial on other days have, too."""
+    return f"Notes on {record.name}"
+
+
+def _id(key: str) -> str:
+    return key.replace(" ", "-")
+
+
 def _document(key: str, title: str, text: str, source: str, updated_at: datetime, **metadata: str) -> dict:
     return {
-        "document_id": key.replace(" ", "-"),
+        "document_id": _id(key),
         "title": title,
         "text": text,
         "source": source,

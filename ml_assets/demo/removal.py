@@ -13,7 +13,7 @@ from ml_assets.demo.manifest import Manifest, hash_file, only_one
 from ml_assets.demo.withdrawal import erase_files, erase_runs
 from ml_assets.errors import Refusal
 from ml_assets.intake.ingest import Lake
-from ml_assets.operations import run_watch
+from ml_assets.operations import performance_alerts, run_watch
 from ml_assets.settings import Settings
 from ml_assets.stores.touched_days import Postgres
 
@@ -68,6 +68,8 @@ def remove_input(settings: Settings, lake: Lake, postgres: Postgres) -> Removed:
         _remove_files(settings, manifest, removed)
         if tracker:
             removed.tracked = tracker.erase()
+        # Before the refresh, which carries the others to ClickHouse, and while it is known whose runs these are.
+        performance_alerts.forget(postgres, [*manifest.tracked, *_plain(settings)])
         erase_files(settings, lake, postgres, _files(manifest))
         erase_runs(settings, lake, postgres, manifest.tracked)
     return removed
@@ -80,8 +82,7 @@ def remove_rest(settings: Settings, postgres: "PostgresResource") -> None:
     """
     with only_one(settings):
         if manifest := Manifest.read(settings.home):
-            plain = [folder.name for folder in settings.demo_files.glob("*")]
-            run_watch.forget(postgres, [*manifest.tracked, *plain])
+            run_watch.forget(postgres, [*manifest.tracked, *_plain(settings)])
         Manifest.folder(settings.home).rename(_gone(settings))
         shutil.rmtree(_gone(settings))
 
@@ -111,6 +112,11 @@ def _remove_files(settings: Settings, manifest: Manifest, removed: Removed) -> N
         else:
             path.unlink()
             removed.files += 1
+
+
+def _plain(settings: Settings) -> list[str]:
+    """Ids of the demo's runs that are not in MLflow."""
+    return [folder.name for folder in settings.demo_files.glob("*")]
 
 
 def _files(manifest: Manifest) -> list[str]:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from ml_assets.demo import landing_files, plain_team
 from ml_assets.demo.data import load
 from ml_assets.demo.documents import library_documents, note_documents
+from ml_assets.demo.judgments import library_judgments, note_judgments
 from ml_assets.demo.manifest import LEAVING, Day, Manifest, hash_file, last_day, only_one
 from ml_assets.demo.plan import Plan, Trial
 from ml_assets.demo.record import RunRecord
@@ -133,6 +134,9 @@ class _Replay:
         rows["documents"] = list(note_documents(records))
         if day == 1:
             rows["documents"] += library_documents(midnight)
+        rows["judgments"] = list(note_judgments(records))
+        if day == 1:
+            rows["judgments"] += library_judgments(midnight)
         with self._phase("writing"):
             for run in plain:
                 plain_team.write_files(run, self._files / run.run_id)
@@ -143,6 +147,7 @@ class _Replay:
             "events": len(rows.get("performance", ())),
             "predictions": len(rows.get("predictions", ())),
             "documents": len(rows["documents"]),
+            "judgments": len(rows["judgments"]),
         }
         seconds, self._seconds = self._seconds, {}
         hashes = {name: hash_file(self._settings.landing / name) for name in files}

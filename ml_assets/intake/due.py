@@ -4,6 +4,7 @@ Sensors and `ml-assets refresh` both ask here, so that they cannot disagree. Wha
 does not: asking Dagster for runs, and which tables Dagster's history shows to be outdated.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,12 +18,16 @@ from ml_assets.intake.input_files import InputFile
 from ml_assets.intake.sources import left_alone, stream_listings
 from ml_assets.intake.tracking import pending_runs
 from ml_assets.lib.days import DayRange, bridge
+from ml_assets.lib.figures import Waiting
 from ml_assets.settings import Settings, redact_url
 from ml_assets.stores import touched_days
 from ml_assets.stores.touched_days import Postgres
+from ml_assets.tables import spool
 
 if TYPE_CHECKING:
     from ml_assets.resources.mlflow import MLflowResource
+
+_LOG = logging.getLogger(__name__)
 
 
 class StreamFiles:
@@ -53,6 +58,15 @@ class StreamFiles:
         return [file for root, each in listings for file in pending_files(self.stream, each, postgres, root)]
 
 
+def land_abandoned(settings: Settings) -> list[str]:
+    """Land the events that killed processes had recorded; a sentence for each of them, which is logged, too."""
+    found = spool.land_abandoned(settings.landing / "performance")
+    told = [each.sentence("performance event") for each in found]
+    for sentence in told:
+        _LOG.warning("%s", sentence)
+    return told
+
+
 def new_runs(mlflow: "MLflowResource", postgres: Postgres) -> dict[str, int]:
     """How many runs are new, changed, deleted or restored in MLflow, for the streams that have any."""
     if mlflow.database is not None and not mlflow.database.exists():
@@ -73,6 +87,20 @@ def due_days(postgres: Postgres) -> dict[str, list[date]]:
     touched_days.ensure_schema(postgres)
     with postgres.connect() as connection:
         return {stream: touched_days.due_days(connection, stream) for stream in STREAMS}
+
+
+def waiting(settings: Settings, postgres: Postgres) -> dict[str, Waiting]:
+    """What of each stream was not taken in yet, or is not in its raw table; the ledger is not made for that."""
+    with postgres.connect() as connection:
+        made = connection.execute("SELECT to_regclass('ledger.settled_days')").fetchone() != (None,)
+    due = due_days(postgres) if made else {}
+    found = {}
+    for stream in STREAMS:
+        files = StreamFiles(stream, settings)
+        new = files.new(postgres) if made else files.all
+        oldest = min((file.mtime_ns for file in new), default=None)
+        found[stream] = Waiting(len(new), None if oldest is None else oldest / 1e9, len(due.get(stream, ())))
+    return found
 
 
 def metrics_first(days: Collection[date], due: Mapping[str, Sequence[date]]) -> bool:

@@ -30,6 +30,7 @@ from ml_assets.lib.sql import qualified, quote_identifier
 from ml_assets.stores import touched_days
 from ml_assets.stores.touched_days import Postgres
 from ml_assets.tables.duckdb_types import UNPARSED_TYPES
+from ml_assets.tables.pause import writing
 
 if TYPE_CHECKING:
     import duckdb
@@ -41,6 +42,8 @@ STAGE = "stage"
 
 class Lake(Protocol):
     """What intake needs of the lake's resource."""
+
+    home: str
 
     def get_connection(self, write: bool = False) -> "AbstractContextManager[duckdb.DuckDBPyConnection]":
         """A connection with the lake in use."""
@@ -82,7 +85,7 @@ def ingesting(
     """
     start = time.perf_counter()
     with touched_days.only_one(postgres, stream.name), lake.get_connection(write=True) as connection:
-        ingest = Ingest(stream, connection, postgres, bounds, report)
+        ingest = Ingest(stream, connection, postgres, bounds, report, lake.home)
         ingest.prepare()
         yield ingest
         ingest.close()
@@ -99,12 +102,14 @@ class Ingest:
         postgres: Postgres,
         bounds: Bounds,
         report: IntakeReport,
+        home: str,
     ) -> None:
         self.stream = stream
         self.connection = connection
         self.report = report
         self.table = qualified("lake", "intake", f"intake_{stream.name}")
         self._postgres = postgres
+        self._home = home
         self.bounds = bounds
 
     def prepare(self) -> None:
@@ -120,8 +125,9 @@ class Ingest:
         with self._postgres.connect() as connection:
             left = ledger.abandoned(connection, self.stream.name)
         if left:
-            self._remove(left)
-            self.forget(left)
+            with writing(self._home, first=True):  # the lake's maintenance waits for whoever holds the stream
+                self._remove(left)
+                self.forget(left)
 
     def close(self) -> None:
         """Close the ingest, if there was one."""
@@ -213,7 +219,9 @@ class Ingest:
             before: days of rows that these have replaced.
         """
         self._count(fresh, counts, arrived)
-        self.connection.execute("COMMIT")
+        # The ledger's dump and the lake's are begun while nobody commits here: neither has what the other lacks.
+        with writing(self._home, first=True):
+            self.connection.execute("COMMIT")
         with self._postgres.connect(write=True) as connection:
             days = {*before, *ledger.days_of(connection, self.stream.name, list(fresh))}
             ledger.go_live(connection, self.stream.name, self.report.ingest_id, list(fresh.values()))

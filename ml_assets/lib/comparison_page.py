@@ -7,15 +7,15 @@ All that comes from runs is text: escaped in the tables, and data in a script el
 page's own policy lets the browser execute the one script that it came with, and load nothing.
 """
 
-import hashlib
 import math
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.lib.comparison import NOTE, SHAPES, Comparison, comparable, run_labels
+from ml_assets.lib.html_page import framed
+from ml_assets.lib.html_page import text as _text
 from ml_assets.lib.words import counted
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ _MOST_ROWS = 500
 """Parameters, and metrics, in tables of their own."""
 _MOST_AXES = 8
 _STRONG_P = 0.05
-_LONGEST_TEXT = 200
-_LESS_THAN = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 @dataclass(frozen=True)
@@ -78,35 +76,7 @@ def page(compared: Comparison, curves: Curves | None, style: str, script: str, t
         _tags(parameters, labels),
     ]
     body = "\n".join(part for part in parts if part)
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{_fingerprint(script)}'"
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f'{body}\n</main>\n<script type="application/json" id="data">{_json(data)}</script>\n'
-        f"<script>{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _fingerprint(script: str) -> str:
-    return b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _json(data: Any) -> str:
-    """JSON within a script element: without any `<` that could end it."""
-    import orjson
-
-    return orjson.dumps(data).decode().translate(_LESS_THAN)
-
-
-def _text(value: object) -> str:
-    text = str(value)
-    return escape(text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…")
+    return framed(title, body, data, style, script)
 
 
 def _number(value: float) -> str:

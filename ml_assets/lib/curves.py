@@ -111,13 +111,22 @@ def aligned(
     return found
 
 
-def drawn(xs: Sequence[float], values: Sequence[float], width: int = 60, height: int = 4) -> list[str]:
+def drawn(
+    xs: Sequence[float],
+    values: Sequence[float],
+    width: int = 60,
+    height: int = 4,
+    limits: tuple[float, float] | None = None,
+    broken: str = _BROKEN,
+) -> list[str]:
     """A curve in braille dots, two by four a character, its lowest value at the bottom.
 
     Args:
         xs: ascending.
-        values: at these places. Where one is not finite, the topmost line has a cross.
+        values: at these places. Where one is not finite, the topmost line has a mark, and the curve a gap.
         width, height: in characters.
+        limits: the values at the bottom and the top; the least and greatest if None.
+        broken: the mark; none if empty.
 
     Returns:
         The lines from the top down; all of them as wide.
@@ -129,7 +138,7 @@ def drawn(xs: Sequence[float], values: Sequence[float], width: int = 60, height:
     column = _scaled(x, columns)
     if finite.any():
         row = np.zeros(len(y), dtype=np.int64)
-        row[finite] = _scaled(y[finite], rows)
+        row[finite] = _scaled(y[finite], rows, limits)
         _join(grid, column[finite], row[finite], np.flatnonzero(finite))
     lines = [
         [
@@ -146,16 +155,16 @@ def drawn(xs: Sequence[float], values: Sequence[float], width: int = 60, height:
         ]
         for line in reversed(range(height))
     ]
-    for place in column[~finite] // 2:
-        lines[0][place] = _BROKEN
+    for place in column[~finite] // 2 if broken else ():
+        lines[0][place] = broken
     return ["".join(line) for line in lines]
 
 
-def _scaled(values: Floats, cells: int) -> npt.NDArray[np.int64]:
-    """The cell of each value, where the least is in the first one and the greatest in the last."""
+def _scaled(values: Floats, cells: int, limits: tuple[float, float] | None = None) -> npt.NDArray[np.int64]:
+    """The cell of each value, where the least (or the lower limit) is in the first one and the greatest in the last."""
     if not len(values):
         return np.zeros(0, dtype=np.int64)
-    low, high = float(values.min()), float(values.max())
+    low, high = limits or (float(values.min()), float(values.max()))
     # Halves, since the whole span of two large numbers may be no number any more.
     span = high / 2 - low / 2
     if not span > 0:

@@ -21,9 +21,11 @@ class Query:
         parameters: values of the `$name`s, bound by the engine.
         tables: Arrow data that the SELECT may read under these names.
         committed: called once the rows are in place, for what may be noted only then.
+        contract: the table's `Contract`, where nobody else has one.
     """
 
     sql: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tables: "Mapping[str, pa.Table | pa.RecordBatchReader]" = field(default_factory=dict)
     committed: Callable[[], None] | None = None
+    contract: Any = None

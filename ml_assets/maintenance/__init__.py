@@ -11,6 +11,7 @@ from typing import Any
 from ml_assets.lib.faults import one_sentence
 from ml_assets.maintenance.leftovers import TemporaryFiles
 from ml_assets.stores.registry import stores
+from ml_assets.tables.pause import writing
 from ml_assets.tables.store import Maintained, Retention
 
 
@@ -41,7 +42,11 @@ def maintain(resources: Mapping[str, Any], retention: Retention) -> list[Mainten
     """
     # PostgreSQL last: the others free rows there, whose space is given back at once.
     parts = [part for store in reversed(stores(resources)) for part in store.maintained()]
-    return [run(part, retention) for part in [*parts, TemporaryFiles(resources["lake"].home)]]
+    reports = []
+    for part in [*parts, TemporaryFiles(resources["lake"].home)]:
+        with writing(resources["lake"].home):  # no backup takes its state in the midst of it
+            reports.append(run(part, retention))
+    return reports
 
 
 def run(part: Maintained, retention: Retention) -> MaintenanceReport:

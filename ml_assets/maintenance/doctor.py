@@ -1,7 +1,7 @@
 """What `ml-assets doctor` looks at: whatever outside of the data keeps this project from working.
 
-It only looks: nothing is started, made or changed, and no store is asked (`status` does that). It imports neither
-Dagster nor a driver, so that it also works where one of them is what is broken.
+It only looks: nothing is started, made or changed, and no store is asked (`status` does that). It imports no Dagster, and
+a driver for the last check alone, so that it also works where one of them is what is broken.
 """
 
 import errno
@@ -57,6 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order in which to see to them."""
     found = _run("home", home, settings)
     checks = {"port": port, "versions": versions, "environment": environment, "leftovers": leftovers}
+    checks["features"] = features
     # Of a home that cannot be entered one finding is enough.
     if settings.home.is_dir() and os.access(settings.home, os.R_OK | os.X_OK):
         checks = {"data": data, "servers": servers, "locks": locks} | checks
@@ -292,15 +293,21 @@ def locks(settings: Settings) -> Iterator[Finding]:
     engine = _engine(settings)
     if engine is None or not engine.exists():
         return
-    from ml_assets.stores.clickhouse.holder import holder_file, holder_of
+    from ml_assets.stores.holder import holder_file, holder_of
 
-    if _locked(Path(f"{engine}.lock")):
+    noted = holder_file(engine).exists()
+    if _locked(Path(f"{engine}.lock")) and not noted:
+        yield Finding("lock of clickhouse", "ok", "held by a process that makes way for whoever waits for it")
+    elif _locked(Path(f"{engine}.lock")):
         remedy = (
             "Wait for it, or end it if it hangs; ML_ASSETS_CLICKHOUSE_URL names a server for many at once."
         )
         yield Finding("lock of clickhouse", "warning", f"held by {holder_of(engine)}", remedy)
-    elif (note := holder_file(engine)).exists():
-        told = f"free; {note} was left by {holder_of(engine)}, which was killed or lives where this was copied from"
+    elif noted:
+        told = (
+            f"free; {holder_file(engine)} was left by {holder_of(engine)}, which was killed or lives where this was "
+            "copied from"
+        )
         yield Finding("lock of clickhouse", "ok", told)
     else:
         yield Finding("lock of clickhouse", "ok", "free")
@@ -406,6 +413,24 @@ def environment(settings: Settings) -> Iterator[Finding]:
             name for name in {**settings.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_")
         )
         yield Finding("environment", "ok", ", ".join(given) or "no setting, everything as by default")
+
+
+def features(settings: Settings) -> Iterator[Finding]:
+    """Feature files that cannot be used, and folders for them that are not there."""
+    from ml_assets.contracts import tables
+    from ml_assets.contracts.feature_files import every_file
+    from ml_assets.stores.duckdb.feature_check import check_files
+
+    missing = [folder for folder in settings.feature_folders if not folder.is_dir()]
+    for folder in missing:
+        told = f"{folder}, which ML_ASSETS_FEATURE_FOLDERS names, is no folder"
+        yield Finding("features", "warning", told, "Make it, or correct the setting.")
+    checked = check_files(every_file(settings), tables(settings))
+    faulty = [one for one in checked if one.fault]
+    for one in faulty:
+        yield Finding("features", "error", one.fault, f"The file is {one.file.path}.")
+    if not missing and not faulty:
+        yield Finding("features", "ok", f"{counted(len(checked), 'file')}, each of which can be used")
 
 
 def leftovers(settings: Settings) -> Iterator[Finding]:

@@ -7,23 +7,28 @@ Nobody has to run it: whoever writes to a table next does the same for that tabl
 does it whenever it is opened. It is for whoever wants to be sure after a crash or before a backup.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_assets.contracts import Tables
 from ml_assets.lib.faults import one_sentence
 from ml_assets.stores.registry import stores
+from ml_assets.tables.pause import writing
 from ml_assets.tables.store import Recovery, TableStore
 
 
-def recover_all(resources: Mapping[str, Any], tables: Tables) -> list[Recovery]:
+def recover_all(
+    resources: Mapping[str, Any], tables: Tables, only: Collection[str] | None = None
+) -> list[Recovery]:
     """Look at every store; one that is down does not keep the others from being looked at.
 
     Args:
         resources: as `resources.store_resources` gives them.
         tables: this project's contracts, for what can be brought back from another table.
+        only: names of the stores; all of them if None.
     """
-    return [_recover(store, tables) for store in stores(resources)]
+    with writing(resources["lake"].home):
+        return [_recover(store, tables) for store in stores(resources) if only is None or store.name in only]
 
 
 def _recover(store: TableStore, tables: Tables) -> Recovery:

@@ -37,6 +37,9 @@ _DATASET = (
     "experiment_id || ' ' || dataset_name || ' ' || coalesce(context, '') || ' ' || coalesce(digest, '')"
 )
 
+_FILE = "coalesce(', ' || size_bytes || ' bytes', '') || coalesce(', sha256 ' || sha256, '')"
+"""What is known of a file, as a part of its key: so it is compared, and shown."""
+
 _RUN_AND_KEY = "run_id || ' ' || key"
 
 _HOUR = "formatDateTime(hour, '%Y-%m-%dT%H:%i:%SZ', 'UTC')"
@@ -73,10 +76,10 @@ AGREEMENTS: dict[str, tuple[Agreement, ...]] = {
         Agreement(
             "sqlite/ml_experiments",
             text="Every file of a run that is here is here, on that run's day, with the size and checksum that it had.",
-            actual_key="experiment_id || ' ' || coalesce(json_extract(metadata, '$.path'), '')",
-            expected_key="experiment_id || ' ' || path",
+            actual_key=f"experiment_id || ' ' || coalesce(json_extract(metadata, '$.path'), '') || {_FILE}",
+            expected_key=f"experiment_id || ' ' || path || {_FILE}",
             expected_rows="sqlite/agreements/files_of_runs.sql",
-            values=("size_bytes", "sha256"),
+            values=(),
         ),
     ),
     "sqlite/ml_training_data": (

@@ -1,6 +1,6 @@
 """The runs of each dataset with the metric that judges them, for statements that go on from there."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import missing_table
@@ -9,6 +9,12 @@ from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
     from ml_assets.resources.postgres import PostgresResource
+
+
+def judged_runs_sql(statement: LiteralString) -> LiteralString:
+    """A statement that selects from `({judged_runs})`, whole."""
+    # Not by format: the SQL has braces of its own.
+    return statement.replace("{judged_runs}", read_sql("postgres/judged_runs.sql"))
 
 
 def of_judged_runs(
@@ -27,8 +33,7 @@ def of_judged_runs(
     from psycopg.errors import UndefinedTable
     from psycopg.rows import dict_row
 
-    # Not by format: the SQL has braces of its own.
-    asked = read_sql(statement).replace("{judged_runs}", read_sql("postgres/judged_runs.sql"))
+    asked = judged_runs_sql(read_sql(statement))
     try:
         with postgres.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
             keys = connection.execute(read_sql("postgres/metric_keys.sql").encode()).fetchall()

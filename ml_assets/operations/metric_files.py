@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ml_assets.lib.sql import quote_literal
 from ml_assets.sql_files import read_sql
 from ml_assets.stores.duckdb import inlining
-from ml_assets.stores.touched_days import LOCK_SPACE
+from ml_assets.stores.touched_days import LOCK_SPACE, ensure_tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -123,11 +123,4 @@ def _note_some(
 
 
 def _ensure_schema(postgres: "PostgresResource") -> None:
-    with postgres.connect() as connection:
-        row = connection.execute("SELECT to_regclass('ledger.metric_file_runs')").fetchone()
-        if row and row[0]:
-            return
-    with postgres.connect(write=True) as connection:
-        # IF NOT EXISTS is not safe against a second process that creates the same.
-        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_SPACE,))
-        connection.execute(read_sql("postgres/metric_files/schema.sql"))
+    ensure_tables(postgres, "ledger.metric_file_runs", "postgres/metric_files/schema.sql")

@@ -3,8 +3,6 @@
 What belongs here: reading what `lib/comparison.py` compares and `lib/comparison_page.py` draws, and writing the page.
 """
 
-import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from ml_assets.errors import Refusal
 from ml_assets.lib.comparison import MOST_RUNS, Comparison, compare
 from ml_assets.lib.comparison_page import Curves, page
 from ml_assets.lib.metric_rules import MetricRules
+from ml_assets.operations.page_file import page_part, write_page
 from ml_assets.sql_files import read_sql
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ MOST_CURVES = 100
 _MOST_KEYS = 8
 _STRETCHES = 150
 """Of a curve; each has up to two points."""
-
-_PAGES = Path(__file__).with_name("pages")
 
 
 class RunComparison:
@@ -85,9 +82,7 @@ class RunComparison:
         Raises:
             StoreUnavailable: the lake, which has the curves, does not answer.
         """
-        style, script = (
-            (_PAGES / name).read_text(encoding="utf-8") for name in ("compare.css", "compare.js")
-        )
+        style, script = (page_part(name) for name in ("compare.css", "compare.js"))
         return page(self.found, self.curves, style, script, title)
 
     def write_html(self, path: Path | str, title: str = "") -> Path:
@@ -97,26 +92,7 @@ class RunComparison:
             Refusal: the file ends in neither .html nor .htm, or there is no such folder.
             StoreUnavailable: as `to_html`.
         """
-        path = Path(path)
-        if path.suffix.lower() not in (".html", ".htm"):
-            raise Refusal(f"{path} is no name of a page: name a file that ends in .html.")
-        if not path.parent.is_dir():
-            raise Refusal(
-                f"There is no folder {path.parent} to write {path.name} to: make it, or name another path."
-            )
-        if path.is_dir():
-            raise Refusal(f"{path} is a folder: name a file that ends in .html.")
-        text = self.to_html(title)
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        return path
+        return write_page(path, lambda: self.to_html(title))
 
 
 def compare_runs(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ml_assets.errors import Refusal
 from ml_assets.lib.retention import Ranked, best_of_each
 from ml_assets.operations.light import LightStack
+from ml_assets.tables.pause import writing
 
 if TYPE_CHECKING:
     from ml_assets.resources.postgres import PostgresResource
@@ -78,6 +79,10 @@ class Retention:
         Raises:
             Refusal: one of them has gone since; nothing was removed of the place where it was.
         """
+        with writing(self._light.settings.home):  # a backup has the runs with their files, or neither
+            return self._removed()
+
+    def _removed(self) -> Removed:
         ids = {
             place: [each.run_id for each in self.going if each.place == place]
             for place in ("light", "postgres")

@@ -7,6 +7,7 @@ from ml_assets.errors import Refusal, missing_table
 from ml_assets.lib.run_selectors import require_text
 from ml_assets.operations.run_conditions import missing_relation, wanted
 from ml_assets.sql_files import read_sql
+from ml_assets.stores.postgres_table.vector_indexes import distance_sql
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -82,7 +83,10 @@ def _nearest(connection: "Connection", condition: str, bound: dict[str, Any]) ->
 
     from ml_assets.resources.postgres import read_large_as_doubles
 
-    statement = read_sql("postgres/embeddings/similar_runs.sql").format(conditions=condition).encode()
+    order = distance_sql("card.embedding", "%(vector)s", bound["vector"].count(",") + 1)
+    statement = (
+        read_sql("postgres/embeddings/similar_runs.sql").format(conditions=condition, order=order).encode()
+    )
     # The index finds candidates first and filters then: without going on it gives fewer runs than there are.
     connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
     candidates = min(_MOST, max(_CANDIDATES, 4 * bound["k"]))
@@ -107,5 +111,5 @@ def _require_vectors(connection: "Connection", embedder: str) -> None:
     if embedder not in models:
         raise Refusal(
             f"The cards were embedded by {', '.join(sorted(models))}, and the settings name {embedder}: run "
-            "'ml-assets refresh', which embeds them anew, or set ML_ASSETS_EMBEDDER as it was."
+            "'ml-assets embeddings repair', which embeds them anew, or set ML_ASSETS_EMBEDDER as it was."
         )

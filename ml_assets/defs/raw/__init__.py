@@ -15,7 +15,7 @@ from ml_assets.settings import Settings
 
 
 def build(settings: Settings, tables: Tables) -> dg.Definitions:
-    """External sources, intake and raw of the five streams, with checks and sensors."""
+    """External sources, intake and raw of all streams, with checks and sensors."""
     return dg.Definitions(
         assets=[
             *external_assets(settings),

@@ -8,6 +8,7 @@ import dagster as dg
 
 from ml_assets import metadata
 from ml_assets.contracts import STREAMS, Stream, Tables
+from ml_assets.contracts.lineage import intake_origins
 from ml_assets.defs.options import OWNERS, key, table_asset
 from ml_assets.intake import ledger
 from ml_assets.intake.artifacts import FileRules
@@ -32,6 +33,7 @@ DESCRIPTIONS = {
     "performance": "Evaluations and served inferences, each on the day on which it happened.",
     "predictions": "Single answers of models, with the truth where it is known.",
     "documents": "Texts to be asked about. They have no event time, so the table is one piece.",
+    "judgments": "What is an answer to which question: searches are judged by it. The table is one piece.",
 }
 
 _SHOWN = 100
@@ -76,6 +78,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
     # A team without metrics or predictions has these tables too, empty: queries join them.
     joined = [each for each in tables.values() if each.store == "duckdb" and each.schema != "intake"]
     landing = dg.AssetKey(["landing", stream.name])
+    origins = intake_origins(stream)
 
     @table_asset(
         settings,
@@ -109,6 +112,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
         skipped = left_alone(stream.name, {root: report.skipped for root, report in reports.items()})
         told = _told(list(reports.values()), skipped) | _held(lake, stream, list(reports.values()))
         told |= _totals(postgres, stream)
+        told |= metadata.column_lineage(origins)
         return dg.MaterializeResult(metadata=told)
 
     return intake

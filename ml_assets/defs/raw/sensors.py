@@ -8,11 +8,12 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
-from ml_assets.automation import FOLLOWING
+from ml_assets.automation import FOLLOWING, WINDOWED
 from ml_assets.contracts import STREAMS
 from ml_assets.defs.options import key
 from ml_assets.intake import due, input_files
@@ -57,6 +58,7 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
         if reason := _reason_to_wait(context.instance, "landing_sensor"):
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
+        due.land_abandoned(settings)
         seen = json.loads(context.cursor or "{}")
         again = due.streams_to_read_again(postgres)
         done = _last_succeeded(context.instance, "landing_sensor")
@@ -185,27 +187,38 @@ def _rebuild_request(
     repository: dg.RepositoryDefinition, rebuild: due.Rebuild, last: due.Rebuild
 ) -> dg.RunRequest:
     raw = [key(f"duckdb/raw_{name}") for name in rebuild.streams]
+    to_today = rebuild.days is not None and rebuild.days.last >= datetime.now(UTC).date()
     return dg.RunRequest(
-        asset_selection=with_following(repository, raw, whole=rebuild is last),
+        asset_selection=with_following(repository, raw, whole=rebuild is last, to_today=to_today),
         tags={REQUESTED_BY: "touched_days_sensor", **(rebuild.days.tags if rebuild.days else {})},
     )
 
 
 def with_following(
-    repository: dg.RepositoryDefinition, built: Iterable[dg.AssetKey], whole: bool
+    repository: dg.RepositoryDefinition, built: Iterable[dg.AssetKey], whole: bool, to_today: bool = False
 ) -> list[dg.AssetKey]:
     """Tables with those that follow from them by themselves.
 
+    A table that looks back on earlier days changes on later days than those of the run, which has one range for all its
+    tables: it is left to its automation condition, and with it what is built from it by day. Unless the range ends with
+    today, which is the usual case: then there are no later days.
+
     Args:
+        to_today: whether the run's range of days ends with today.
         whole: tables without days as well. They read all days, so they follow once, after the last range of days.
     """
     graph = repository.asset_graph
     found = dict.fromkeys(built)
+    later: set[dg.AssetKey] = set()
     for child in graph.toposorted_asset_keys:
         node = graph.get(child)
-        condition = node.automation_condition
-        follows = condition is not None and condition.get_label() in FOLLOWING
-        if follows and (node.is_partitioned or whole) and found.keys() & node.parent_keys:
+        if node.automation_condition is None or not (found.keys() | later) & node.parent_keys:
+            continue
+        label = node.automation_condition.get_label()
+        windowed = label == WINDOWED.get_label()
+        if not to_today and (windowed or (node.is_partitioned and later & node.parent_keys)):
+            later.add(child)
+        elif label in FOLLOWING and (node.is_partitioned or whole) and found.keys() & node.parent_keys:
             found[child] = None
     return list(found)
 

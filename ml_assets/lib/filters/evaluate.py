@@ -10,7 +10,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Any
 
-from ml_assets.lib.filters.fields import Attribute, Field, Metric, Param
+from ml_assets.lib.filters.fields import Attribute, Field, Metadata, Metric, Param
 from ml_assets.lib.filters.normal import like_pattern, lowered, without_accents
 from ml_assets.lib.filters.tree import (
     And,
@@ -40,7 +40,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def matches(node: Node, run: Mapping[str, Any]) -> bool:
-    """Whether a run is what a filter asks for.
+    """Whether a run is what a filter asks for; or a document, which has attributes and the mapping `metadata`.
 
     Args:
         run: attributes by name, and the mappings `metrics`, `parameters` and `tags`. A metric is its last value, or a
@@ -103,7 +103,8 @@ def _value(run: Mapping[str, Any], field: Field, as_number: bool) -> Value | Non
         value = (run.get("parameters") or {}).get(field.key)
         text = None if value is None else text_of(value)
     else:
-        text = tag_text((run.get("tags") or {}).get(field.key))
+        room = "metadata" if isinstance(field, Metadata) else "tags"
+        text = tag_text((run.get(room) or {}).get(field.key))
     return number_of(text) if as_number and text is not None else text
 
 

@@ -1,6 +1,7 @@
-"""What a filter can ask for of a run, by the names that people write."""
+"""What a filter can ask for of a run, a document or an entry of a collection, by the names that people write."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +49,9 @@ STATISTICS: dict[str, Kind] = {
 }
 """What is known of a metric's values over a run."""
 
-PREFIXES: dict[str, Literal["attributes", "metrics", "params", "tags"]] = {
+Room = Literal["attributes", "metrics", "params", "tags", "metadata"]
+
+PREFIXES: dict[str, Room] = {
     "attributes": "attributes",
     "attribute": "attributes",
     "attr": "attributes",
@@ -64,12 +67,76 @@ PREFIXES: dict[str, Literal["attributes", "metrics", "params", "tags"]] = {
 }
 
 
+DOCUMENT_ATTRIBUTES: dict[str, Kind] = {
+    "document_id": "text",
+    "title": "text",
+    "source": "text",
+    "updated_at": "time",
+}
+"""What is known of a document besides its metadata."""
+
+ENTRY_ATTRIBUTES: dict[str, Kind] = {"entry_id": "text", "text": "text"}
+"""What is known of an entry of a collection besides its metadata."""
+
+
 @dataclass(frozen=True)
-class Attribute:
-    """A column of the run.
+class Subject:
+    """What a filter is asked of.
 
     Args:
-        name: of `ATTRIBUTES`.
+        name: one of them, with its article.
+        attributes: by name, what their values are.
+        aliases: other names of attributes.
+        prefixes: of names that stand behind a dot, what they are.
+        example: fields, for people.
+        rest: a sentence on what stands behind a prefix.
+    """
+
+    name: str
+    attributes: Mapping[str, Kind]
+    aliases: Mapping[str, str]
+    prefixes: Mapping[str, Room]
+    example: str
+    rest: str
+
+
+RUN = Subject(
+    "a run",
+    ATTRIBUTES,
+    ALIASES,
+    PREFIXES,
+    "metrics.loss.best, params.lr, tags.team or status",
+    "Metrics, parameters and tags begin with metrics., params. and tags.",
+)
+_ATTRIBUTES_AND_METADATA: dict[str, Room] = {
+    **{name: room for name, room in PREFIXES.items() if room == "attributes" and name != "run"},
+    "metadata": "metadata",
+    "meta": "metadata",
+}
+DOCUMENT = Subject(
+    "a document",
+    DOCUMENT_ATTRIBUTES,
+    {"id": "document_id"},
+    {**_ATTRIBUTES_AND_METADATA, "document": "attributes"},
+    "metadata.language, title, source or updated_at",
+    "What a document's metadata hold begins with metadata.",
+)
+ENTRY = Subject(
+    "an entry",
+    ENTRY_ATTRIBUTES,
+    {"id": "entry_id", "document": "text"},
+    {**_ATTRIBUTES_AND_METADATA, "entry": "attributes"},
+    "metadata.language, id or text",
+    "What an entry's metadata hold begins with metadata.",
+)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A column of the run, or of the document or entry.
+
+    Args:
+        name: of `ATTRIBUTES`, `DOCUMENT_ATTRIBUTES` or `ENTRY_ATTRIBUTES`.
     """
 
     name: str
@@ -77,7 +144,7 @@ class Attribute:
     @property
     def kind(self) -> Kind:
         """What its values are."""
-        return ATTRIBUTES[self.name]
+        return ATTRIBUTES.get(self.name) or DOCUMENT_ATTRIBUTES.get(self.name) or ENTRY_ATTRIBUTES[self.name]
 
     def __str__(self) -> str:
         return self.name
@@ -137,7 +204,22 @@ class Tag:
         return f"tags.{quoted_key(self.key)}"
 
 
-Field = Attribute | Metric | Param | Tag
+@dataclass(frozen=True)
+class Metadata:
+    """A value of a document's metadata: a text, and a number where the text is one."""
+
+    key: str
+
+    @property
+    def kind(self) -> Kind:
+        """What its values are."""
+        return "text"
+
+    def __str__(self) -> str:
+        return f"metadata.{quoted_key(self.key)}"
+
+
+Field = Attribute | Metric | Param | Tag | Metadata
 
 
 def quoted_key(key: str) -> str:

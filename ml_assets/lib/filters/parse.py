@@ -12,14 +12,14 @@ from typing import Any
 
 from ml_assets.errors import Refusal
 from ml_assets.lib.filters.fields import (
-    ALIASES,
-    ATTRIBUTES,
-    PREFIXES,
+    RUN,
     STATISTICS,
     Attribute,
     Field,
+    Metadata,
     Metric,
     Param,
+    Subject,
     Tag,
 )
 from ml_assets.lib.filters.normal import without_accents
@@ -93,7 +93,7 @@ WORD.1: /[^\W\d][\w.\-]*/
 """
 
 _WORDS = {
-    "FIELD": "a field such as metrics.loss.best, params.lr, tags.team or status",
+    "FIELD": "a field such as {example}",
     "OPERATOR": "a comparison (= != < <= > >=)",
     "FUZZY": "~",
     "_BETWEEN": "BETWEEN",
@@ -133,6 +133,9 @@ _SHOWN = 100
 _now: ContextVar[datetime] = ContextVar("now")
 """What the times of the filter that is being parsed are counted from."""
 
+_subject: ContextVar[Subject] = ContextVar("subject", default=RUN)
+"""What the filter that is being parsed is asked of."""
+
 
 @dataclass(frozen=True)
 class _Literal:
@@ -160,19 +163,24 @@ class _Fault(Exception):
         self.place = place
 
 
-def parse_filter(text: str, now: datetime) -> Node:
-    """The tree of a filter; that of an empty one lets every run through.
+def parse_filter(text: str, now: datetime, subject: Subject = RUN) -> Node:
+    """The tree of a filter; that of an empty one lets everything through.
 
     Args:
         text: the filter.
         now: what `now` and `7d ago` are counted from, with a time zone.
+        subject: what it is asked of.
 
     Raises:
         Refusal: it is no filter. The sentence shows the place, what was expected and the nearest name.
     """
     if not text.strip():
         return EVERYTHING
-    tree: Node = _parsed("filter", text, now)
+    asked_of = _subject.set(subject)
+    try:
+        tree: Node = _parsed("filter", text, now)
+    finally:
+        _subject.reset(asked_of)
     if (count := sum(1 for _ in leaves(tree))) > MOST_LEAVES:
         raise Refusal(
             f"The filter has {count:,} comparisons, and {MOST_LEAVES:,} are the most: ask for many values of one "
@@ -360,12 +368,13 @@ def _field(name: Any, step: Any) -> Field:
         for doubled, ticked, bare in _PART.findall("." + rest)
     ]
     key = ".".join(part for part, _ in parts)
-    prefix = PREFIXES.get(first.lower())
+    subject = _subject.get()
+    prefix = subject.prefixes.get(first.lower())
     if prefix is None:
+        rooms = "metrics, params, tags and attributes" if subject is RUN else "metadata and attributes"
         raise _Fault(
             place,
-            f"there is nothing called {_short(first)}, only metrics, params, tags and attributes"
-            f"{_nearest(first, PREFIXES)}.",
+            f"there is nothing called {_short(first)}, only {rooms}{_nearest(first, subject.prefixes)}.",
         )
     if not key:
         raise _Fault(place, f"{first} has no name in the quotes.")
@@ -373,6 +382,8 @@ def _field(name: Any, step: Any) -> Field:
         raise _Fault(step.start_pos, "a step stands after at, as in metrics.loss.at(100).")
     if prefix == "attributes":
         return _attribute(key, place + len(first) + 1)
+    if prefix == "metadata":
+        return Metadata(key)
     if prefix != "metrics":
         return Param(key) if prefix == "params" else Tag(key)
     last, quoted = parts[-1]
@@ -385,19 +396,18 @@ def _field(name: Any, step: Any) -> Field:
 
 
 def _attribute(name: str, place: int) -> Attribute:
-    wanted = ALIASES.get(name.lower(), name.lower())
-    if wanted in ATTRIBUTES:
+    subject = _subject.get()
+    wanted = subject.aliases.get(name.lower(), name.lower())
+    if wanted in subject.attributes:
         return Attribute(wanted)
-    if wanted in PREFIXES:
-        raise _Fault(
-            place,
-            f"after {name} comes a dot and a name, as in {name}.{'loss' if PREFIXES[wanted] == 'metrics' else 'lr'}.",
-        )
-    names = {**ATTRIBUTES, **ALIASES, **PREFIXES}
+    if room := subject.prefixes.get(wanted):
+        example = {"metrics": "loss", "metadata": "language"}.get(room, "lr")
+        raise _Fault(place, f"after {name} comes a dot and a name, as in {name}.{example}.")
+    names = {**subject.attributes, **subject.aliases, **subject.prefixes}
     raise _Fault(
         place,
-        f"a run has no attribute {_short(name)}{_nearest(wanted, names)}; there are {', '.join(ATTRIBUTES)}. Metrics, "
-        "parameters and tags begin with metrics., params. and tags.",
+        f"{subject.name} has no attribute {_short(name)}{_nearest(wanted, names)}; there are "
+        f"{', '.join(subject.attributes)}. {subject.rest}",
     )
 
 
@@ -419,7 +429,8 @@ def _comparable(placed: _Placed, literals: list[_Literal]) -> list[Value]:
         if each.kind not in ("STRING", "NUMBER"):
             raise _Fault(
                 each.place,
-                f"{placed.field} is a text: put quotes around it, or compare a time such as created_at.",
+                f"{placed.field} is a text: put quotes around it, or compare a time such as "
+                f"{_time_of(_subject.get())}.",
             )
         if each.kind != literals[0].kind:
             raise _Fault(
@@ -427,6 +438,13 @@ def _comparable(placed: _Placed, literals: list[_Literal]) -> list[Value]:
                 "this is a number and the value before a text, or the other way round: ask for each with OR.",
             )
     return [each.value for each in literals]
+
+
+def _time_of(subject: Subject) -> str:
+    """An attribute that is a time."""
+    return next(
+        (name for name, kind in subject.attributes.items() if kind == "time"), "that of another field"
+    )
 
 
 def _text(placed: _Placed, literal: _Literal, word: str) -> str:
@@ -474,7 +492,8 @@ def _unexpected(text: str, place: int, expected: Iterable[str]) -> str:
     names = set(expected)
     if "OPERATOR" in names:  # the parenthesis of a step, which is none of its own
         names -= {"LPAR"}
-    wanted = [words for name, words in _WORDS.items() if name in names]
+    example = _subject.get().example
+    wanted = [words.format(example=example) for name, words in _WORDS.items() if name in names]
     hint = ""
     if (word := re.match(r"[^\W\d]\w*", rest)) and word.group().upper() not in _KEYWORDS:
         hint = _nearest(word.group().upper(), _KEYWORDS)

@@ -9,8 +9,8 @@ words that an index understands.
 What metrics and parameters are asked can be answered in two ways: begin with the runs that an index has for it, which
 is right where they are few, or walk through the runs in their order and look up each one's row, which is right where
 they are many. The planner cannot tell which: its statistics say nothing of the values of one key. So `probes` are
-asked first, which count no further than is needed: what few runs fulfil goes on as their ids (`Known`), and everything
-else as a lookup, closed to the planner by OFFSET 0.
+asked first, which count no further than is needed: what few runs fulfil is where the page begins (`Known.few`), and
+everything else a lookup, closed to the planner by OFFSET 0.
 """
 
 import json
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_assets.lib.canonical_json import JSONError, canonical
-from ml_assets.lib.filters.fields import Attribute, Metric, Param, Tag
+from ml_assets.lib.filters.fields import Attribute, Metadata, Metric, Param, Tag
 from ml_assets.lib.filters.fields import Field as Asked
 from ml_assets.lib.filters.normal import MARKS, lowered
 from ml_assets.lib.filters.tree import (
@@ -48,8 +48,16 @@ FEW = 5_000
 """Runs that are looked up one by one without a thought: among a million, to find a hundred others that are as frequent
 takes as many."""
 
+GLANCED_AT = 300
+"""Runs that are gone through in their order before anything is asked: of a frequent condition a page is full by then."""
+
+WALKED = 2_000
+"""The same before it is asked how many fulfil several conditions together."""
+
 MANY = 40_000
 """Runs that are gone through in search of those few that fulfil the other conditions of a filter as well."""
+
+_STARTED = Attribute("created_at")
 
 FLOATING = ("last", "best", "min", "max", "mean")
 """Statistics that are doubles, each with an index."""
@@ -71,10 +79,12 @@ class Known:
     Args:
         runs: by part of the tree, the ids of the runs for which it holds; for an IsNull of those that have a value.
         values: by metric at a step, which the lake was asked, ids of runs and beside them their values.
+        few: by part of the tree that holds for `FEW` runs at most, their ids, or None where an index has them.
     """
 
     runs: Mapping[Node, Sequence[str]] = field(default_factory=dict)
     values: Mapping[Metric, tuple[Sequence[str], Sequence[float]]] = field(default_factory=dict)
+    few: Mapping[Node, Sequence[str] | None] = field(default_factory=dict)
 
 
 Statement = tuple[str, dict[str, Any]]
@@ -135,8 +145,8 @@ class Compiler:
             wanted: False turns the condition around.
             closed: look up each run, where an index was asked before and has too many.
         """
-        if not isinstance(node, Leaf) and wanted and node in self.known.runs:
-            return self._among(node, run, True)
+        if wanted and node in self.known.few:
+            return self._among_few(node, run)
         if isinstance(node, Not):
             return self.condition(node.part, run, not wanted, closed)
         if isinstance(node, And | Or):
@@ -164,11 +174,12 @@ class Compiler:
             return f"SELECT {alias}.run_id FROM {source.table} AS {alias} WHERE {rows}"
         return f"SELECT {alias}.id FROM {RUNS} AS {alias} WHERE {self.condition(node, alias, wanted)}"
 
-    def some(self, node: Node, most: int, ids: bool = True) -> str:
+    def some(self, node: Node, most: int, ids: bool = True, times: bool = False) -> str:
         """SELECT of the runs for which a part holds, but of one more than `most` of each branch.
 
         Args:
             ids: with their ids; without them an index has all that is needed to count.
+            times: with the times at which they began; for a part that an index has by itself.
         """
         if isinstance(node, Or):
             return " UNION ALL ".join(f"({self.some(part, most, ids)})" for part in node.parts)
@@ -179,13 +190,25 @@ class Compiler:
         source, rows = self._rows(leaf, alias)
         # In the order of the index, lest the planner read the whole table in the hope of many.
         return (
-            f"SELECT {f'{alias}.run_id' if ids else '1'} FROM {source.table} AS {alias} WHERE {rows} "
+            f"SELECT {f'{alias}.run_id' if ids else '1'}{f', {alias}.created_at' if times else ''} "
+            f"FROM {source.table} AS {alias} WHERE {rows} "
             f"ORDER BY {alias}.key, {source.indexed} LIMIT {limit}"
         )
 
     def _among(self, node: Node, run: str, wanted: bool) -> str:
         among = f"{run}.id = ANY({self.bound(list(self.known.runs[node]))}::text[])"
         return among if wanted else f"NOT {among}"
+
+    def _among_few(self, node: Node, run: str) -> str:
+        ids = self.known.few[node]
+        # Twice as many, should some be added after they were counted.
+        found = (
+            self.some(node, 2 * FEW)
+            if ids is None
+            else f"SELECT jsonb_array_elements_text({self.bound(json.dumps(list(ids)))}::jsonb)"
+        )
+        # As an array of which the planner knows nothing: it takes such for short, and looks up one id after the other.
+        return f"{run}.id = ANY(ARRAY({found}))"
 
     def _leaf(self, leaf: Leaf, run: str, wanted: bool, closed: bool) -> str:
         there = wanted != isinstance(leaf, IsNull)
@@ -220,8 +243,9 @@ class Compiler:
             if asked.name == "duration_s":
                 value = f"extract(epoch FROM {alias}.completed_at - {alias}.created_at)::float8"
             return _Source(_number_of(value) if number and asked.kind == "text" else value)
-        if isinstance(asked, Tag):
-            value = f"({alias}.tags ->> {self.bound(asked.key)}::text)"
+        if isinstance(asked, Tag | Metadata):
+            column = "tags" if isinstance(asked, Tag) else "metadata"
+            value = f"({alias}.{column} ->> {self.bound(asked.key)}::text)"
             return _Source(_number_of(value) if number else value)
         key = f"{alias}.key = {self.bound(asked.key)}"
         if isinstance(asked, Param):
@@ -280,6 +304,19 @@ class Compiler:
         return f"t{self._aliases}"
 
 
+@dataclass
+class DocumentCompiler(Compiler):
+    """Makes conditions on documents, over the table of their chunks' vectors."""
+
+    def source(self, asked: Asked, alias: str, number: bool) -> _Source:
+        """See `Compiler`."""
+        if not isinstance(asked, Attribute):
+            return super().source(asked, alias, number)
+        column = {"source": "metadata ->> 'source'", "updated_at": "created_at"}.get(asked.name, asked.name)
+        value = f"({alias}.{column})"
+        return _Source(_number_of(value) if number and asked.kind == "text" else value)
+
+
 _BELOW_NAN = "< 'NaN'::float8"
 
 
@@ -294,7 +331,7 @@ def _is_plain(node: Node) -> bool:
         return all(map(_is_plain, node.parts))
     if isinstance(node, Not):
         return _is_plain(node.part)
-    return isinstance(node.field, Attribute | Tag)
+    return isinstance(node.field, Attribute | Tag | Metadata)
 
 
 def _indexed(node: Node) -> Leaf | None:
@@ -324,22 +361,17 @@ class Probe:
     others: And
     known: Known
 
-    def count(self) -> Statement:
-        """Counts the runs for which the part holds, but hardly beyond `FEW`, or `MANY` if something else has to hold."""
+    def count(self, most: int) -> Statement:
+        """Counts the runs for which the part holds, but hardly beyond as many."""
         compiler = Compiler(self.known)
-        some = compiler.some(self.part, MANY if self.others.parts else FEW, ids=False)
+        some = compiler.some(self.part, most, ids=False)
         return f"SELECT count(*) FROM ({some}) AS found", compiler.bound.values
-
-    def ids(self) -> Statement:
-        """Selects the ids of the runs for which the part holds, if they are few."""
-        compiler = Compiler(self.known)
-        return compiler.some(self.part, FEW), compiler.bound.values
 
     def joint(self) -> Statement:
         """Selects the ids of the runs for which all else holds, too, but no more than tell that those are not few."""
         compiler = Compiler(self.known)
         some = compiler.some(self.part, MANY)
-        by_id = not any(isinstance(leaf.field, Attribute | Tag) for leaf in leaves(self.others))
+        by_id = _by_id(self.others)
         run = "found" if by_id else "r"
         rest = [compiler.condition(each, run, closed=True) for each in self.others.parts]
         held = "SELECT" if by_id else f"SELECT FROM {RUNS} AS r"
@@ -460,12 +492,46 @@ def page_statements(
             continue
         # A place among the runs that have the first key says nothing of those that lack it.
         from_here = after if after is not None and (present or lacking) else None
-        others = [_value_of(compiler, metric, f"s{n}") for n, metric in enumerate(shown)]
+        first = order[0].field if present and nullable else None  # whose value the walk has at hand
+        others = [
+            "page.k0" if metric == first else _value_of(compiler, metric, f"s{n}")
+            for n, metric in enumerate(shown)
+        ]
         sql = _page_statement(
             compiler, tree, order, keys, others, present and nullable, not present, limit, from_here
         )
         statements.append((sql, compiler.bound.values))
     return statements
+
+
+def walk(
+    tree: Node,
+    order: Sequence[Order],
+    limit: int,
+    after: Cursor | None,
+    known: Known,
+    shown: Sequence[Metric],
+    most: int,
+) -> Statement | None:
+    """A page out of the next runs in their order alone; None where the order is none of the runs' own.
+
+    Args:
+        most: how many runs are gone through; for the others see `page_statements`.
+    """
+    if [term.field for term in order] != [_STARTED]:
+        return None
+    compiler = Compiler(known)
+    keys = _keys(compiler, order[0], "o0")
+    others = [_value_of(compiler, metric, f"s{n}") for n, metric in enumerate(shown)]
+    beyond = f" WHERE {_after(compiler.bound, keys, False, False, after)}" if after is not None else ""
+    down = "DESC" if order[0].descending else "ASC"
+    columns = "r.id, r.created_at" if _by_id(tree) else "r.*"
+    runs = (
+        f"(SELECT {columns} FROM {RUNS} AS r{beyond} ORDER BY r.created_at {down}, r.id "
+        f"LIMIT {compiler.bound(most)})"
+    )
+    sql = _page_statement(compiler, tree, order, keys, others, False, False, limit, None, runs)
+    return sql, compiler.bound.values
 
 
 def _page_statement(
@@ -478,10 +544,13 @@ def _page_statement(
     lacking: bool,
     limit: int,
     after: Cursor | None,
+    runs: str = RUNS,
 ) -> str:
     bound = compiler.bound
+    if (few := _few_by_time(tree, order, compiler.known)) is not None:
+        return _of_few_by_time(compiler, tree, few, order[0], shown, limit, after)
     # All together may be known, too.
-    parts = (tree,) if tree in compiler.known.runs else _parts(tree)
+    parts = (tree,) if tree in compiler.known.few else _parts(tree)
     # Asked of the row that the order is walked by, so that the walk begins and ends with them.
     direct = {part: leaf for part in parts if inner and _on_first(part, order) and (leaf := _indexed(part))}
     where = [compiler.condition(part, "r", closed=True) for part in parts if part not in direct]
@@ -507,15 +576,61 @@ def _page_statement(
     columns = ", ".join([*(f"page.k{n}" for n in range(len(keys))), *shown, "run.*"])
     # The rows of the page are fetched when it is known which they are: sorting carries ids and keys alone.
     return (
-        f"SELECT {columns} FROM (SELECT {picked} FROM {RUNS} AS r {' '.join(joins)} "
+        f"SELECT {columns} FROM (SELECT {picked} FROM {runs} AS r {' '.join(joins)} "
         f"WHERE {' AND '.join(where) or 'true'} ORDER BY {', '.join([*sorting, 'r.id'])} LIMIT {bound(limit)}) AS page "
         f"JOIN {RUNS} AS run ON run.id = page.id ORDER BY {', '.join([*again, 'run.id'])}"
     )
 
 
-def _after(bound: Bound, keys: Sequence[_Key], inner: bool, lacking: bool, after: Cursor) -> str:
+def _few_by_time(tree: Node, order: Sequence[Order], known: Known) -> Node | None:
+    """The part that few runs fulfil, if they can be put in order before they are looked up: each row of a metric or a
+    parameter tells when its run began."""
+    if [term.field for term in order] != [_STARTED]:
+        return None
+    return next(
+        (part for part in _parts(tree) if part in known.few and known.few[part] is None and _indexed(part)),
+        None,
+    )
+
+
+def _of_few_by_time(
+    compiler: Compiler,
+    tree: Node,
+    few: Node,
+    term: Order,
+    shown: Sequence[str],
+    limit: int,
+    after: Cursor | None,
+) -> str:
+    """A page of the runs of an index, the first of which alone are looked up."""
+    bound, down = compiler.bound, "DESC" if term.descending else "ASC"
+    # Twice as many, should some be added after they were counted.
+    found = compiler.some(few, 2 * FEW, times=True)
+    key = _Key("few.created_at", "few.created_at", "", "", "timestamptz", term.descending)
+    beyond = f" WHERE {_after(bound, [key], False, False, after, 'few')}" if after is not None else ""
+    others = [part for part in _parts(tree) if part != few]
+    where = [compiler.condition(part, "few" if _by_id(part) else "run", closed=True) for part in others]
+    columns = ", ".join(["few.created_at AS k0", *shown, "run.*"])
+    return (
+        f"SELECT {columns} FROM (SELECT * FROM ({found}) AS few (id, created_at){beyond} "
+        f"ORDER BY few.created_at {down}, few.id OFFSET 0) AS few CROSS JOIN LATERAL "
+        # One after the other, until the page is full. Nor has each of them to be among the runs: the tables are written
+        # one by one.
+        f"(SELECT * FROM {RUNS} AS run WHERE run.id = few.id OFFSET 0) AS run "
+        f"WHERE {' AND '.join(where) or 'true'} ORDER BY few.created_at {down}, few.id LIMIT {bound(limit)}"
+    )
+
+
+def _by_id(node: Node) -> bool:
+    """Whether a condition asks for no more of a run than its id."""
+    return not any(isinstance(leaf.field, Attribute | Tag) for leaf in leaves(node))
+
+
+def _after(
+    bound: Bound, keys: Sequence[_Key], inner: bool, lacking: bool, after: Cursor, run: str = "r"
+) -> str:
     """Condition that a run comes after another one."""
-    condition = f"r.id > {bound(after.id)}"
+    condition = f"{run}.id > {bound(after.id)}"
     for n, (key, value) in reversed(list(enumerate(zip(keys, after.values, strict=True)))):
         if value is None:
             # The first one is asked for anyway where all lack it.

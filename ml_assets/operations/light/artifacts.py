@@ -14,6 +14,7 @@ from ml_assets.lib.sql import utc_text
 from ml_assets.operations.light.content import ContentStore
 from ml_assets.operations.light.registry import Registry, objects, require_run
 from ml_assets.settings import Settings
+from ml_assets.tables.pause import writing
 
 _NAME_BYTES = 255
 """Longest name of a file or folder that file systems take."""
@@ -37,6 +38,7 @@ class LightArtifacts:
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
+        self._home = settings.home
         self._graph = settings.sqlite_path
         self.content = ContentStore(settings.artifacts)
 
@@ -79,8 +81,9 @@ class LightArtifacts:
                 "metadata": None if metadata is None else canonical(metadata),
                 "created_at": utc_text(datetime.now(UTC)),
             }
-            # The registry's write lock is that of the files as well: nobody collects between these lines.
-            with self._registry.write() as connection:
+            # The registry's write lock is that of the files as well: nobody collects between these lines. And a backup,
+            # which copies files and rows one after the other, has both or neither.
+            with writing(self._home), self._registry.write() as connection:
                 require_run(connection, run_id)
                 _refuse_folder(connection, run_id, name)
                 former = connection.execute(
@@ -155,13 +158,13 @@ class LightArtifacts:
         files = freed = 0
         if candidates:
             # Looked at once more, now that nobody can add a row: another process may have done so since.
-            with self._registry.write() as connection:
+            with writing(self._home), self._registry.write() as connection:
                 for sha256 in candidates - self._named(connection, candidates):
                     files += 1
                     freed += self.content.remove(sha256)
         if among is None and self.content.folder.exists():
             self.content.clear_partial()
-            with self._registry.write() as connection:
+            with writing(self._home), self._registry.write() as connection:
                 ours = connection.execute("SELECT id FROM ml_experiments UNION SELECT run_id FROM landed")
                 known = {run_id for (run_id,) in ours}
                 self.content.clear_views(known | self._of_graph("SELECT DISTINCT experiment_id FROM {table}"))
