@@ -16,7 +16,14 @@ KILLED_INTAKES = 20 if LONG else 6
 ROUNDS = 200 if LONG else 40
 """Rounds of maintenance of the lake beside writers."""
 
+CYCLES = 1_000 if LONG else 10
+"""Rounds of writes and maintenance that pinned versions of the lake have to survive."""
+
 
 def examples(count: int) -> int:
     """Examples of a property: as many as given, or ten times as many."""
     return 10 * count if LONG else count
+
+
+BACKUPS = 20 if LONG else 2
+"""Backups under constant writes, each of which is restored."""

@@ -47,16 +47,19 @@ def test_a_version_says_which_run_made_it_and_for_which_table(shared_lake: DuckL
             "SELECT snapshot_id, author, commit_message FROM lake.snapshots() ORDER BY 1 DESC LIMIT 1",
         )
 
-    token = current_run.run_id.set("r-1")
-    try:
-        write(shared_lake, "told", 1)
-    finally:
-        current_run.run_id.reset(token)
+    def written(value: int, run: str | None) -> bool:
+        token = current_run.run_id.set(run)
+        try:
+            return write(shared_lake, "told", value).changed
+        finally:
+            current_run.run_id.reset(token)
+
+    assert written(1, "r-1")
     [(version, *told)] = newest()
     assert told == ["ml-assets", "ml-assets run r-1: duckdb/told"]
-    assert not write(shared_lake, "told", 1).changed
+    assert not written(1, None)
     assert newest()[0][0] == version  # a write that changes nothing makes none
-    write(shared_lake, "told", 2)
+    assert written(2, None)
     assert newest()[0] == (version + 1, "ml-assets", "ml-assets: duckdb/told")
     assert asked(shared_lake, "SELECT run_id FROM ledger.writes ORDER BY sequence") == [("r-1",), (None,)]
 

@@ -151,7 +151,7 @@ def test_null_vectors_are_refused_where_there_are_none(case, row):
 
 
 @pytest.mark.parametrize("case", ["postgres"], indirect=True)
-@pytest.mark.parametrize(("dimension", "indexes"), [(2000, 1), (2001, 0), (16_000, 0)])
+@pytest.mark.parametrize(("dimension", "indexes"), [(2000, 1), (2001, 1), (4001, 0), (16_000, 0)])
 def test_long_vectors_in_postgres(case, dimension, indexes):
     case.change(columns=tuple(c for c in EVERY_TYPE if c.name != "vector"))
     case.change(columns=(*case.contract.columns, Column("vector", "vector", dimension=dimension)))

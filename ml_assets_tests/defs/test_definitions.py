@@ -42,11 +42,30 @@ EDGES = {
     "duckdb/model_performance_events": ["duckdb/raw_performance", "duckdb/run_features"],
     "clickhouse/ml_model_performance": ["duckdb/model_performance_events"],
     "clickhouse/performance_hourly": ["clickhouse/ml_model_performance"],
+    "clickhouse/alerts": ["clickhouse/performance_regressions", "clickhouse/feature_drift"],
+    "clickhouse/performance_daily": ["clickhouse/ml_model_performance"],
+    "clickhouse/performance_sketches": ["clickhouse/ml_model_performance"],
+    "clickhouse/performance_trends": ["clickhouse/performance_daily", "clickhouse/performance_sketches"],
+    "clickhouse/performance_regressions": [
+        "clickhouse/ml_model_performance",
+        "clickhouse/performance_hourly",
+    ],
     "duckdb/ml_predictions": ["duckdb/raw_predictions"],
+    "clickhouse/feature_drift": ["duckdb/ml_predictions"],
+    "duckdb/ml_experiment_results": ["duckdb/run_features", "duckdb/model_performance_events"],
+    "duckdb/model_performance_analysis": ["duckdb/ml_experiment_results"],
+    "duckdb/learning_curves": ["duckdb/raw_runs", "duckdb/raw_metrics"],
+    "duckdb/model_daily_features": ["duckdb/model_performance_events"],
+    "duckdb/prediction_quality": ["duckdb/ml_predictions"],
+    "duckdb/training_set": ["duckdb/run_features", "duckdb/model_daily_features"],
     "duckdb/document_chunks": ["duckdb/raw_documents"],
     "postgres/document_embeddings": ["duckdb/document_chunks"],
     "chroma/document_index": ["postgres/document_embeddings"],
+    "quality/retrieval_quality": ["duckdb/raw_judgments", "postgres/document_embeddings"],
+    "postgres/document_clusters": ["postgres/document_embeddings"],
+    "postgres/experiment_clusters": ["postgres/experiment_embeddings"],
     "serving/online_features": ["duckdb/run_features"],
+    "serving/model_daily_features": ["duckdb/model_daily_features"],
 }
 
 DRIVERS = {"psycopg", "psycopg2", "duckdb", "clickhouse_connect", "chdb", "chromadb", "redis", "sqlite3"}
@@ -58,7 +77,8 @@ import dagster as dg
 warnings.filterwarnings("error", message=".*will be removed in version", category=DeprecationWarning)
 for category in (dg.SupersessionWarning, dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("error", category=category)
-warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
+for parameter in ("backfill_policy", "allow_nonexistent_upstream_partitions"):
+    warnings.filterwarnings("ignore", message=f".*{parameter}.*", category=dg.BetaWarning)
 from ml_assets.definitions import defs
 defs().resolve_asset_graph()
 defs().resolve_implicit_global_asset_job_def()
@@ -149,6 +169,7 @@ def test_another_rule_for_metrics_outdates_what_the_former_one_judged(tmp_path):
     after = versions(build_defs(Settings(home=home)))
     # What reads them is rebuilt after them.
     assert {asset for asset in before if before[asset] != after[asset]} == {
+        "duckdb/learning_curves",
         "duckdb/run_features",
         "postgres/ml_run_metrics",
         "postgres/run_leaderboard",
@@ -205,8 +226,11 @@ def test_the_hourly_schedule_may_come_before_the_first_event(tmp_path):
     job = build_defs(Settings(home=tmp_path)).resolve_job_def("hourly_rollups")
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(partition_key="2026-03-01", instance=instance)
-    [event] = result.get_asset_materialization_events()
-    assert event.materialization.metadata["dagster/partition_row_count"].value == 0
+    events = result.get_asset_materialization_events()
+    rollups = {event.asset_key.to_user_string() if event.asset_key else None for event in events}
+    assert rollups == {f"clickhouse/performance_{name}" for name in ("hourly", "daily", "sketches")}
+    counts = [event.materialization.metadata["dagster/partition_row_count"].value for event in events]
+    assert counts == [0, 0, 0]
 
 
 def test_what_follows_from_intake_follows_by_itself(specs):
@@ -310,7 +334,16 @@ def test_tests_import_no_tests():
 def test_what_follows_from_raw_tables_is_rebuilt_in_their_run(defs):
     repository = defs.get_repository_def()
     raw = dg.AssetKey(["duckdb", "raw_predictions"])
-    assert with_following(repository, [raw], whole=True) == [raw, dg.AssetKey(["duckdb", "ml_predictions"])]
+    following = [
+        dg.AssetKey(key.split("/"))
+        for key in (
+            "duckdb/ml_predictions",
+            "clickhouse/feature_drift",
+            "duckdb/prediction_quality",
+            "clickhouse/alerts",
+        )
+    ]
+    assert with_following(repository, [raw], whole=True) == [raw, *following]
     runs = dg.AssetKey(["duckdb", "raw_runs"])
     several = {each.to_user_string() for each in with_following(repository, [runs], whole=False)}
     every = {each.to_user_string() for each in with_following(repository, [runs], whole=True)}

@@ -40,7 +40,7 @@ from ml_assets.stores.postgres import PostgresStore
 from ml_assets.tables.staging import TableState, stage
 from ml_assets.tables.store import TableStore
 from ml_assets.tables.validation import WHOLE, Window
-from ml_assets_tests.scale import KILLS
+from ml_assets_tests.scale import KILLS, LONG
 
 DAYS = 3
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -291,7 +291,10 @@ def _note(store: Store, message: tuple[str, Any, float], killed: Killed) -> None
 
 
 @pytest.fixture(
-    params=["duckdb", "postgres", "clickhouse", "clickhouse_server", "chroma", "sqlite", "serving"]
+    params=[
+        *("duckdb", "postgres", "clickhouse", "clickhouse_server", "chroma", "sqlite", "serving"),
+        *(("clickhouse_month",) if LONG else ()),
+    ]
 )
 def store(request: pytest.FixtureRequest) -> Store:
     get = request.getfixturevalue
@@ -305,10 +308,13 @@ def store(request: pytest.FixtureRequest) -> Store:
             return Store(DuckLakeIOManager(lake=get("lake")), contract, 500)
         case "postgres":
             return Store(PostgresIOManager(postgres=get("postgres")), contract, 300)
-        case "clickhouse":
+        case "clickhouse" | "clickhouse_month":
             embedded = get("clickhouse")
             manager = ClickHouseIOManager(clickhouse=embedded)
-            return Store(manager, contract, 2_000, False, True, recover=lambda: _recover(embedded))
+            # The days are of one month, which is swapped in at once.
+            month = request.param == "clickhouse_month"
+            contract = replace(contract, stored_by_month=month)
+            return Store(manager, contract, 2_000, month, True, recover=lambda: _recover(embedded))
         case "clickhouse_server":
             server = get("clickhouse_server")
             manager = ClickHouseIOManager(clickhouse=server)
@@ -347,7 +353,7 @@ def test_so_does_one_of_another_shape(store: Store, shape: str, record_property:
         mode = "upsert_delete" if store.contract.store in ("postgres", "sqlite", "serving") else "upsert"
         store.contract = replace(store.contract, mode=mode)
     else:
-        store.contract = replace(store.contract, partition_column=None)
+        store.contract = replace(store.contract, partition_column=None, stored_by_month=False)
         store.window, store.whole = WHOLE, True
     assert kill_writers(store, max(3, KILLS // 4), record_property)
 

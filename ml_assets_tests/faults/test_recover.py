@@ -29,7 +29,7 @@ from ml_assets.build import store_resources
 from ml_assets.contracts import Column, Contract
 from ml_assets.io_managers import chroma, clickhouse
 from ml_assets.stores.clickhouse import write as clickhouse_write
-from ml_assets.stores.chroma import manifest
+from ml_assets.stores.vectors import manifest
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE

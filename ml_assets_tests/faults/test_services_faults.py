@@ -19,6 +19,7 @@ import pytest
 
 from ml_assets import services
 from ml_assets.errors import ServiceError
+from ml_assets.resources.postgres import PostgresResource
 from ml_assets.services import server as server_module
 from ml_assets.services.chroma import Chroma
 from ml_assets.services.postgres import Postgres
@@ -101,6 +102,25 @@ def test_child_of_the_postmaster_killed(home: Path) -> None:
         assert services.ensure("postgres", home) == url
     assert pid_of("postgres", home) == postmaster
     assert committed_rows(url) == rows + 1
+
+
+def test_postmaster_killed_between_two_transactions(home: Path) -> None:
+    """The second one, which comes right after the first, finds the server gone and starts it."""
+    services.ensure("postgres", home)
+    postgres = PostgresResource(home=str(home))
+
+    def counted() -> int:
+        with postgres.connect() as connection:
+            return (connection.execute("SELECT count(*) FROM kept").fetchone() or (0,))[0]
+
+    rows = counted()
+    assert counted() == counted() == rows  # out of the pool
+    postmaster = pid_of("postgres", home)
+    os.kill(postmaster, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(postmaster)] if psutil.pid_exists(postmaster) else [], 10)
+    assert counted() == rows
+    assert pid_of("postgres", home) != postmaster
+    postgres.close()
 
 
 def test_reboot_that_gave_the_old_pid_to_a_stranger(home: Path) -> None:

@@ -31,10 +31,13 @@ from ml_assets.lib.run_health import Finding
 from ml_assets.operations import run_watch
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
+from ml_assets_tests.scale import LONG
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
 
 END = date(2026, 3, 10)
+EXPIRED = {("postgres", "model_daily_features"), ("redis", "model_daily_features")}
+"""Served for a week from their day on."""
 TINY = Plan(days=2, shift_day=2, datasets=("iris",), families=("knn",), seeds=(0,), mistakes=())
 AT = "2026-03-10T10:00:00Z"  # on a day of the demo
 OWN = {
@@ -261,6 +264,7 @@ def tables(cli, home: Path) -> dict[tuple[str, str], tuple[int, str | None]]:
     }
 
 
+@pytest.mark.skipif(not LONG, reason="four whole refreshes: part of make test-all")
 def test_one_s_own_rows_are_in_every_store_as_if_there_had_been_no_demo(cli, home, monkeypatch):
     land(home)
     assert cli(home, "refresh", "--json").returncode == 0
@@ -270,7 +274,7 @@ def test_one_s_own_rows_are_in_every_store_as_if_there_had_been_no_demo(cli, hom
         patch.setattr(replay, "library_documents", lambda midnight: islice(library_documents(midnight), 3))
         run_demo(settings, lambda *step: None, TINY)
     made = tables(cli, home)
-    assert all(made[table][0] > rows for table, (rows, _) in own.items())
+    assert {name for name, (rows, _) in own.items() if made[name][0] <= rows} <= EXPIRED
 
     # Killed when the input is gone and nothing is rebuilt yet.
     with monkeypatch.context() as patch:

@@ -374,7 +374,7 @@ def content(home):
 
 
 def _stable(row):
-    dropped = {*MEASURED, "completed_at", "updated_at", "artifact_uri"}
+    dropped = {*MEASURED, "completed_at", "judged_at", "updated_at", "artifact_uri"}
     if len(row.get("run_id") or "") == 32:
         dropped.add("run_id")
     if set(row) == {column.name for column in STREAMS["metrics"].columns}:

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from ml_assets import connect
 from ml_assets.build import build_defs
 from ml_assets.cli.instance import prepare_home
+from ml_assets.contracts import tables
+from ml_assets.contracts.lineage import external
+from ml_assets.demo import Manifest, Plan
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 
@@ -67,11 +71,30 @@ def test_every_asset_was_built(defs, instance):
             assert 14 <= len(instance.get_materialized_partitions(key)) <= 16, key
 
 
-def test_every_check_has_passed(defs, instance):
+ALARM = dg.AssetCheckKey(dg.AssetKey(["clickhouse", "alerts"]), "no_open_alerts")
+"""The demo corrupts what the models of digits are given."""
+
+
+def test_every_check_has_passed_but_the_alarm(defs, instance):
     checks = list(defs.resolve_asset_graph().asset_check_keys)
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
     assert {check for check in checks if check not in found} == set()
-    assert {check for check, record in found.items() if record.status.value != "SUCCEEDED"} == set()
+    assert {check for check, record in found.items() if record.status.value != "SUCCEEDED"} == {ALARM}
+
+
+def test_the_shift_is_an_alert_from_its_first_day_on_and_nothing_else_is(cli, demo_home):
+    """Latency aside, which is that of this machine."""
+    done = cli(demo_home, "alerts", "--all", "--json")
+    found = [alert for alert in json.loads(done.stdout) if alert["kind"] in ("quality", "drift")]
+    manifest = Manifest.read(demo_home)
+    assert manifest is not None
+    shift = manifest.end - timedelta(days=manifest.days - Plan().shift_day)
+    told = {alert["model_name"] for alert in found if alert["opened_at"].startswith(shift.isoformat())}
+    assert told == {"digits-mlp", "digits-random_forest"}
+    assert {alert["model_name"] for alert in found} == told
+    assert {alert["model_name"] for alert in found if alert["state"] == "open"} == told
+    assert min(alert["opened_at"] for alert in found) >= shift.isoformat()
+    assert {alert["kind"] for alert in found} == {"quality", "drift"}
 
 
 def test_no_run_of_the_graph_failed(instance):
@@ -137,7 +160,7 @@ def test_status_has_the_promised_form(status):
         assert (store["mode"], store["state"]) == ("embedded", "healthy"), store
         assert isinstance(store["latency_ms"], float)
         for table in store["tables"].values():
-            assert set(table) == {"asset", "rows", "content_hash"}
+            assert set(table) == {"asset", "rows", "content_hash", "bytes", "newest", "written_at"}
             assert table["rows"] > 0
             assert len(table["content_hash"]) >= 16
     assert any(extension.startswith("vector ") for extension in stores["postgres"]["extensions"])
@@ -153,7 +176,10 @@ def test_status_lists_tables_of_contracts_only(status):
         "run_leaderboard",
         "experiment_embeddings",
         "document_embeddings",
+        "experiment_clusters",
+        "document_clusters",
         "online_features",
+        "model_daily_features",  # of serving
     }
     assert not any("ledger" in table or "manifest" in table for _, table in listed)
 
@@ -252,3 +278,52 @@ def test_the_assets_show_what_they_hold(defs, instance):
         if any("data:image/png" in str(entry.value) for entry in metadata.values()):
             plotted.add(key.to_user_string())
     assert {"duckdb/run_features", "clickhouse/performance_hourly"} <= plotted
+
+
+def test_every_table_tells_dagster_where_its_columns_come_from_once_a_run(defs, instance, home_settings):
+    for asset, contract in tables(home_settings).items():
+        key = dg.AssetKey(asset.split("/"))
+        newest = instance.get_latest_materialization_event(key).asset_materialization
+        lineage = newest.metadata["dagster/column_lineage"].value
+        assert set(lineage.deps_by_column) == set(contract.names), asset
+        if contract.partition_column:
+            records = instance.fetch_materializations(key, limit=100).records
+            told = [r for r in records if "dagster/column_lineage" in r.asset_materialization.metadata]
+            assert len(told) == len({record.run_id for record in told}), asset
+
+
+def test_the_page_of_the_graph_tells_rows_and_ages(cli, demo_home, status, tmp_path):
+    page = tmp_path / "lineage.html"
+    done = cli(demo_home, "lineage", "run_leaderboard.mean", "--html", str(page))
+    assert (done.returncode, done.stderr) == (0, "")
+    text = page.read_text()
+    assert f"{rows(status, 'duckdb', 'run_features'):,} rows" in text
+    assert text.count("check failed") == 1  # the alarm
+    built = text.count("<time ")
+    assert built >= 25
+    assert text.count("not built yet") == text.count("</article>") - built - len(external())
+
+
+def test_the_corrupted_dataset_and_its_day_are_named_and_the_training_set_is_made_again(cli, demo_home):
+    manifest = Manifest.read(demo_home)
+    assert manifest is not None
+    shift = manifest.end - timedelta(days=manifest.days - Plan().shift_day)
+    stack = connect(demo_home)
+    told = stack.why("digits-mlp")
+    (run,) = [claim.rows[0].key["id"] for claim in told.claims if claim.topic == "made that day"]
+    stack.features.pin("why", run_id=run)
+    try:
+        done = cli(demo_home, "why", "digits-mlp", (shift + timedelta(days=2)).isoformat(), "--json")
+    finally:
+        stack.features.unpin("why")
+    found = json.loads(done.stdout)
+    assert (found["day"], found["dataset"]) == (shift.isoformat(), "digits")
+    assert [cause["name"] for cause in found["causes"] if cause["verdict"] == "likely"] == ["data"]
+    by_topic = {claim["topic"]: claim for claim in found["claims"]}
+    assert by_topic.keys() >= {"regression", "drift", "other models", "version", "parameters", "similar run"}
+    assert "none of 64 were" in by_topic["drift"]["sentence"]
+    assert "rows of the day differ" in by_topic["made that day"]["sentence"]
+    kept = by_topic["training set"]["rows"][0]["values"]
+    assert kept["equal"] and kept["content_hash"] == kept["noted_hash"]
+    other = cli(demo_home, "why", "iris-knn")
+    assert other.returncode == 1 and "iris-knn never became worse" in other.stderr

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -25,9 +25,14 @@ import pytest
 import ml_assets
 from ml_assets import services
 from ml_assets.build import build_defs
+from ml_assets.contracts import tables as contracts
 from ml_assets.errors import Refusal
+from ml_assets.lib.days import DayRange
+from ml_assets.operations.carried import Sources
+from ml_assets.operations.reconcile import Comparison, compare_values
 from ml_assets.resources import store_resources
 from ml_assets.settings import PROJECT_ROOT, Settings
+from ml_assets.stores.registry import stores as registered
 
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
 
@@ -99,6 +104,10 @@ DOCUMENTS = [
 ]
 
 RECONCILIATION = dg.AssetKey(["quality", "reconciliation"])
+RETRIEVAL_QUALITY = dg.AssetKey(["quality", "retrieval_quality"])
+LOOKBACK = 27
+"""Days that model_daily_features looks back on, further than any other table."""
+
 NOTHING = {"read": 0, "loaded": 0, "superseded": 0, "quarantined": 0}
 
 
@@ -123,6 +132,11 @@ def land(home: Path) -> None:
         file = home / "landing" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+
+
+def days(first: date, last: date) -> list[str]:
+    """All of them, both included."""
+    return [day.isoformat() for day in DayRange(first, last).days()]
 
 
 def new_home() -> Path:
@@ -168,13 +182,17 @@ def tables(cli, home: Path) -> dict[tuple[str, str], dict[str, Any]]:
     done = cli(home, "status", "--json", "--verify")
     assert done.returncode == 0, done.stderr
     stores = json.loads(done.stdout)["stores"]
-    return {(store, table): held for store, told in stores.items() for table, held in told["tables"].items()}
+    told = ((store, table, held) for store, told in stores.items() for table, held in told["tables"].items())
+    names = ("asset", "rows", "content_hash")  # and not when it was written, and how many bytes that took
+    return {(store, table): {name: held[name] for name in names} for store, table, held in told}
 
 
 def test_a_fresh_empty_home_refreshes(empty_refresh, home):
     seconds = empty_refresh.pop("seconds")
     assert seconds > 0
-    streams = dict.fromkeys(("runs", "metrics", "performance", "predictions", "documents"), NOTHING)
+    streams = dict.fromkeys(
+        ("runs", "metrics", "performance", "predictions", "documents", "judgments"), NOTHING
+    )
     assert empty_refresh == {"streams": streams, "days": [], "runs": [], "left_alone": {}}
     assert (home / "dagster" / "dagster.yaml").exists()
 
@@ -190,9 +208,12 @@ def test_refresh_counts_every_row(small):
         "performance": {"read": 4, "loaded": 4, "superseded": 0, "quarantined": 0},
         "predictions": {"read": 1, "loaded": 1, "superseded": 0, "quarantined": 0},
         "documents": {"read": 1, "loaded": 1, "superseded": 0, "quarantined": 0},
+        "judgments": NOTHING,
     }
-    assert small["days"] == ["2026-02-28", "2026-03-01", "2026-03-02", "2026-03-03"]
-    assert len(small["runs"]) == 3
+    # The last day with rows, and those after it that look back on it.
+    assert small["days"] == days(date(2026, 2, 28), date(2026, 3, 3 + LOOKBACK))
+    # Intake, whole tables and days, and one for each length of windows: a week, a fortnight and four weeks.
+    assert len(small["runs"]) == 6
 
 
 def test_intake_shows_what_it_holds(home, small):
@@ -224,9 +245,19 @@ def test_the_rows_are_in_every_store(cli, home, small):
     assert held["clickhouse", "ml_model_performance"] == 4
     assert held["clickhouse", "performance_hourly"] == 2
     assert held["duckdb", "ml_predictions"] == 1
+    features = {
+        "ml_experiment_results": 4 + 4,  # runs and events
+        "model_performance_analysis": 4 + 2,  # hours of them
+        "learning_curves": 5,
+        "model_daily_features": 2,
+        "prediction_quality": 3,  # by all, version and confidence
+        "training_set": 3,  # of r1 nobody knows the end
+    }
+    assert {name: held["duckdb", name] for name in features} == features
     assert held["chroma", "document_index"] == 1
     assert held["postgres", "online_features"] == 2  # cats and dogs
     assert held["redis", "online_features"] == 2
+    assert held["redis", "model_daily_features"] == 0  # what holds for seven days is long over
 
 
 COUNTS = {
@@ -465,8 +496,9 @@ def events(home: Path) -> int:
 def run_checks(home: Path) -> dict[tuple[str, str], bool]:
     """Run every check on what the stores hold now: whether it passed, by table and name."""
     settings = Settings(home=home)
-    # The reconciliation's check is part of its asset.
-    alone = dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks_for_assets(RECONCILIATION)
+    # The checks of these are part of their assets.
+    of_assets = dg.AssetSelection.checks_for_assets(RECONCILIATION, RETRIEVAL_QUALITY)
+    alone = dg.AssetSelection.all_asset_checks() - of_assets
     checks = dg.define_asset_job("every_check", selection=alone)
     defs = dg.Definitions.merge(build_defs(settings), dg.Definitions(jobs=[checks]))
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
@@ -519,6 +551,125 @@ TAMPERED = {
     "clickhouse/ml_model_performance",
     "chroma/experiment_index",
 }
+
+
+def execute_in(store: str, statement: str) -> Callable[[dict[str, Any]], None]:
+    """What changes a store that answers SQL behind the graph's back."""
+
+    def change(stores: dict[str, Any]) -> None:
+        opened = {
+            "lake": lambda: stores["lake"].get_connection(write=True),
+            "clickhouse": lambda: stores["clickhouse"].client(write=True),
+        }.get(store, lambda: stores[store].connect(write=True))
+        with opened() as connection:
+            done = (connection.command if store == "clickhouse" else connection.execute)(statement)
+            assert store not in ("postgres", "sqlite") or done.rowcount == 1
+
+    return change
+
+
+def change_document(text: str) -> Callable[[dict[str, Any]], None]:
+    """What gives an entry of Chroma another text."""
+
+    def change(stores: dict[str, Any]) -> None:
+        with stores["chroma"].client(write=True) as client:
+            collection = client.get_collection("document_index")
+            entry = collection.get(limit=1, include=["embeddings"])
+            # With the vector, as Chroma would embed the text by itself.
+            collection.update(ids=entry["ids"], documents=[text], embeddings=entry["embeddings"])
+
+    return change
+
+
+def change_served(dataset: str | None) -> Callable[[dict[str, Any]], None]:
+    """What gives a row that Redis answers with another dataset."""
+
+    def change(stores: dict[str, Any]) -> None:
+        with stores["redis"].client() as cache:
+            [name] = [key for key in cache.keys("ml-assets:serving/online_features:*") if cache.ttl(key) < 0]
+            row = {**json.loads(cache.hget(name, "cats")), "dataset": dataset}
+            cache.hset(name, "cats", json.dumps(row))
+
+    return change
+
+
+def set_value(store: str, table: str, column: str, row: str, before: str, after: str) -> tuple[Any, Any]:
+    """The change of one value, and what takes it back; the values as SQL."""
+    form = "ALTER TABLE {} UPDATE {} = {} WHERE {} SETTINGS mutations_sync = 2"
+    if store != "clickhouse":
+        form = "UPDATE {} SET {} = {} WHERE {}"
+    return (
+        execute_in(store, form.format(table, column, after, row)),
+        execute_in(store, form.format(table, column, before, row)),
+    )
+
+
+CHANGES = {
+    # Which table says so: how one value is changed and set back, and the key and the column that are named.
+    "duckdb/raw_runs": (
+        set_value("lake", "raw.raw_runs", "model_type", "run_id = 's2'", "'random_forest'", "'tree'"),
+        ("s2", "model_type"),
+    ),
+    "duckdb/raw_predictions": (
+        set_value("lake", "intake.intake_predictions", "confidence", "true", "0.9", "0.25"),
+        ("p1", "confidence"),
+    ),
+    "postgres/ml_experiments": (
+        set_value("postgres", "ml_experiments", "model_type", "id = 's1'", "'random_forest'", "'tree'"),
+        ("s1", "model_type"),
+    ),
+    "postgres/ml_run_metrics": (
+        set_value("postgres", "ml_run_metrics", "last", "run_id = 's2'", "3.0", "3.0000000001"),
+        ("s2 rmse", "last"),
+    ),
+    "postgres/ml_run_params": (
+        set_value("postgres", "ml_run_params", "text", "run_id = 'r1'", "'0.1'", "'0.10'"),
+        ("r1 lr", "text"),
+    ),
+    "sqlite/ml_experiments": (
+        set_value("sqlite", "ml_experiments", "status", "id = 's3'", "'completed'", "'failed'"),
+        ("s3", "status"),
+    ),
+    "clickhouse/ml_model_performance": (
+        set_value(
+            "clickhouse", "ml_model_performance", "kind", "event_id = 'e1'", "'inference'", "'evaluation'"
+        ),
+        ("e1", "kind"),
+    ),
+    "postgres/document_embeddings": (
+        set_value("postgres", "document_embeddings", "title", "true", "'Dogs'", "'Cats'"),
+        ("d1", "title"),
+    ),
+    "chroma/document_index": (
+        (change_document("Cats meow."), change_document("Dogs bark.")),
+        ("d1", "text"),
+    ),
+    "serving/online_features": ((change_served("pets"), change_served(None)), ("cats", "dataset")),
+}
+
+
+@pytest.mark.parametrize("asset", CHANGES)
+def test_one_changed_value_in_any_store_is_named(home, small, asset):
+    """Of a table, and of a copy that is served; nothing differs before and after."""
+    settings = Settings(home=home)
+    stores = store_resources(settings)
+    held = {store.prefix: store for store in registered(stores)}
+    sources = Sources(held, stores["lake"], stores["postgres"], settings.metric_rules)
+
+    def differing() -> list[Comparison]:
+        return [c for c in compare_values(sources, contracts(settings), {asset}) if not c.agrees]
+
+    (change, take_back), (key, column) = CHANGES[asset]
+    assert not differing()
+    change(stores)
+    try:
+        [found] = differing()
+    finally:
+        take_back(stores)
+    # The key of a passage goes on with a hash.
+    assert [(cell.key.partition("#")[0], cell.column) for cell in found.cells] == [(key, column)]
+    assert f"{column!r} of {found.cells[0].key!r} is " in found.told
+    assert not differing()
 
 
 def test_tampering_is_noticed_and_mended(cli, home, small):
@@ -616,8 +767,9 @@ def test_what_came_late_is_looked_back_on_as_if_it_had_come_in_time(cli, home, s
     """After those that count: it adds rows to the home."""
     assert joined(home) == [("e0", None, 95_400.0), ("early", None, None)]
     land_late(home)
-    days = ["2026-02-01", "2026-02-28", "2026-03-01", "2026-03-02", "2026-03-03", "2026-03-19"]
-    assert refreshed(cli, home)["days"] == days
+    assert refreshed(cli, home)["days"] == days(
+        date(2026, 2, 1), date(2026, 3, 19) + timedelta(days=LOOKBACK)
+    )
     assert joined(home) == [("e0", 0.9, 95_400.0), ("early", 0.5, 2_341_800.0)]
     assert looked_back(home) == [
         ("s0", 0, None, None),
@@ -671,7 +823,7 @@ def test_experiments_of_an_application_are_carried_on_beside_the_graph_s(cli, ho
         "mine", id="a1", dataset="pets", parameters={"lr": "0.1"}, created_at=at
     )
     postgres.complete_experiment(made, {"accuracy": 0.5})
-    assert refreshed(cli, home)["days"] == ["2026-03-01"]
+    assert refreshed(cli, home)["days"] == days(date(2026, 3, 1), date(2026, 3, 1 + LOOKBACK))
     with store_resources(Settings(home=home))["sqlite"].connect() as connection:
         held = connection.execute("SELECT id, status FROM ml_experiments ORDER BY id").fetchall()
         data = connection.execute("SELECT experiment_id, dataset_name FROM ml_training_data").fetchall()
@@ -838,3 +990,16 @@ def serves(port: int) -> bool:
             return "dagster_version" in json.load(answer)
     except OSError:
         return False
+
+
+def test_every_feature_table_of_a_pin_is_made_again_hash_for_hash(home, small):
+    features = ml_assets.connect(home).features
+    pin = features.pin("as refreshed")
+    made = [name for name in pin.files if f"duckdb/{name}" in pin.tables]
+    assert "run_features" in made
+    try:
+        for name in made:
+            found = features.rebuild(pin.name, name)
+            assert found.equal, str(found)
+    finally:
+        features.unpin(pin.name)

@@ -29,6 +29,7 @@ from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 from ml_assets.stores import touched_days
 from ml_assets.stores.duckdb import maintenance as lake_maintenance
+from ml_assets.stores.duckdb import pins
 from ml_assets.stores.duckdb.write import writing
 from ml_assets.tables.validation import WHOLE
 
@@ -101,7 +102,7 @@ def test_a_pinned_version_stays_readable(home: Path):
     place = site("duckdb", home)
     lake = place.resources["lake"]
     place.write([0], 0)
-    version = lake_maintenance.pin(lake, "paper")
+    version = pins.pin(lake, "paper").version
     place.write([0], 1)
     place.write([0], 2)
     nights_later(place)
@@ -113,11 +114,11 @@ def test_a_pinned_version_stays_readable(home: Path):
 
     assert versions_at(f"AT (VERSION => {version})") == [0]
     assert versions_at("") == [2]
-    lake_maintenance.unpin(lake, "paper")
+    pins.unpin(lake, "paper")
     nights_later(place)
     assert versions_at("") == [2]
     with pytest.raises(LookupError, match=f"the lake has no version {version}"):
-        lake_maintenance.pin(lake, "again", version)
+        pins.pin(lake, "again", version)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -240,7 +241,7 @@ def test_writers_of_a_table_with_a_name_of_ours_are_kept_out(home: Path, monkeyp
         names = lake, postgres, contract, contract.schema, contract.table
         with writing(lake, contract), pytest.raises(WriteBusy), lake_maintenance._writer_lock(*names):
             pass
-        held = lake_maintenance.only_one(lake), lake_maintenance._writer_lock(*names)
+        held = pins.only_one(lake), lake_maintenance._writer_lock(*names)
         with held[0], held[1], pytest.raises(WriteBusy), writing(lake, contract):
             pass
     monkeypatch.setattr(touched_days, "LOCK_WAIT_S", 0.2)

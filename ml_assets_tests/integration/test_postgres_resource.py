@@ -44,10 +44,12 @@ def test_nothing_is_left_over_from_one_transaction_to_the_next(postgres: Postgre
     for _ in range(2):
         with hurried.connect(write=True) as connection:
             assert connection.execute("SHOW statement_timeout").fetchone() == ("7s",)
+            connection.execute("SET idle_in_transaction_session_timeout = '5s'")  # as a server may be told to
             session = connection.info.backend_pid
     with postgres.connect() as connection:
         assert connection.info.backend_pid == session
         assert connection.execute("SHOW statement_timeout").fetchone() == ("30s",)
+        assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("0",)
         assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
 
 

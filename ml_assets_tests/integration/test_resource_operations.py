@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from ml_assets.contracts import tables
-from ml_assets.errors import StoreUnavailable
+from ml_assets.errors import Refusal, StoreUnavailable
 from ml_assets.intake.files import take_in_files
 from ml_assets.intake.input_files import list_files
 from ml_assets.intake.judge import Bounds
@@ -219,29 +219,54 @@ def test_the_analysis_of_an_experiment_by_model_and_hour(lake: DuckLakeResource)
     assert (later["std_accuracy"], later["p95_inference_time_ms"]) == (None, None)
 
 
-def test_the_trend_of_a_model_by_hour_with_exact_quantiles(clickhouse: ClickHouseResource) -> None:
+def test_the_slowest_requests_and_how_unusual_they_are(
+    clickhouse: ClickHouseResource, tmp_path: Path
+) -> None:
+    from ml_assets.operations.performance_slow import slow_requests
     from ml_assets.stores.clickhouse.ddl import create_statement
 
     contract = TABLES["clickhouse/ml_model_performance"]
+    more = [
+        event(20, inference_time_ms=50.0, dataset="iris", batch_size=8),
+        event(21, model_name="other", inference_time_ms=0.0),
+        event(22, inference_time_ms=None),
+    ]
     with clickhouse.client(write=True) as client:
         client.command(create_statement(contract))
-        client.insert_arrow(contract.table, table_of(contract.asset, EVENTS))
-    end = NOON + timedelta(hours=2)
-    later, first = clickhouse.performance_trend("forest", timedelta(hours=2), until=end).to_pylist()
-    assert first == {
-        "hour": NOON,
-        "model_name": "forest",
-        "evaluation_count": 2,
-        "request_count": 4,
-        "avg_accuracy": pytest.approx(0.8),
-        "avg_inference_time_ms": pytest.approx(np.mean(LATENCIES)),
-        "p95_inference_time_ms": pytest.approx(np.quantile(LATENCIES, 0.95)),
-        "p99_inference_time_ms": pytest.approx(np.quantile(LATENCIES, 0.99)),
-    }
-    assert (later["evaluation_count"], later["p95_inference_time_ms"]) == (1, None)
-    hour = clickhouse.performance_trend("forest", timedelta(hours=1), until=end).to_pylist()
-    assert [row["hour"] for row in hour] == [NOON + timedelta(hours=1)]
-    assert clickhouse.performance_trend("nobody", timedelta(days=1)).num_rows == 0
+        client.insert_arrow(contract.table, table_of(contract.asset, [*EVENTS, *more]))
+    hours, end = timedelta(hours=2), NOON + timedelta(hours=2)
+    found = slow_requests(clickhouse, None, hours, 20, end).to_pylist()
+    told = [(row["event_id"], row["percentile"], row["times_median"], row["request_count"]) for row in found]
+    assert told == [
+        ("e3", 100.0, 50.0 / 3, 5),
+        ("e20", 100.0, 50.0 / 3, 5),
+        ("e2", pytest.approx(60.0), 1.0, 5),
+        ("e1", pytest.approx(40.0), 2 / 3, 5),
+        ("e0", pytest.approx(20.0), 1 / 3, 5),
+        ("e21", 100.0, None, 1),
+    ]
+    assert (found[1]["dataset"], found[1]["batch_size"], found[1]["timestamp"]) == (
+        "iris",
+        8,
+        NOON + timedelta(minutes=20),
+    )
+    assert slow_requests(clickhouse, None, hours, 3, end).to_pylist() == found[:3]
+    assert slow_requests(clickhouse, "other", hours, 3, end).to_pylist() == found[5:]
+    assert slow_requests(clickhouse, "other", "2m", 3, NOON).num_rows == 0
+    assert slow_requests(clickhouse, "other", "2h", 3, end).to_pylist() == found[5:]
+    given: tuple[Any, ...]
+    for given, why in (
+        (("othre", hours, 3, end), "did you mean 'other'"),
+        ((None, timedelta(0), 3, end), "The window is not longer than nothing"),
+        ((None, "soon", 3, end), "The window: 'soon' is no length of time"),
+        ((None, timedelta(days=999_999), 3, end), "not within the years 1970 to 2299"),
+        ((None, hours, 3, datetime.max.replace(tzinfo=UTC)), "not within the years 1970 to 2299"),
+        ((None, "30d", 3, None, 7), r"Events are kept for 7 days .*: ask for a window from "),
+        ((None, hours, 0, end), "0 requests cannot be listed"),
+        ((None, hours, 3, end.replace(tzinfo=None)), "has no time zone"),
+    ):
+        with pytest.raises(Refusal, match=why):
+            slow_requests(clickhouse, *cast("tuple[Any, ...]", given))
 
 
 def test_the_nearest_entries_are_found_with_conditions(chroma: ChromaResource) -> None:
@@ -270,11 +295,6 @@ def test_the_nearest_entries_are_found_with_conditions(chroma: ChromaResource) -
     ("store", "ask", "asset"),
     [
         ("lake", lambda lake: lake.analyze_model_performance("x"), "duckdb/model_performance_events"),
-        (
-            "clickhouse",
-            lambda clickhouse: clickhouse.performance_trend("x", timedelta(days=1)),
-            "clickhouse/ml_model_performance",
-        ),
         ("chroma", lambda chroma: chroma.query_similar("nothing", [1.0]), "chroma/nothing"),
         ("postgres", lambda postgres: postgres.list_experiments(), "postgres/ml_experiments"),
     ],

@@ -11,10 +11,10 @@ import pytest
 
 from ml_assets.contracts import tables
 from ml_assets.contracts.experiments import RUN_METRICS, RUN_PARAMS, RUNS
+from ml_assets.contracts.text import contract_of_text, contract_text
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
 from ml_assets.stores.postgres_table import ensure_table
-from ml_assets.tables.contract_json import contract_of_text, contract_text
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -47,9 +47,19 @@ ROWS = {
     "documents": st.fixed_dictionaries(
         {"document_id": few, "text": few, "updated_at": moments}, optional={"title": few, "metadata": objects}
     ),
+    "judgments": st.fixed_dictionaries(
+        {
+            "set_name": few,
+            "query_id": few,
+            "query": few,
+            "document_id": few,
+            "relevance": st.integers(0, 3),
+            "judged_at": moments,
+        }
+    ),
 }
 JSON_COLUMNS = {"parameters", "input_features", "metadata"}
-TIME_COLUMNS = {"created_at", "completed_at", "timestamp", "updated_at"}
+TIME_COLUMNS = {"created_at", "completed_at", "timestamp", "updated_at", "judged_at"}
 
 
 def text(rows):

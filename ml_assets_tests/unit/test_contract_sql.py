@@ -97,3 +97,24 @@ def test_a_key_may_stand_again_on_another_day(database):
     assert database.execute(doubled_keys(SQL, by_day)).fetchall() == []
     database.execute("INSERT INTO things VALUES ('x', 0.5, 1, 'a', '2026-03-02T23:59:59.999999Z')")
     assert database.execute(doubled_keys(SQL, by_day)).fetchall() == [("x", "2026-03-02", 2)]
+
+
+def test_keys_are_looked_for_on_the_days_that_were_written_where_equal_ones_lie_on_one(database):
+    day = "2026-03-02"
+    database.executemany(
+        "INSERT INTO things VALUES (?, 0.5, 1, 'a', ?)",
+        [(name, f"{at}T10:00:00.000000Z") for name, at in (("y", day), ("y", day), ("x", day))],
+    )
+    written = (date.fromisoformat(day), date.fromisoformat(day))
+    other = (date(2026, 3, 1), date(2026, 3, 1))
+    by_day = replace(CONTRACT, unique_across_days=False)
+    in_key = replace(CONTRACT, key=("id", "at"))
+
+    def doubled(contract, days):
+        found = database.execute(doubled_keys(SQL, contract, days=days)).fetchall()
+        return sorted((row[0], row[-1]) for row in found)
+
+    assert doubled(by_day, written) == doubled(in_key, written) == [("y", 2)]
+    assert doubled(by_day, other) == doubled(in_key, other) == []
+    # A key that is to be unique in the whole table is looked for in all of it.
+    assert doubled(CONTRACT, written) == doubled(CONTRACT, other) == [("x", 2), ("y", 2)]

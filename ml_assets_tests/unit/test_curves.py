@@ -254,3 +254,11 @@ def test_a_drawing_shows_the_course_and_what_is_broken():
     assert drawn([5], [math.nan], width=3, height=2) == ["✗\u2800\u2800", "\u2800" * 3]
     up, down = drawn([0, 1], [-1.7e308, 1.7e308], width=3, height=2)
     assert up != "\u2800" * 3 != down
+
+
+def test_a_curve_between_limits_has_gaps_without_a_mark():
+    lines = drawn([0, 1, 2, 3], [1.0, math.nan, 1.0, 1.0], width=4, height=2, limits=(0.0, 2.0), broken="")
+    assert [line[1] for line in lines] == ["\N{BRAILLE PATTERN BLANK}"] * 2
+    assert {len(line) for line in lines} == {4}
+    low = drawn([0, 1], [0.0, 0.0], width=4, height=2, limits=(0.0, 2.0), broken="")
+    assert set(low[0]) == {"\N{BRAILLE PATTERN BLANK}"} != set(low[1])

@@ -95,9 +95,10 @@ def test_a_day_writes_the_next_days_events_unless_it_is_the_last():
         "performance/demo-2026-11-10.csv",
         "predictions/demo-2026-11-10.parquet",
         "documents/demo-2026-11-09.jsonl",
+        "judgments/demo-2026-11-09.csv",
     ]
     last = landing_files.files_of(3, date(2026, 11, 10), days=3)
-    assert [file.split("/")[0] for file in last] == ["runs", "metrics", "documents"]
+    assert [file.split("/")[0] for file in last] == ["runs", "metrics", "documents", "judgments"]
 
 
 def test_a_report_adds_the_days_up():
@@ -164,7 +165,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, form):
 
 
 def test_every_stream_comes_in_every_format():
-    for stream in ("runs", "metrics", "performance", "predictions", "documents"):
+    for stream in ("runs", "metrics", "performance", "predictions", "documents", "judgments"):
         assert {landing_files.format_of(day, stream) for day in (1, 2, 3)} == set(landing_files.FORMATS)
 
 
@@ -210,3 +211,24 @@ def test_no_demo_is_made_unasked_in_a_home_in_use(tmp_path):
     (tmp_path / "mlflow/mlflow.db").write_text("no database, whatever its name is")
     with pytest.raises(Refusal, match=r"mlflow\.db, the home's MLflow, cannot be read"):
         why_uninvited(Settings(home=tmp_path))
+
+
+def test_what_is_judged_is_how_the_documents_are_built():
+    from ml_assets.demo.documents import library_documents
+    from ml_assets.demo.judgments import library_judgments
+
+    at = datetime(2026, 3, 8, tzinfo=UTC)
+    documents = {row["document_id"]: row for row in library_documents(at)}
+    judged = list(library_judgments(at))
+    assert {row["set_name"] for row in judged} == {"titles", "headings", "see-also"}
+    assert len({(row["set_name"], row["query_id"], row["document_id"]) for row in judged}) == len(judged)
+    for row in judged:
+        document = documents[row["document_id"]]
+        if row["set_name"] == "titles":
+            assert document["title"] == row["query"]
+        if row["set_name"] == "headings":
+            assert row["query"].split()[0] in document["text"]
+    answers = {(row["query"], row["document_id"]): row["relevance"] for row in judged}
+    # Gradient boosting links to the forest, whose own document is the very answer to its first line.
+    assert answers["A random forest classifier.", "estimator:GradientBoostingClassifier"] == 1
+    assert answers["A random forest classifier.", "estimator:RandomForestClassifier"] == 3

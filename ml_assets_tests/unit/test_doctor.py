@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ml_assets import services
+from ml_assets.cli.doctor import alert_urls
 from ml_assets.maintenance import doctor
 from ml_assets.maintenance.doctor import Finding, examine
 from ml_assets.settings import LONGEST_HOME, Settings
@@ -188,6 +189,8 @@ def test_who_has_embedded_clickhouse_open(home: Path) -> None:
         assert [each.detail for each in found(home, "lock of clickhouse", "warning")] == [
             "held by process 7 (demo)"
         ]
+        (home / "services" / "clickhouse.holder").unlink()
+        assert "makes way" in found(home, "lock of clickhouse", "ok")[0].detail
     assert found(home, "lock of clickhouse", clickhouse_url="clickhouse://far") == []
 
 
@@ -262,3 +265,26 @@ def test_leftovers_of_killed_processes(home: Path) -> None:
     (spilled / "spill").write_bytes(bytes(2 << 20))
     (services.SERVERS["postgres"](home).folder / "data.new").mkdir()
     assert len(found(home, "leftovers", "warning")) == 2
+
+
+def test_feature_files_that_cannot_be_used_are_told(tmp_path):
+    (folder := tmp_path / "mine").mkdir()
+    (folder / "daily.sql").write_text("-- Daily.\n-- ttl: 0d\nSELECT run_id FROM raw.raw_runs")
+    missing = tmp_path / "missing"
+    wrong, error = found(tmp_path, "features", feature_folders=(missing, folder))
+    assert (wrong.state, error.state) == ("warning", "error")
+    assert wrong.detail == f"{missing}, which ML_ASSETS_FEATURE_FOLDERS names, is no folder"
+    assert error.detail.startswith("daily.sql, line 2: ttl is '0d'")
+    assert error.remedy == f"The file is {folder / 'daily.sql'}."
+    (fine,) = found(tmp_path, "features")
+    assert fine.state == "ok"
+
+
+def test_urls_of_alerts_that_nobody_can_be_told_at() -> None:
+    def told(urls: str | None) -> list[tuple[str, str]]:
+        return [(each.state, each.detail) for each in alert_urls(Settings(alert_urls=urls))]
+
+    assert told(None) == []
+    assert told("json://localhost/hook mailto://me:pw@example.com") == [("ok", "2 URLs that apprise knows")]
+    [(state, detail)] = told("json://localhost/hook slak://s3cret/token")
+    assert state == "error" and "The 2nd URL of ML_ASSETS_ALERT_URLS (slak://***)" in detail

@@ -9,7 +9,17 @@ from ml_assets.contracts import INDEXED_CHARACTERS
 from ml_assets.contracts.experiments import RUN_METRICS, RUN_PARAMS, RUNS
 from ml_assets.errors import Refusal
 from ml_assets.lib.filters.evaluate import matches
-from ml_assets.lib.filters.fields import ATTRIBUTES, STATISTICS, Attribute, Metric, Param, Tag
+from ml_assets.lib.filters.fields import (
+    ATTRIBUTES,
+    DOCUMENT,
+    ENTRY,
+    STATISTICS,
+    Attribute,
+    Metric,
+    Param,
+    Tag,
+)
+from ml_assets.lib.filters.fields import RUN as RUN_SUBJECT
 from ml_assets.lib.filters.normal import without_accents
 from ml_assets.lib.filters.parse import parse_filter, parse_order
 from ml_assets.lib.filters.postgres import BEGINNING, METRICS, PARAMS
@@ -23,6 +33,7 @@ from ml_assets.lib.filters.tree import (
     Not,
     Or,
     Order,
+    leaves,
 )
 from ml_assets.lib.run_values import number_of
 
@@ -268,3 +279,47 @@ def test_statistics_and_tables_are_those_of_the_contracts():
     assert dict(STATISTICS) == {c.name: kinds[c.type] for c in RUN_METRICS.columns if c.name not in others}
     assert (RUNS.table, RUN_METRICS.table, RUN_PARAMS.table) == (RUNS_TABLE, METRICS, PARAMS)
     assert BEGINNING == INDEXED_CHARACTERS
+
+
+def test_documents_have_fields_of_their_own():
+    text = "source = 'wiki' AND metadata.year >= 2020 OR updated_at > 7d ago AND meta.\"a b\" IS NULL"
+    document = {
+        "document_id": "d",
+        "source": "web",
+        "title": None,
+        "updated_at": NOW - timedelta(days=1),
+        "metadata": {"year": 2021, "tags": ["x"]},
+    }
+    tree = parse_filter(text, NOW, DOCUMENT)
+    assert [str(leaf.field) for leaf in leaves(tree)] == [
+        "source",
+        "metadata.year",
+        "updated_at",
+        'metadata."a b"',
+    ]
+    assert matches(tree, document)
+    assert not matches(parse_filter("title IS NOT NULL OR metadata.year < 2021", NOW, DOCUMENT), document)
+    assert matches(parse_filter("metadata.tags = '[\"x\"]' AND id = 'd'", NOW, DOCUMENT), document)
+
+
+@pytest.mark.parametrize(
+    ("subject", "text", "told"),
+    [
+        (
+            DOCUMENT,
+            "titel = 'x'",
+            r"a document has no attribute 'titel' \(do you mean title\?\); there are document_id",
+        ),
+        (DOCUMENT, "metrics.loss < 1", "nothing called 'metrics', only metadata and attributes"),
+        (DOCUMENT, "run_id = 'x'", "a document has no attribute 'run_id'"),
+        (DOCUMENT, "metadata = 'x'", r"as in metadata.language"),
+        (DOCUMENT, "title = 7d ago", "such as updated_at"),
+        (DOCUMENT, "= 1", "a field such as metadata.language, title"),
+        (DOCUMENT, "metadata.year.at(3) = 1", "a step stands after at"),
+        (ENTRY, "updated_at > now", "an entry has no attribute 'updated_at'"),
+        (RUN_SUBJECT, "metadata.year = 1", "nothing called 'metadata', only metrics"),
+    ],
+)
+def test_what_is_no_filter_of_documents_is_told(subject, text, told):
+    with pytest.raises(Refusal, match=told):
+        parse_filter(text, NOW, subject)

@@ -21,6 +21,7 @@ from ml_assets.maintenance import run as run_maintenance
 from ml_assets.operations.light import LightStack
 from ml_assets.operations.light.upkeep import LightFiles
 from ml_assets.settings import Settings
+from ml_assets.tables.pause import paused
 from ml_assets.tables.store import Retention
 
 
@@ -171,6 +172,30 @@ def test_another_content_of_the_same_name_takes_its_place(light, file):
     (row,) = light.artifacts.list(run)
     assert (row["size_bytes"], row["metadata"]) == (14, {"epoch": 2})
     assert contents(light) == [row["sha256"]]
+
+
+def test_no_backup_is_made_between_a_file_and_its_row(light, file, monkeypatch):
+    done = []
+    run = light.experiments.create("cats")
+
+    def beside_no_backup(step):
+        def taken(*given):
+            with pytest.raises(Refusal, match="has been writing"), paused(light.settings.home, 0):
+                pass
+            done.append(step.__name__)
+            return step(*given)
+
+        return taken
+
+    for name in ("put", "remove"):
+        step = getattr(light.artifacts.content, name)
+        monkeypatch.setattr(light.artifacts.content, name, beside_no_backup(step))
+    light.artifacts.add(run, file)
+    file.write_bytes(b"others")
+    light.artifacts.add(run, file)
+    assert done == ["put", "put", "remove"]
+    with paused(light.settings.home, 0):
+        pass
 
 
 def test_a_changed_file_is_told_with_both_hashes_and_mended_by_adding_it_again(light, file):

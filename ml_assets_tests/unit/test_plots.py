@@ -1,13 +1,15 @@
 """Pictures show the rows that they are given, and stay small."""
 
-from datetime import date, timedelta
+import math
+from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 
 import pyarrow as pa
+import pytest
 from matplotlib.dates import date2num
 from PIL import Image
 
-from ml_assets.lib.plots import learning_curves, performance_trend, png
+from ml_assets.lib.plots import learning_curves, model_trend, performance_trend, png
 
 CURVES = pa.table(
     {
@@ -45,7 +47,11 @@ def test_learning_curves_draws_each_run_in_its_colour():
 
 def test_a_wide_spread_of_losses_gets_a_logarithmic_axis():
     wide = CURVES.set_column(3, "value", pa.array([1000.0, 500.0, 1.1, 0.7, 0.9]))
-    assert learning_curves(wide).axes[0].get_yscale() == "log"
+    figure = learning_curves(wide)
+    assert figure.axes[0].get_yscale() == "log"
+    figure.canvas.draw()
+    told = {label.get_text() for label in figure.axes[0].yaxis.get_ticklabels(which="both")}
+    assert {"0.1", "1"} <= told and not any("10^" in each for each in told)
     assert learning_curves(CURVES).axes[0].get_yscale() == "linear"
 
 
@@ -64,6 +70,53 @@ def test_performance_trend_leaves_unknown_days_out():
     assert above.get_xlim() == below.get_xlim()
 
 
+EPISODES = [
+    {"kind": "quality", "began_at": datetime(2026, 3, 3, 4, tzinfo=UTC), "closed_at": None},
+    {
+        "kind": "latency",
+        "began_at": datetime(2026, 2, 1, tzinfo=UTC),
+        "closed_at": datetime(2026, 3, 1, tzinfo=UTC),
+    },
+    {
+        "kind": "latency",
+        "began_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "closed_at": datetime(2026, 2, 1, tzinfo=UTC),
+    },
+    {"kind": "memory", "began_at": datetime(2026, 3, 1, tzinfo=UTC), "closed_at": None},
+]
+
+
+def model_days(*accuracies):
+    return [
+        {"day": day, "avg_accuracy": accuracy, **{f"p{n}_inference_time_ms": n * 1.0 for n in (50, 95, 99)}}
+        for day, accuracy in zip(DAYS, accuracies, strict=True)
+        if accuracy is not None
+    ]
+
+
+def test_model_trend_marks_episodes_and_leaves_gaps():
+    above, below = model_trend("$a_{$", model_days(0.9, None, 0.4), EPISODES).axes
+    first, second, third = date2num(DAYS)
+    (line,) = drawn(above)
+    assert (line[0], line[2]) == ([first, 0.9], [third, 0.4])
+    assert math.isnan(line[1][1])
+    assert spans(above) == [[third - 0.5, third + 0.5]]
+    assert spans(below) == [[first - 0.5, first + 0.5]]
+    assert below.get_legend_handles_labels()[1] == ["p50", "p95", "p99", "episode"]
+    assert second < third
+
+
+def spans(axes):
+    return [[patch.get_x(), patch.get_x() + patch.get_width()] for patch in axes.patches]
+
+
+@pytest.mark.parametrize(
+    "days", [[], model_days(0.5, None, None), [dict.fromkeys(model_days(1, 1, 1)[0]) | {"day": DAYS[0]}]]
+)
+def test_model_trend_of_next_to_nothing(days):
+    assert png(model_trend("x" * 500, days, EPISODES)).startswith(b"\x89PNG")
+
+
 def test_days_without_evaluations_still_show_their_latency():
     above, below = performance_trend(ACCURACIES.slice(0, 0), LATENCIES).axes
     assert drawn(above) == []
@@ -71,7 +124,12 @@ def test_days_without_evaluations_still_show_their_latency():
 
 
 def test_png_is_a_small_picture():
-    for figure in (learning_curves(CURVES), performance_trend(ACCURACIES, LATENCIES)):
+    figures = (
+        learning_curves(CURVES),
+        performance_trend(ACCURACIES, LATENCIES),
+        model_trend("$cats$", model_days(0.9, 0.8, 0.4), EPISODES),
+    )
+    for figure in figures:
         picture = png(figure)
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(picture) < 60_000

@@ -2,15 +2,21 @@
 
 import json
 from datetime import UTC, date, datetime
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from ml_assets.contracts import tables
+from ml_assets.errors import ContractViolation
+from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.operations.agreements import AGREEMENTS, Agreement
-from ml_assets.operations.reconcile import Listed, compare, compare_sides, stored_keys
+from ml_assets.operations.carried import Sources
+from ml_assets.operations.reconcile import Listed, compare, compare_sides, compare_values, stored_keys
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import Settings
+from ml_assets.tables.arrow_types import arrow_schema
 
 TABLES = tables(Settings())
 
@@ -93,7 +99,11 @@ def test_a_column_that_became_null_is_no_agreement(stores):
 def test_files_that_are_gone_are_no_agreement(stores):
     execute, fetch = stores
     (agreement,) = AGREEMENTS["sqlite/ml_model_artifacts"]
-    files = [{"path": "a", "size_bytes": 1, "sha256": "x"}, {"path": "b", "reason": "not read"}]
+    files = [
+        {"path": "a", "size_bytes": 1, "sha256": "x"},
+        {"path": "b", "reason": "not read", "size_bytes": "many"},
+        {"path": "a", "size_bytes": 2},  # the first one counts
+    ]
     tags = json.dumps({"ml_assets.artifacts": files})
     execute("sqlite", f"UPDATE ml_experiments SET tags = '{tags}' WHERE id = 'r1'")
 
@@ -110,6 +120,64 @@ def test_files_that_are_gone_are_no_agreement(stores):
     )
     assert told() == "3 here, 3 in sqlite/ml_experiments."
     execute("sqlite", "UPDATE ml_model_artifacts SET sha256 = NULL WHERE experiment_id = 'r1'")
-    assert "'sha256'" in told()
+    assert "Not here: 'r1 a, 1 bytes, sha256 x'. Here alone: 'r1 a, 1 bytes'." in told()
     execute("sqlite", "UPDATE ml_model_artifacts SET day = '2026-03-02' WHERE experiment_id = 'r2'")
-    assert "Here alone: 'r2 c'" in told()
+    assert told().endswith("Here alone: 'r1 a, 1 bytes', 'r2 c, 3 bytes, sha256 y'.")
+
+
+class Held:
+    """A store as the comparison of values reads it, with rows in memory."""
+
+    def __init__(self, rows=(), fault=None, prefix=""):
+        self.rows, self.fault, self.prefix, self.name = rows, fault, prefix, prefix
+
+    def last_contract(self, asset):
+        return TABLES[asset] if self.rows or self.fault else None
+
+    def held(self, contract, columns, window):
+        if self.fault:
+            raise self.fault
+        yield pa.RecordBatch.from_pylist(
+            [{name: row.get(name) for name in columns} for row in self.rows],
+            schema=arrow_schema(contract, columns),
+        )
+
+    def copied(self, contract):
+        return None
+
+
+def values(here, there):
+    """Comparisons of the runs in SQLite with those in PostgreSQL."""
+    held: Any = {"sqlite": here, "postgres": there}
+    nothing: Any = None
+    return compare_values(Sources(held, nothing, nothing, MetricRules()), TABLES, {"sqlite/ml_experiments"})
+
+
+def test_values_that_differ_are_told_with_both_sides():
+    runs = [{**run, "origin": "graph", "parameters": "{}"} for run in RUNS]
+    [found] = values(Held(runs), Held(runs))
+    assert (found.agrees, found.told) == (True, "1,000 here, 1,000 in postgres/ml_experiments.")
+    changed = [{**run, "notes": "n" * 200} if run["id"] == "r7" else run for run in runs]
+    [found] = values(Held(changed), Held(runs))
+    assert found.told == (
+        "1,000 here, 1,000 in postgres/ml_experiments. The values of 1 key differ. "
+        f"'notes' of 'r7' is '{'n' * 79}... here, null in postgres/ml_experiments."
+    )
+    # What an application recorded is carried on like all others.
+    [found] = values(Held(runs), Held([*runs, {**runs[0], "id": "a1", "origin": "api"}]))
+    assert found.told.endswith("The values of 1 key differ. Not here: 'a1'.")
+    assert (
+        values(Held([]), Held([{**run, "status": "failed"} for run in runs])) == []
+    )  # nothing was ever carried here
+    [found] = values(Held([{**run, "status": "failed"} for run in runs]), Held(runs))
+    assert "The values of 1,000 keys differ." in found.told
+    assert "The first 20 values are listed." in found.told
+    assert len(found.cells) == 20
+
+
+def test_a_table_that_cannot_be_read_is_told_and_stops_no_other():
+    [found] = values(
+        Held(RUNS), Held(fault=ContractViolation("postgres/ml_experiments: a column is missing"))
+    )
+    assert not found.agrees
+    assert found.told.endswith("It cannot be compared: postgres/ml_experiments: a column is missing.")

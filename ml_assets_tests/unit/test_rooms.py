@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "ml_assets"
 ROOMS = (
     "cli",
     "definitions",
+    "components",
     "build",
     "defs",
     "demo",
@@ -43,6 +44,8 @@ DRIVERS = {
     "clickhouse_connect",
     "chdb",
     "chromadb",
+    "qdrant_client",
+    "qdrant_edge",
     "redis",
     "mlflow",
     "httpx",
@@ -117,7 +120,7 @@ def test_lib_is_pure():
 
 @pytest.mark.parametrize("room", ["stores", "io_managers", "resources", "services"])
 def test_no_store_imports_another(room):
-    stores = {"postgres", "duckdb", "clickhouse", "chroma", "sqlite", "redis", "mlflow"}
+    stores = {"postgres", "duckdb", "clickhouse", "chroma", "qdrant", "sqlite", "redis", "mlflow"}
     across = []
     for name, tree in modules(room):
         own = name.split(".")[1] if "." in name else ""

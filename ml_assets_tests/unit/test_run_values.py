@@ -49,7 +49,7 @@ class Lake:
                 "INSERT INTO raw.raw_metrics VALUES (?, ?, ?, ?, ?)", [run_id, key, step, value, at]
             )
 
-    def reader(self, sql: str, parameters: Any) -> pa.RecordBatchReader:
+    def reader(self, sql: str, parameters: Any, bulk: bool = False) -> pa.RecordBatchReader:
         return self.engine.execute(sql, parameters).to_arrow_reader(100_000)
 
     def metrics(self, **directions: Any) -> dict[str, dict[str, Any]]:

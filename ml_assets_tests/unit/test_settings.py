@@ -95,6 +95,9 @@ def test_secrets_go_to_resources_as_environment_variables(monkeypatch):
         # Not encoded, as they should have been.
         *((f"postgresql://u:s3{c}cret@h/db", "postgresql://u:***@h/db") for c in "/?#@[]: "),
         ("http://u:s3?token=cret@h", "http://u:***"),
+        ("https://t0ken@h:8000/api", "https://***@h:8000/api"),
+        ("http://t0ken:@h", "http://***@h"),
+        ("https://h/runs/me@home", "https://h/runs/me@home"),
         ("http://[x", "http://[x"),
         ("http://[x?password=s3cret", "http://[x?password=***"),
         ("sqlite:////mail/me@home/m.db", "sqlite:////mail/me@home/m.db"),
@@ -171,6 +174,11 @@ def test_the_file_of_a_home_comes_last_key_by_key(monkeypatch, tmp_path):
             'postgres_url = "postgresql://u:hush@h/db"',
             "postgres_url is not set in this file but as ML_ASSETS_POSTGRES_URL.",
         ),
+        (
+            'openlineage_api_key = "hush"',
+            "openlineage_api_key is not set in this file but as ML_ASSETS_OPENLINEAGE_API_KEY.",
+        ),
+        ('alert_urls = "json://hush"', "alert_urls is not set in this file but as ML_ASSETS_ALERT_URLS."),
         ('home = "/tmp"', "home is not set in this file but as ML_ASSETS_HOME."),
         ("metric_synonyms = { acc = 1 }", "metric_synonyms.acc is 1: Input should be a valid string."),
         (

@@ -62,7 +62,7 @@ def test_long_rows_are_taken_in_small_batches(kind):
 
 def test_large_batches_are_checked_by_themselves():
     rows = pa.record_batch({"id": ["x" * 2**20] * 40, "n": [1] * 40})
-    chunks = list(staging._chunks(iter([rows] * 4)))
+    chunks = list(staging.chunked(iter([rows] * 4)))
     assert [len(chunk) for chunk in chunks] == [2, 2]
 
 
