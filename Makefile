@@ -66,6 +66,7 @@ lock:
 	$(COMPILE) --no-annotate --group test -c requirements.txt -o requirements-test.txt
 	$(COMPILE) --no-annotate -c requirements.txt -c requirements-test.txt -o deploy/mlflow.txt deploy/mlflow.in
 	$(COMPILE) --no-annotate -c requirements.txt -o deploy/jupyter.txt deploy/jupyter.in
+	$(COMPILE) --no-annotate -c requirements.txt -o deploy/servers.txt deploy/servers.in
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
