@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -286,9 +287,10 @@ def test_what_of_a_home_is_backed_up(tmp_path: Path):
     import sqlite3
 
     home, stage = tmp_path / "home", tmp_path / "stage"
-    for name in ("tmp", "landing/runs", "dagster", "artifacts"):
+    for name in ("tmp", "landing/runs", "dagster", "artifacts", "my vectors"):
         (home / name).mkdir(parents=True)
-    for name in ("tmp/x", "up.json", "artifacts/model.db", "landing/a.csv"):
+    copies = ("my vectors/segment", "my vectors.lock")  # of Qdrant, which PostgreSQL fills again
+    for name in ("tmp/x", "up.json", "artifacts/model.db", "landing/a.csv", *copies):
         (home / name).write_text(name)
     (home / "dagster" / "dagster.yaml").symlink_to("/elsewhere/dagster.yaml")
     (home / "shared").symlink_to(tmp_path)
@@ -296,7 +298,8 @@ def test_what_of_a_home_is_backed_up(tmp_path: Path):
     writer.execute("PRAGMA journal_mode = WAL")
     writer.execute("CREATE TABLE t AS SELECT 1 AS n")
     writer.commit()  # which is in the write-ahead log alone
-    found = places.stage(home, stage, places.runtime_files(home))
+    settings = Settings(home=home, qdrant_url=f"edge://{quote(str(home))}/my%20vectors")
+    found = places.stage(home, stage, places.runtime_files(settings))
     writer.close()
     assert {each.path: each.kind for each in found} == {
         "artifacts/model.db": "file",

@@ -99,9 +99,13 @@ def everything(
                 yield Found(file.relative_to(root).as_posix(), file, kind)
 
 
-def runtime_files(home: Path) -> set[Path]:
-    """What of a home is not backed up, since it is made by whoever runs."""
-    return {home / name for name in _RUNTIME}
+def runtime_files(settings: Settings) -> set[Path]:
+    """What of a home is not backed up, since it is made by whoever runs, or filled out of PostgreSQL."""
+    found = {settings.home / name for name in _RUNTIME}
+    if settings.qdrant_url and (url := urlsplit(settings.qdrant_url)).scheme == "edge":
+        folder = Path(unquote(url.path))
+        found |= {folder, *(folder.with_name(f"{folder.name}.{each}") for each in ("lock", "wanted"))}
+    return found
 
 
 def linked_folders(found: Collection[Found]) -> list[LeftOut]:

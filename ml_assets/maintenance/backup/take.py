@@ -318,7 +318,7 @@ class _Taking:
             state.found["sqlite"] = self._sqlite(roots["sqlite"])
             elsewhere = {root for name, root in roots.items() if name not in ("home", "sqlite")}
             beside = {roots["sqlite"].with_name(roots["sqlite"].name + each) for each in ("", "-wal", "-shm")}
-            without = places.runtime_files(home) | elsewhere | beside | {settings.dagster_home}
+            without = places.runtime_files(settings) | elsewhere | beside | {settings.dagster_home}
             state.found["home"] = places.stage(home, self._stage / "home", without)
             state.found["home"] += [
                 replace(each, path=f"{settings.dagster_home.name}/{each.path}") for each in self._history
