@@ -130,6 +130,13 @@ class _Reader(HTMLParser):
     # What the parser calls.
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
+        if (
+            self._unseen
+            and self._unseen[-1] == "svg"
+            and (tag in _BLOCKS or tag in _HEADINGS or tag in ("pre", "table"))
+        ):
+            # A drawing that was never closed ends where a block of the page begins, as browsers have it.
+            self._unseen.clear()
         if self._unseen:
             if tag == self._unseen[-1]:
                 self._unseen.append(tag)

@@ -254,6 +254,15 @@ def test_broken_html_is_read_as_browsers_do(text):
         assert 0 <= chunk.start < chunk.end <= len(text)
 
 
+def test_a_drawing_that_is_never_closed_hides_no_block_behind_it():
+    page = "<p>before</p><svg><title>axis</title><text>17</text><p>behind</p><svg><text>18</text></svg><h2>End</h2>"
+    assert " ".join(chunk.text for chunk in chunks(page, 50, format="html")).split() == [
+        "before",
+        "behind",
+        "End",
+    ]
+
+
 @pytest.mark.parametrize("part", ["<", "<a ", "<!--", "</a", "<![x", "&", "<?", "<p", "<script>", "<a b='"])
 def test_a_page_of_marks_that_never_end_takes_no_more_time_than_its_length(part):
     assert len(chunks(part * 100_000, format="html")) <= 501
