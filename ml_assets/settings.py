@@ -362,7 +362,8 @@ class Settings(BaseSettings):
     metric_directions: dict[str, Direction] = Field(
         default={},
         description="by metric key, whether the largest (max) or the smallest (min) value is best, as a JSON object; "
-        "other keys with loss, error, perplexity, mae, mse or rmse as a word fall, and the rest rise",
+        "other keys with loss, error, perplexity, mae, mse, rmse, time, latency, memory, ms or mb as a word fall, and "
+        "the rest rise",
     )
     metric_synonyms: dict[str, str] = Field(
         default={},

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = "metric rules 1"
+VERSION = "metric rules 2"
 """To be raised with whatever here changes which metrics judge runs, or which way is better: tables are rebuilt then."""
 
 Direction = Literal["max", "min"]
 
-_FALLING = re.compile(r"(?:^|[^a-z])(?:loss|error|perplexity|mae|mse|rmse)(?:$|[^a-z])", re.IGNORECASE)
-"""Words of a key whose smaller value is the better one: `val_loss`, `eval/rmse`, not `flawless`."""
+_FALLING = re.compile(
+    r"(?:^|[^a-z])(?:loss|error|perplexity|mae|mse|rmse|time|latency|memory|ms|mb)(?:$|[^a-z])", re.IGNORECASE
+)
+"""Words of a key whose smaller value is the better one: `val_loss`, `eval/rmse`, `inference_time_ms`, not `flawless`."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "accuracy": (
