@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -128,7 +129,8 @@ class QdrantResource(StoreResource):
             https=secure,
             prefix=parts.path.strip("/") or None,
             api_key=unquote(parts.password) if parts.password else None,
-            timeout=int(self.write_timeout_s if write else self.query_timeout_s),
+            # Whole seconds, of which 0 would be no time at all.
+            timeout=ceil(self.write_timeout_s if write else self.query_timeout_s),
             # It was just asked, and would print what it thinks of the version.
             check_compatibility=False,
         )
