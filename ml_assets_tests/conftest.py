@@ -42,6 +42,7 @@ from typing import Any, Protocol
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from ml_assets import services
 from ml_assets.lib.sql import qualified
@@ -135,10 +136,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _sweep() -> None:
     """Stop the servers and remove the homes of sessions that are no more."""
-    for home in Path(tempfile.gettempdir()).glob(f"{_HOME_PREFIX}*"):
-        owner = home.name.removeprefix(_HOME_PREFIX).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            _discard(home)
+    folder = Path(tempfile.gettempdir())
+    # Several sessions may begin together, and one would remove what the other is about to stop.
+    with FileLock(folder / f"{_HOME_PREFIX}sweep.lock"):
+        for home in folder.glob(f"{_HOME_PREFIX}*"):
+            owner = home.name.removeprefix(_HOME_PREFIX).partition("-")[0]
+            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+                _discard(home)
 
 
 def _discard(home: Path) -> None:
