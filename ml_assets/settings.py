@@ -330,6 +330,23 @@ class Settings(BaseSettings):
     retention_days: float = Field(
         default=7.0, ge=0, description="how far back the lake's versions can be read, days"
     )
+    history_days: int = Field(
+        default=90,
+        ge=1,
+        description="days for which Dagster's runs are kept with their events and logs; the newest materialization of "
+        "each partition stays (docs/maintenance.md)",
+    )
+    server_log_mb: int = Field(
+        default=8, ge=1, description="MB of an embedded server's log from which the older part of it goes"
+    )
+    mlflow_trace_days: int | None = Field(
+        default=None, ge=1, description="days for which MLflow's traces are kept; for ever if unset"
+    )
+    quarantine_text_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="days for which the text of rows in quarantine is kept; for ever if unset (docs/maintenance.md)",
+    )
     executor: Literal["auto", "in_process", "multiprocess"] = Field(
         default="auto", description="auto: in-process on embedded ClickHouse, multiprocess on servers"
     )
