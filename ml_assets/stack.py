@@ -122,11 +122,13 @@ class Stack:
         Args:
             verify: recompute the content hashes from the stores, and list those that differ as `differences`.
         """
+        from ml_assets.maintenance.disk import disk_use
         from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
 
         stores, differences = stores_status(self.settings, verify)
         quarantined = quarantined_rows(self.settings, stores)
-        return status_json(self.settings, stores, quarantined, differences if verify else None)
+        disk = disk_use(self.settings, stores, lambda fault: warnings.warn(fault, stacklevel=3))
+        return status_json(self.settings, stores, quarantined, differences if verify else None, disk)
 
     def tables(self) -> "pa.Table":
         """All tables that hold something or could: store, table, rows, asset (its key) and content hash.

@@ -133,6 +133,7 @@ def status(
         figures.tell(settings_of_home(), output)
         return
     from ml_assets.cli.report import print_slow_statements, print_status
+    from ml_assets.maintenance.disk import disk_use
     from ml_assets.maintenance.status import quarantined_rows, slow_status, status_json, stores_status
 
     if number is not None and not slow:
@@ -140,14 +141,15 @@ def status(
     settings = settings_of_home()
     stores, differences = stores_status(settings, verify)
     quarantined = quarantined_rows(settings, stores)
+    disk = disk_use(settings, stores, lambda fault: print(fault, file=sys.stderr))
     statements = slow_status(settings, stores, number) if slow else None
     if as_json:
-        told = status_json(settings, stores, quarantined, differences if verify else None)
+        told = status_json(settings, stores, quarantined, differences if verify else None, disk)
         if statements is not None:
             told |= {"slow_statements": statements.statements, "slow_statements_detail": statements.detail}
         print(json.dumps(told))
     else:
-        print_status(settings, stores, quarantined)
+        print_status(settings, stores, quarantined, disk)
         if statements is not None:
             print_slow_statements(statements)
     for difference in differences:
@@ -200,6 +202,15 @@ def recover(as_json: Json = False) -> None:
     else:
         print_recovery(found)
     if any(each.state in ("down", "failed") for each in found):
+        raise typer.Exit(1)
+
+
+@partial(command, group=app)
+def maintenance(as_json: Json = False) -> None:
+    """Keep every store, Dagster's history and the logs small, as every night. Exit status 1 if a part could not be."""
+    from ml_assets.cli.upkeep import maintenance
+
+    if not maintenance(settings_of_home(), as_json):
         raise typer.Exit(1)
 
 

@@ -125,13 +125,16 @@ def print_refresh(report: Report) -> None:
         console.print(Text(f"{sentence[0].upper()}{sentence[1:]}"))
 
 
-def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[str, int] | None) -> None:
-    """The home, the health of the stores, then their tables, then what is in quarantine.
+def print_status(
+    settings: Settings, stores: dict[str, Any], quarantined: dict[str, int] | None, disk: dict[str, int]
+) -> None:
+    """The home, the health of the stores, then their tables and bytes, then what is in quarantine.
 
     Args:
         settings: which home.
         stores: as `stores_status` tells it.
         quarantined: rows by stream; None if that is not known.
+        disk: bytes by part, as `disk_use` tells them.
     """
     console = Console()
     nothing = "" if is_home(settings.home) else " (nothing is kept there yet)"
@@ -148,6 +151,12 @@ def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[s
         for table, content in store["tables"].items():
             tables.add_row(name, table, f"{content['rows']:,}", content["content_hash"])
     console.print(tables)
+    if disk:
+        used = Table("part", "bytes", "", title="On disk (Redis: in memory)")
+        used.columns[1].justify = used.columns[2].justify = "right"
+        for name, size in disk.items():
+            used.add_row(name, f"{size:,}", byte_size(size))
+        console.print(used)
     if extensions := stores["postgres"].get("extensions"):
         console.print(f"PostgreSQL extensions: {', '.join(extensions)}")
     if quarantined:
@@ -155,6 +164,14 @@ def print_status(settings: Settings, stores: dict[str, Any], quarantined: dict[s
         console.print(f"Rows in quarantine: {told}; `ml-assets quarantine list` tells why.", style="yellow")
     elif quarantined is not None:
         console.print("Nothing is in quarantine.")
+
+
+def byte_size(count: int | None) -> str:
+    """Bytes as people read them, such as 12.3 MB; "" if they are not known."""
+    if count is None:
+        return ""
+    unit = min(max(int(math.log(max(count, 1), 1000)), 0), 4)
+    return f"{count} B" if unit == 0 else f"{count / 1000**unit:,.1f} {('', 'kB', 'MB', 'GB', 'TB')[unit]}"
 
 
 def print_slow_statements(slow: SlowStatements) -> None:

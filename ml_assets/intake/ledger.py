@@ -430,6 +430,18 @@ def quarantining(connection: "psycopg.Connection", stream: str) -> list[tuple[st
     ).fetchall()
 
 
+def quarantined_before(connection: "psycopg.Connection", stream: str, before: datetime) -> list[str]:
+    """Contents with quarantined rows that were loaded before then, whether they count at present or not."""
+    if connection.execute("SELECT to_regclass('ledger.units')").fetchone() == (None,):
+        return []
+    rows = connection.execute(
+        "SELECT unit_hash FROM ledger.units "
+        "WHERE stream = %s AND state <> 'loading' AND rows_quarantined > 0 AND loaded_at < %s",
+        (stream, before),
+    )
+    return [content_hash for (content_hash,) in rows.fetchall()]
+
+
 def quarantining_hashes(connection: "psycopg.Connection", stream: str) -> set[str]:
     """Live contents that hold quarantined rows."""
     return {content_hash for content_hash, *_ in quarantining(connection, stream)}

@@ -7,6 +7,7 @@ and whose judgement is not: a day that was in the future, a setting that was cha
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def counts(postgres: Postgres) -> dict[str, int]:
     """
     with postgres.connect() as connection:
         return ledger.quarantine_counts(connection)
+
+
+def forget_texts(lake: Lake, postgres: Postgres, stream: str, before: datetime) -> int:
+    """Let the text go of rows that were put into quarantine before then; returns of how many.
+
+    Reason, file and line stay, so the accounts add up as before, and a retry reads the file again.
+
+    Raises:
+        IntakeBusy: the stream is being taken in.
+    """
+    with postgres.connect() as connection:
+        hashes = ledger.quarantined_before(connection, stream, before)
+    if not hashes:
+        return 0
+    text = read_sql("duckdb/raw/forget_texts.sql").format(table=quote_identifier(f"intake_{stream}"))
+    with touched_days.only_one(postgres, stream), lake.get_connection(write=True) as connection:
+        found = connection.execute(text, {"hashes": hashes}).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _asked(lake: Lake, postgres: Postgres, stream: str, statement: str, **values: Any) -> pa.Table:

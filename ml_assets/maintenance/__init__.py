@@ -4,7 +4,7 @@ How a store is kept small is in stores/<store>/maintenance.py. Run by the asset 
 and safe at any time, from any number of processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +33,24 @@ class MaintenanceReport:
     fault: str = ""
 
 
-def maintain(resources: Mapping[str, Any], retention: Retention) -> list[MaintenanceReport]:
+def maintain(
+    resources: Mapping[str, Any],
+    retention: Retention,
+    first: Sequence[Maintained] = (),
+    last: Sequence[Maintained] | None = None,
+) -> list[MaintenanceReport]:
     """Keep every store small. One that is down does not keep the others from it; its fault is told.
 
     Args:
         resources: as `resources.store_resources` gives them.
         retention: how long things are kept.
+        first: what is kept small before the stores, in which it frees space.
+        last: what is kept small after them; temporary files if None.
     """
     # PostgreSQL last: the others free rows there, whose space is given back at once.
     parts = [part for store in reversed(stores(resources)) for part in store.maintained()]
     reports = []
-    for part in [*parts, TemporaryFiles(resources["lake"].home)]:
+    for part in [*first, *parts, *([TemporaryFiles(resources["lake"].home)] if last is None else last)]:
         with writing(resources["lake"].home):  # no backup takes its state in the midst of it
             reports.append(run(part, retention))
     return reports

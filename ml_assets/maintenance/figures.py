@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -17,13 +16,12 @@ from ml_assets import services
 from ml_assets.intake.due import waiting
 from ml_assets.lib.faults import one_sentence
 from ml_assets.lib.figures import Figures, History
+from ml_assets.maintenance.disk import disk_use
 from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
 from ml_assets.resources import store_resources
 from ml_assets.resources.base import BUSY_TIMEOUT_S
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
-from ml_assets.stores.registry import stores
-from ml_assets.tables.store import TableStore
 
 T = TypeVar("T")
 
@@ -48,6 +46,11 @@ class _Parts:
         finally:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
+    def left_out(self, part: str, sentence: str) -> None:
+        """Tell that some of a part could not be asked."""
+        self.failed.add(part)
+        self._say(sentence)
+
 
 def collect(settings: Settings, history: Callable[[], History | None], say: Callable[[str], None]) -> Figures:
     """All figures of one moment. A part that cannot be asked is left out, and never an error of the whole.
@@ -65,11 +68,10 @@ def collect(settings: Settings, history: Callable[[], History | None], say: Call
     with services.only_running():
         alerts = parts.ask("alerts", lambda: _alerts(resources["postgres"])) if asks else None
         lag = parts.ask("intake", lambda: waiting(settings, resources["postgres"])) if asks else None
-        disk: dict[str, int] = {}
-        for store in stores(resources):
-            # What was never written has no tables, and asking for its size would make it.
-            if told.get(store.name, {}).get("tables"):
-                disk |= parts.ask("disk", partial(_disk, store)) or {}
+    left_out: list[str] = []
+    disk = parts.ask("disk", lambda: disk_use(settings, told, left_out.append)) or {}
+    for sentence in left_out:
+        parts.left_out("disk", sentence)
     return Figures(
         version("ml-assets"),
         status_json(settings, told, quarantined, None),
@@ -93,9 +95,3 @@ def _alerts(postgres: Any) -> dict[tuple[str, str, str], int]:
         return Counter(
             {(source, state, severity): count for source, state, severity, count in rows.fetchall()}
         )
-
-
-def _disk(store: TableStore) -> dict[str, int]:
-    """Bytes of each part of a store that can be asked."""
-    sizes = {part.name: part.size() for part in store.maintained()}
-    return {name: size for name, size in sizes.items() if size is not None}

@@ -60,6 +60,7 @@ def status_json(
     stores: dict[str, Any],
     quarantined: dict[str, int] | None,
     differences: list[Difference] | None,
+    disk: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What `ml-assets status --json` prints.
 
@@ -67,8 +68,11 @@ def status_json(
         stores: as `stores_status` gives them.
         quarantined: as `quarantined_rows` gives them.
         differences: None if nothing was verified.
+        disk: bytes by part, as `disk.disk_use` gives them; None if that was not asked.
     """
     told: dict[str, Any] = {"home": str(settings.home), "stores": stores, "quarantined": quarantined}
+    if disk is not None:
+        told["disk"] = dict(disk)
     return told if differences is None else {**told, "differences": [vars(each) for each in differences]}
 
 

@@ -384,6 +384,7 @@ def test_what_is_mounted_from_the_repository_exists(services: dict[str, Any]) ->
         "./deploy/postgres-init.sh": "/docker-entrypoint-initdb.d/postgres-init.sh:ro",
         "./deploy/postgres-roles.sh": "/docker-entrypoint-initdb.d/postgres-roles.sh:ro",
         "./deploy/clickhouse-users.xml": "/etc/clickhouse-server/users.d/ml-assets.xml:ro",
+        "./deploy/clickhouse-logs.xml": "/etc/clickhouse-server/config.d/ml-assets-logs.xml:ro",
         "./sql/postgres/init": "/sql/postgres/init:ro",
         "./deploy/dagster.yaml": "/data/dagster/dagster.yaml:ro",
         "./notebooks": "/notebooks",

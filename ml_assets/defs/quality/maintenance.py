@@ -1,25 +1,19 @@
 """`quality/maintenance`: what keeps the stores small, every night."""
 
-from datetime import timedelta
-
 import dagster as dg
 
-from ml_assets.contracts import tables
 from ml_assets.defs.options import OWNERS, code_version, key
 from ml_assets.defs.quality.slow_statements import SLOW_STATEMENTS
-from ml_assets.maintenance import MaintenanceReport, maintain, run
-from ml_assets.operations.light.upkeep import LightFiles
+from ml_assets.maintenance import MaintenanceReport
+from ml_assets.operations.upkeep import keep_small
 from ml_assets.settings import Settings
 from ml_assets.stores.registry import needed_pool, needed_resources
-from ml_assets.tables.store import Retention
 
 MAINTENANCE = "quality/maintenance"
 
 
 def build(settings: Settings) -> dg.Definitions:
     """The asset and its schedule."""
-    kept = {each.asset: each.kept_days for each in tables(settings).values() if each.kept_days}
-    retention = Retention(versions=timedelta(days=settings.retention_days), kept_days=kept)
 
     @dg.asset(
         key=key(MAINTENANCE),
@@ -29,18 +23,18 @@ def build(settings: Settings) -> dg.Definitions:
         description=(
             "Gives back what the stores keep for nobody: versions of the lake past their retention (pinned ones "
             "stay), small files, files and staging tables of killed writers, space of deleted rows, files of "
-            "deleted runs, and single performance events past their time to live. Bytes before and after, by store, are "
-            "the metadata of its materialization."
+            "deleted runs, single performance events past their time to live, and Dagster's own runs past theirs. Bytes "
+            "before and after, by store, are the metadata of its materialization."
             "\n\nIt runs beside writers and readers without disturbing them."
         ),
-        code_version=code_version("maintenance 2"),
-        required_resource_keys=needed_resources(),
+        code_version=code_version("maintenance 3"),
+        required_resource_keys=needed_resources() | {"mlflow"},
         pool=needed_pool(),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def maintenance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        stores = {name: getattr(context.resources, name) for name in needed_resources()}
-        found = [*maintain(stores, retention), run(LightFiles(settings), retention)]
+        stores = {name: getattr(context.resources, name) for name in needed_resources() | {"mlflow"}}
+        found = keep_small(settings, stores, context.instance)
         faults = [f"{each.store}: {each.fault}" for each in found if each.fault]
         if faults:
             raise dg.Failure(" ".join(faults), metadata=report(found), allow_retries=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ml_assets.contracts import Contract
 from ml_assets.tables.contract_sql import CheckSQL
-from ml_assets.tables.store import Recovery, Retention, StoreHealth, TableStore, Written
+from ml_assets.tables.store import Maintained, Recovery, Retention, StoreHealth, TableStore, Written
 from ml_assets.tables.validation import WHOLE, Limits, Window
 
 if TYPE_CHECKING:
@@ -149,3 +149,11 @@ class ClickHouseStore(TableStore):
         from ml_assets.stores.clickhouse.maintenance import maintain
 
         return maintain(self._clickhouse, retention.kept_days, self.limits)
+
+    def maintained(self) -> Sequence[Maintained]:
+        from ml_assets.stores.clickhouse.system_tables import SystemTables
+
+        # The embedded engine keeps no logs of its own in tables.
+        return (
+            [self] if self._clickhouse.embedded_path is not None else [self, SystemTables(self._clickhouse)]
+        )

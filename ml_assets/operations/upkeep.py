@@ -1,0 +1,37 @@
+"""Keeping a home small: every store, and what grows beside the stores, in one round.
+
+What belongs here: what is looked after, in which order, by which settings. How is said in maintenance/ and stores/.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ml_assets.contracts import tables
+from ml_assets.maintenance import MaintenanceReport, maintain
+from ml_assets.maintenance.home_parts import QuarantineTexts, home_parts
+from ml_assets.operations.light.upkeep import LightFiles
+from ml_assets.settings import Settings
+from ml_assets.tables.store import Retention
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+
+def keep_small(
+    settings: Settings, resources: Mapping[str, Any], instance: "DagsterInstance"
+) -> list[MaintenanceReport]:
+    """One round of maintenance, as `quality/maintenance` makes it every night. Faults are told in the reports.
+
+    Args:
+        settings: how long things are kept.
+        resources: as `resources.store_resources` gives them.
+        instance: Dagster's, whose history is kept small, too.
+    """
+    kept = {each.asset: each.kept_days for each in tables(settings).values() if each.kept_days}
+    return maintain(
+        resources,
+        Retention(versions=timedelta(days=settings.retention_days), kept_days=kept),
+        first=[QuarantineTexts(settings, resources)],
+        last=[*home_parts(settings, resources, instance), LightFiles(settings)],
+    )
