@@ -12,7 +12,7 @@ WORKERS ?= 3
 LOCKED = --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: up demo down test test-all faults lint format bench lock clean
+.PHONY: up demo down test test-all faults lint format bench soak lock clean
 
 # The whole thing: environment, services, demo models, graph, then the UI until Ctrl-C. EMPTY=1: no demo.
 up: .venv/ready
@@ -46,6 +46,10 @@ format: .venv/test-ready
 
 bench: .venv/test-ready
 	$(BIN)/python -m benchmarks
+
+# A simulated year at equal live data, and the daemon's memory over 2,000 ticks: nothing may grow by more than 10 %.
+soak: .venv/test-ready
+	$(BIN)/python -m benchmarks.soak
 
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "ml-assets needs Python 3.11, 3.12 or 3.13, and this is %d.%d: run make with PYTHON=python3.12, say." % v)'

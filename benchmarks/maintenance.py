@@ -85,11 +85,12 @@ class Site:
         }
         return makers[self.store]()
 
-    def write(self, days: Iterable[int], version: int) -> None:
-        """Overwrite these days, which follow each other, with rows of a version."""
+    def write(self, days: Iterable[int], version: int, count: int | None = None) -> None:
+        """Overwrite these days, which follow each other, with rows of a version; `ROWS` of them a day if None."""
         chosen = list(days)
         window = Window(FIRST + timedelta(days=chosen[0]), FIRST + timedelta(days=chosen[-1] + 1))
-        data = pa.concat_tables(rows(day, version, ROWS[self.store], self.contract) for day in chosen)
+        count = count or ROWS[self.store]
+        data = pa.concat_tables(rows(day, version, count, self.contract) for day in chosen)
         with stage(data, self.contract, self.manager.limits, window) as staged:
             self.manager.table_store().write(self.contract, staged)
 
