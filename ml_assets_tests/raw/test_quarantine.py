@@ -40,6 +40,21 @@ def test_it_is_listed_and_exported(room, tmp_path):
     assert exported[1]["reason"] == "a.jsonl line 3: run_id is missing; every row must have it."
 
 
+def test_old_texts_go_and_the_accounts_still_add_up(room):
+    room.put("runs", "a.jsonl", lines(RUN, TOMORROW, {"experiment": "e"}))
+    room.take_in("runs")
+    now = datetime.now(UTC)
+    assert quarantine.forget_texts(room.lake, room.postgres, "runs", now - timedelta(days=1)) == 0
+    before = quarantine.quarantined(room.lake, room.postgres, "runs").drop_columns("text")
+    assert quarantine.forget_texts(room.lake, room.postgres, "runs", now + timedelta(minutes=1)) == 2
+    assert quarantine.forget_texts(room.lake, room.postgres, "runs", now + timedelta(minutes=1)) == 0
+    left = quarantine.quarantined(room.lake, room.postgres, "runs")
+    assert left["text"].to_pylist() == [None, None]
+    assert left.drop_columns("text") == before
+    assert raw.unbalanced_contents(room.postgres, room.lake, "runs") == {}
+    assert quarantine.counts(room.postgres) == {"runs": 2}
+
+
 def test_rows_are_grouped_by_reason_whatever_value_file_and_line(room):
     room.put(
         "runs",
