@@ -209,12 +209,13 @@ def watch_memory(home: Path, ticks: int) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     (settings.dagster_home / "dagster.yaml").symlink_to(PROJECT_ROOT / "dagster.yaml")
     command = [sys.executable, "-m", "dagster._daemon", "run", "-w", str(PROJECT_ROOT / "workspace.yaml")]
-    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+    # Made here: two processes that make it at once fail.
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)):
         daemon = subprocess.Popen(
             command, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            base, told = 0.0, 0
+            base, memory, told = 0.0, 0.0, 0
             print(f"{'ticks':>7}{'daemon and code server, MB':>30}", flush=True)
             while told < ticks:
                 if daemon.poll() is not None:
@@ -233,7 +234,6 @@ def watch_memory(home: Path, ticks: int) -> None:
         finally:
             daemon.send_signal(signal.SIGINT)
             daemon.wait()
-        del instance
 
 
 def _ticks(settings: Settings) -> int:

@@ -132,7 +132,8 @@ def forget_runs(instance: "DagsterInstance", ended_before: datetime, first: date
 
     old = instance.get_run_ids(RunsFilter(statuses=list(FINISHED_STATUSES), updated_before=ended_before))
     # Sensors and automation remember ids of events, and SQLite gives the last one anew once it is free.
-    gone = [run_id for run_id in old if run_id != _last_writer(instance)]
+    last = _last_writer(instance)
+    gone = [run_id for run_id in old if run_id != last]
     for start in range(0, len(gone), _BATCH):
         batch = gone[start : start + _BATCH]
         _forget_events(instance, batch, first)
@@ -149,7 +150,7 @@ def _forget_events(instance: "DagsterInstance", runs: Sequence[str], first: date
     with storage.index_connection() as connection:
         for name in ("forget_events", "forget_checks"):
             statement = text(read_sql(f"dagster/{name}.sql")).bindparams(bindparam("runs", expanding=True))
-            values = {"runs": list(runs)} | ({"first": first.isoformat()} if name == "forget_events" else {})
+            values = {"runs": list(runs), "first": first.isoformat()}
             connection.execute(statement, values)
         connection.execute(text(read_sql("dagster/forget_tags.sql")))
 

@@ -99,7 +99,8 @@ def test_figures_are_those_of_status(filled, cli, environment, tmp_path, monkeyp
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert list(tmp_path.glob("*.prom*")) == [file]
     told = read(file.read_text())
-    status = json.loads(cli(filled.home, "status", "--json", **environment).stdout)["stores"]
+    whole = json.loads(cli(filled.home, "status", "--json", **environment).stdout)
+    status = whole["stores"]
     for name, store in status.items():
         assert told["store_up"][store["state"], name] == 1
         for table, held in store["tables"].items():
@@ -114,6 +115,8 @@ def test_figures_are_those_of_status(filled, cli, environment, tmp_path, monkeyp
     for store in STORES:
         assert told["table_newest_timestamp_seconds"][store, "hourly"] == newest
         assert told["store_disk_bytes"][store,] > 0
+    assert told["store_disk_bytes"].keys() == {(part,) for part in whole["disk"]}
+    assert {"dagster", "logs", "landing", *STORES} <= whole["disk"].keys()
     assert told["alerts"] == {("error", "drift", "open"): 2}
     waits = filled.landing / "runs" / "new.jsonl"
     assert told["intake_files_waiting"]["runs",] == 1 and told["intake_files_waiting"]["metrics",] == 0
