@@ -5,7 +5,7 @@ What belongs here: what is looked after, in which order, by which settings. How 
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_assets.contracts import tables
 from ml_assets.maintenance import MaintenanceReport, maintain
@@ -14,19 +14,14 @@ from ml_assets.operations.light.upkeep import LightFiles
 from ml_assets.settings import Settings
 from ml_assets.tables.store import Retention
 
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
 
-
-def keep_small(
-    settings: Settings, resources: Mapping[str, Any], instance: "DagsterInstance"
-) -> list[MaintenanceReport]:
+def keep_small(settings: Settings, resources: Mapping[str, Any], instance: Any) -> list[MaintenanceReport]:
     """One round of maintenance, as `quality/maintenance` makes it every night. Faults are told in the reports.
 
     Args:
         settings: how long things are kept.
         resources: as `resources.store_resources` gives them.
-        instance: Dagster's, whose history is kept small, too.
+        instance: Dagster's (`DagsterInstance`), whose history is kept small, too.
     """
     kept = {each.asset: each.kept_days for each in tables(settings).values() if each.kept_days}
     return maintain(
