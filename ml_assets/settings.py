@@ -1,8 +1,9 @@
 """Settings: where the stores are, where files lie, limits. The only module that reads the environment.
 
-Every field is set by the environment variable `ML_ASSETS_<FIELD>`, or in the `.env` that names the home (home.py), or,
-but for URLs, in the `ml_assets.toml` that lies in the home (docs/metrics.md). A store's URL left unset means the
-embedded server under `home`; set means that server (ARCHITECTURE, decision 1).
+Every field is set by the environment variable `ML_ASSETS_<FIELD>`, or in the `.env` that names the home (home.py), or by
+a file of that name in the folder ML_ASSETS_SECRETS_DIR (docs/servers.md), or, but for URLs, in the `ml_assets.toml` that
+lies in the home (docs/metrics.md). A store's URL left unset means the embedded server under `home`; set means that server
+(ARCHITECTURE, decision 1).
 """
 
 import json
@@ -160,6 +161,49 @@ class _Dotenv(EnvSettingsSource):
         return super().__call__() | ({"dotenv": dict(variables)} if variables else {})
 
 
+class _SecretFiles(EnvSettingsSource):
+    """The files of a folder such as Docker's /run/secrets, each named like the variable that it stands for."""
+
+    def __call__(self) -> dict[str, Any]:
+        folder = str(self.current_state.get("secrets_dir") or "").strip()
+        if not folder:
+            return {}
+        variables = _of_files(Path(folder).expanduser())
+        self.env_vars = {name.lower(): value for name, value in variables.items()}
+        return super().__call__() | ({"dotenv": variables} if variables else {})
+
+
+_SECRETS_OF_OTHERS = ("DAGSTER_POSTGRES_URL",)
+"""Variables that are read by Dagster, whose instance our processes open (deploy/dagster.yaml)."""
+
+
+def _of_files(folder: Path) -> dict[str, str]:
+    """What the files of a folder say, by the names of the environment; others that lie there are not read.
+
+    Raises:
+        Refusal: the folder or one of the files cannot be read; names it.
+    """
+    try:
+        files = {file.name.upper(): file for file in sorted(folder.iterdir()) if file.is_file()}
+    except OSError as fault:
+        raise Refusal(
+            f"ML_ASSETS_SECRETS_DIR is {folder}, which cannot be read ({fault.strerror}): name a folder whose files "
+            "are named like settings, such as ml_assets_postgres_url, or unset it."
+        ) from fault
+    found = {}
+    for name, file in files.items():
+        if name.startswith("ML_ASSETS_") or name in _SECRETS_OF_OTHERS:
+            try:
+                found[name] = file.read_text(encoding="utf-8").strip()
+            except OSError as fault:
+                raise Refusal(
+                    f"{file} cannot be read ({fault.strerror}): let the user read it that this process runs as."
+                ) from fault
+            except UnicodeDecodeError as fault:
+                raise Refusal(f"{file} is no text in UTF-8: write the value alone into it.") from fault
+    return found
+
+
 class _HomeFile(PydanticBaseSettingsSource):
     """The `ml_assets.toml` of the home, which is read and never executed."""
 
@@ -197,7 +241,7 @@ def _of_home(home: Path) -> dict[str, Any]:
     known = [
         name
         for name in Settings.model_fields
-        if name not in ("home", "dotenv") and not name.endswith(("_url", "_urls", "_api_key"))
+        if name not in ("home", "dotenv", "secrets_dir") and not name.endswith(("_url", "_urls", "_api_key"))
     ]
     for key in said:
         if key in known:
@@ -291,7 +335,15 @@ class Settings(BaseSettings):
         default_factory=lambda: _found().folder, description="folder of everything that is kept: see home.py"
     )
     dotenv: dict[str, str] = Field(
-        default={}, repr=False, exclude=True, description="variables of the .env that names the home"
+        default={},
+        repr=False,
+        exclude=True,
+        description="variables of the .env that names the home, and of secrets_dir",
+    )
+    secrets_dir: Path | None = Field(
+        default=None,
+        repr=False,
+        description="folder of files that are named like settings and hold their values, such as /run/secrets",
     )
 
     postgres_url: str | None = Field(default=None, repr=False)
@@ -504,11 +556,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What was given comes first, then the environment, the `.env` that names the home, and the home's file.
+        """What was given comes first, then the environment, the `.env` that names the home, secrets, and the home's file.
 
         Of objects, such as synonyms, each key is looked for in this order.
         """
-        return init_settings, env_settings, _Dotenv(settings_cls), _HomeFile(settings_cls)
+        return (
+            init_settings,
+            env_settings,
+            _Dotenv(settings_cls),
+            _SecretFiles(settings_cls),
+            _HomeFile(settings_cls),
+        )
 
     def require_home(self, *stores: str) -> None:
         """Refuse to read a home that does not exist, before anything is started or made there.
@@ -680,7 +738,7 @@ class Settings(BaseSettings):
         }
 
     def publish(self) -> None:
-        """Put what a `.env` said into the environment of this process, where `secret` finds it by its name.
+        """Put what a `.env` or a secret's file said into the environment of this process, where `secret` looks.
 
         For processes that have one home; elsewhere the next settings would take it for theirs.
         """
