@@ -446,13 +446,16 @@ def why(
 
 @partial(command, group=app, name="metrics-server")
 def metrics_server(
-    port: Annotated[int, typer.Option(help="of 127.0.0.1; 0 for one that is free", min=0, max=65535)] = 9464,
+    port: Annotated[int, typer.Option(help="0 for one that is free", min=0, max=65535)] = 9464,
     every: Annotated[float, typer.Option(help="seconds for which figures are told again", min=0)] = 15.0,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; by default this machine alone can ask")
+    ] = "127.0.0.1",
 ) -> None:
-    """Tell Prometheus the figures of `status --prometheus` over HTTP, on this machine alone, until Ctrl-C."""
+    """Tell Prometheus the figures of `status --prometheus` over HTTP until Ctrl-C."""
     from ml_assets.cli import figures
 
-    figures.serve(settings_of_home(), port, every)
+    figures.serve(settings_of_home(), port, every, host)
 
 
 @partial(command, group=app)

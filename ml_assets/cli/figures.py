@@ -126,19 +126,19 @@ def tell(settings: Settings, output: Path | None) -> None:
     write_to_textfile(str(output), registry)
 
 
-def serve(settings: Settings, port: int, every: float) -> None:
-    """Answer Prometheus on 127.0.0.1 until Ctrl-C.
+def serve(settings: Settings, port: int, every: float, host: str = "127.0.0.1") -> None:
+    """Answer Prometheus until Ctrl-C.
 
     Raises:
         Refusal: the port is taken.
     """
     try:
-        server, thread = start_http_server(port, "127.0.0.1", Source(settings, every).registry)
+        server, thread = start_http_server(port, host, Source(settings, every).registry)
     except OSError as fault:
         raise Refusal(
-            f"Port {port} of 127.0.0.1 cannot be had ({fault.strerror}): give another one by --port."
+            f"Port {port} of {host} cannot be had ({fault.strerror}): give another one by --port."
         ) from fault
-    print(f"http://127.0.0.1:{server.server_port}/metrics", flush=True)
+    print(f"http://{host}:{server.server_port}/metrics", flush=True)
     try:
         thread.join()
     finally:
