@@ -12,7 +12,7 @@ WORKERS ?= 3
 LOCKED = --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: up demo down test test-all faults lint format bench soak lock clean
+.PHONY: up demo down test test-all faults lint format bench soak lock pin-images clean
 
 # The whole thing: environment, services, demo models, graph, then the UI until Ctrl-C. EMPTY=1: no demo.
 up: .venv/ready
@@ -71,6 +71,10 @@ lock:
 	$(COMPILE) --no-annotate -c requirements.txt -c requirements-test.txt -o deploy/mlflow.txt deploy/mlflow.in
 	$(COMPILE) --no-annotate -c requirements.txt -o deploy/jupyter.txt deploy/jupyter.in
 	$(COMPILE) --no-annotate -c requirements.txt -o deploy/servers.txt deploy/servers.in
+
+# The digest of each image beside its tag, as the registries tell it today (docs/servers.md); needs Docker.
+pin-images:
+	sh deploy/pin-images.sh
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Run by the PostgreSQL image after postgres-init.sh: who may do what. By hand at any time on a server that runs:
 #   docker compose exec postgres bash /docker-entrypoint-initdb.d/postgres-roles.sh
-# sets the passwords to those of .env, and gives what is there to its new owner. Safe to repeat.
+# sets the passwords to those of the secrets' files, and gives what is there to its new owner. Safe to repeat.
 #
 #   $POSTGRES_USER  owner of the server and of its databases; for administration alone
 #   ml_writer       the graph: owns all schemas of ml_dev and lake, since the first write of a table makes it
@@ -14,9 +14,21 @@ run_sql() {
   psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" "$@"
 }
 
+# For the commands that follow, and not for the server, where the image reads this file into its own shell: each password
+# that the environment does not have, from its secret's file.
+with_passwords() (
+  for name in POSTGRES_WRITER_PASSWORD POSTGRES_READER_PASSWORD POSTGRES_DAGSTER_PASSWORD POSTGRES_MLFLOW_PASSWORD; do
+    if [ -z "${!name:-}" ]; then
+      password=$(cat "/run/secrets/${name,,}")
+      export "$name=$password"
+    fi
+  done
+  "$@"
+)
+
 # Passwords are read by psql itself: on a command line everybody who lists processes reads them. One that is unset is
 # an error of syntax, and changes nothing.
-run_sql --dbname "$POSTGRES_DB" --single-transaction <<'SQL'
+with_passwords run_sql --dbname "$POSTGRES_DB" --single-transaction <<'SQL'
 \getenv writer POSTGRES_WRITER_PASSWORD
 \getenv reader POSTGRES_READER_PASSWORD
 \getenv dagster POSTGRES_DAGSTER_PASSWORD

@@ -3,6 +3,7 @@
 No Docker engine is needed. What can run without one is run for real in integration/test_server_stack.py.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -27,39 +28,54 @@ JUPYTER_IMAGE = "ml-assets-jupyter:0.1.0"
 # ${NAME:-default} and ${NAME:?sentence}; $$ is a dollar sign.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+):(?P<kind>[-?])(?P<rest>[^}]*)\})")
 
-POSTGRES_ROLES = ("WRITER", "READER", "DAGSTER", "MLFLOW")
-SECRETS = (
-    "POSTGRES_PASSWORD",
-    *(f"POSTGRES_{role}_PASSWORD" for role in POSTGRES_ROLES),
-    "CLICKHOUSE_PASSWORD",
-    "CLICKHOUSE_WRITER_PASSWORD",
-    "CLICKHOUSE_READER_PASSWORD",
-    "REDIS_PASSWORD",
-    "JUPYTER_TOKEN",
+PASSWORDS = (
+    "postgres_password",
+    "postgres_writer_password",
+    "postgres_reader_password",
+    "postgres_dagster_password",
+    "postgres_mlflow_password",
+    "clickhouse_password",
+    "clickhouse_writer_password",
+    "clickhouse_reader_password",
+    "redis_password",
+    "qdrant_api_key",
+    "grafana_password",
+    "jupyter_token",
 )
+PROFILES = "qdrant,ollama,celery,monitoring"
 
 
 def interpolated(text: str) -> str:
-    """The text with every variable replaced as Compose does it; secrets by `secret-of-NAME`."""
+    """The text with every variable replaced as Compose does it."""
 
     def value(match: re.Match[str]) -> str:
         if match["name"] is None:
             return "$"
-        return match["rest"] if match["kind"] == "-" else f"secret-of-{match['name']}"
+        return match["rest"] if match["kind"] == "-" else f"value-of-{match['name']}"
 
     return VARIABLE.sub(value, text)
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """The command's result, in an environment without anybody's secrets."""
-    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command's result, in an environment without anybody's settings of Compose."""
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env={"PATH": os.environ["PATH"], **environment}
+    )
 
 
 def example_variables() -> dict[str, str]:
     """The variables of .env.example and their values."""
     lines = (PROJECT_ROOT / ".env.example").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What of the repository Compose and its scripts read, in a folder of its own."""
+    for name in ("docker-compose.yml", ".env.example"):
+        shutil.copy(PROJECT_ROOT / name, tmp_path)
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +88,53 @@ def services(compose: dict[str, Any]) -> dict[str, Any]:
     return compose["services"]
 
 
-def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
-    docker = shutil.which("docker")
-    if not docker or run(docker, "compose", "version").returncode:
-        pytest.skip("docker compose is not installed here")
-    filled = tmp_path / "env"
-    filled.write_text("".join(f"{name}={value or 'x'}\n" for name, value in example_variables().items()))
-    command = (docker, "compose", "-f", str(COMPOSE), "--env-file")
-    assert run(*command, str(filled), "config", "--quiet").returncode == 0
-    empty = run(*command, "/dev/null", "config")
-    assert empty.returncode != 0
-    assert "run sh deploy/new-env.sh to write .env" in empty.stderr
+def composes() -> dict[str, list[str]]:
+    """The Compose programs of this machine, by their release."""
+    candidates = [[path] for name in ("docker-compose",) if (path := shutil.which(name))]
+    candidates += [[path, "compose"] for name in ("docker",) if (path := shutil.which(name))]
+    told = {run(*words, "version", "--short").stdout.strip(): words for words in candidates}
+    return {release: words for release, words in told.items() if release}
+
+
+def test_compose_itself_accepts_the_file(checkout: Path) -> None:
+    programs = composes()
+    if not programs:
+        assert not os.environ.get("CI"), ".ci/run installs docker-compose"
+        pytest.skip("no Docker Compose is installed here")
+    file = checkout / "docker-compose.yml"
+    for release, words in programs.items():
+        if release.startswith("1."):  # Debian 12's knows neither of these two
+            lines = file.read_text().splitlines(keepends=True)
+            rest = [line for line in lines if not line.startswith("name:") and "start_interval:" not in line]
+            assert len(lines) - len(rest) == 2
+            file.write_text("".join(rest))
+        (checkout / ".env").unlink(missing_ok=True)
+        config = (*words, "--project-directory", str(checkout), "-f", str(file), "config")
+        empty = run(*config, "--quiet")
+        assert empty.returncode != 0
+        assert "run sh deploy/new-env.sh first" in empty.stderr
+        assert run("sh", str(checkout / "deploy" / "new-env.sh")).returncode == 0
+        env_file = {"COMPOSE_PROFILES": PROFILES, **dotenv(checkout)}
+        told = run(*config, "--services", **env_file)
+        assert told.returncode == 0, told.stderr
+        assert set(told.stdout.split()) == set(yaml.safe_load(interpolated(file.read_text()))["services"])
+
+
+def dotenv(folder: Path) -> dict[str, str]:
+    """The variables of the folder's .env that are set."""
+    lines = (folder / ".env").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: value for name, value in pairs if value}
 
 
 def test_the_top_level_has_no_version(compose: dict[str, Any]) -> None:
-    assert {key for key in compose if not key.startswith("x-")} == {"name", "services", "networks", "volumes"}
+    assert {key for key in compose if not key.startswith("x-")} == {
+        "name",
+        "services",
+        "networks",
+        "volumes",
+        "secrets",
+    }
 
 
 def test_every_image_is_pinned(services: dict[str, Any]) -> None:
@@ -100,7 +148,13 @@ def test_every_image_is_pinned(services: dict[str, Any]) -> None:
         "dagster-code": OWN_IMAGE,
         "dagster-webserver": OWN_IMAGE,
         "dagster-daemon": OWN_IMAGE,
+        "celery-worker": OWN_IMAGE,
+        "metrics": OWN_IMAGE,
         "jupyter": JUPYTER_IMAGE,
+        "ollama-model": "ollama/ollama:0.40.0",
+        "qdrant": "qdrant/qdrant:v1.20.0",
+        "prometheus": "prom/prometheus:v3.5.0",
+        "grafana": "grafana/grafana:12.1.0",
     }
 
 
@@ -112,6 +166,7 @@ def test_images_fit_the_clients(services: dict[str, Any]) -> None:
     assert services["chroma"]["image"].endswith(":" + version("chromadb"))
     server = services["clickhouse"]["image"].partition(":")[2]
     assert tuple(int(part) for part in server.split(".")[:2]) >= OLDEST_SERVER
+    assert services["qdrant"]["image"].endswith(":v" + version("qdrant-client"))
 
 
 def test_each_image_is_built_by_one_service_that_its_users_wait_for(services: dict[str, Any]) -> None:
@@ -143,6 +198,9 @@ def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> 
         "ollama": ["127.0.0.1:11434:11434"],
         "jupyter": ["127.0.0.1:8888:8888"],
         "dagster-webserver": ["127.0.0.1:3000:3000"],
+        "qdrant": ["127.0.0.1:6333:6333"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3001:3000"],
     }
     assert all("network_mode" not in service for service in services.values())
 
@@ -150,12 +208,15 @@ def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> 
 def test_every_service_has_a_health_check_that_its_image_can_run(services: dict[str, Any]) -> None:
     programs = {}
     for name, service in services.items():
+        if name == "ollama-model":  # ends
+            assert service["restart"] == "on-failure" and "healthcheck" not in service
+            continue
         check = service["healthcheck"]
         assert set(check) == {"test", "start_period", "start_interval", "interval", "timeout", "retries"}, (
             name
         )
         kind, *words = check["test"]
-        programs[name] = words[0] if kind == "CMD" else words[0].split()[0]
+        programs[name] = words[0] if kind == "CMD" else re.sub(r'^[A-Z_]+="[^"]*" ', "", words[0]).split()[0]
     assert programs == {
         "postgres": "pg_isready",
         "clickhouse": "clickhouse-client",
@@ -166,12 +227,21 @@ def test_every_service_has_a_health_check_that_its_image_can_run(services: dict[
         "jupyter": "python",
         "dagster-code": "dagster",
         "dagster-webserver": "python",
-        "dagster-daemon": "dagster-daemon",
+        "dagster-daemon": "with-secrets",
+        "qdrant": "bash",
+        "celery-worker": "celery",
+        "metrics": "python",
+        "prometheus": "wget",  # BusyBox, as in Grafana's Alpine
+        "grafana": "wget",
     }
 
 
 def test_health_checks_ask_the_right_door(services: dict[str, Any]) -> None:
-    tests = {name: " ".join(service["healthcheck"]["test"]) for name, service in services.items()}
+    tests = {
+        name: " ".join(service["healthcheck"]["test"])
+        for name, service in services.items()
+        if "healthcheck" in service
+    }
     assert "GET /api/v2/heartbeat HTTP/1.0" in tests["chroma"]
     # The servers that run PostgreSQL's and ClickHouse's init scripts listen on the socket and on 127.0.0.1.
     assert "--host 127.0.0.1" in tests["postgres"]
@@ -190,6 +260,9 @@ def test_whoever_needs_a_service_waits_until_it_is_healthy(services: dict[str, A
         "dagster-code": stores,
         "dagster-webserver": {"postgres", "dagster-code"},
         "dagster-daemon": {"postgres", "dagster-code"},
+        "celery-worker": stores,
+        "metrics": stores,
+        "ollama-model": {"ollama"},
     }
     conditions = {need["condition"] for needed in needs.values() for need in needed.values()}
     assert conditions == {"service_healthy"}
@@ -198,152 +271,378 @@ def test_whoever_needs_a_service_waits_until_it_is_healthy(services: dict[str, A
 def test_images_get_only_variables_that_they_document(services: dict[str, Any]) -> None:
     names = {name: set(service.get("environment", {})) for name, service in services.items()}
     own = names.pop("dagster-code")
-    assert names.pop("dagster-webserver") == names.pop("dagster-daemon") == own
-    assert names.pop("jupyter") == own | {"JUPYTER_TOKEN", "ML_ASSETS_READ_ONLY"}
-    assert {name for name in own if not name.startswith("ML_ASSETS_")} == {"DAGSTER_POSTGRES_URL"}
-    assert names == {
-        "postgres": {
-            "POSTGRES_DB",
-            "POSTGRES_USER",
-            "POSTGRES_PASSWORD",
-            "POSTGRES_INITDB_ARGS",
-            *(f"POSTGRES_{role}_PASSWORD" for role in POSTGRES_ROLES),  # read by postgres-roles.sh
-        },
-        "clickhouse": {
-            "CLICKHOUSE_DB",
-            "CLICKHOUSE_USER",
-            "CLICKHOUSE_PASSWORD",
-            "CLICKHOUSE_WRITER_PASSWORD",  # read by clickhouse-users.xml
-            "CLICKHOUSE_READER_PASSWORD",
-        },
-        "chroma": set(),
-        "redis": {"REDISCLI_AUTH"},
-        "ollama": set(),
+    assert names.pop("celery-worker") == names.pop("metrics") == own
+    assert names.pop("jupyter") == own | {"JUPYTER_TOKEN_FILE", "ML_ASSETS_READ_ONLY"}
+    assert {name for name in own if not name.startswith("ML_ASSETS_")} == {"DAGSTER_POSTGRES_URL_FILE"}
+    assert {name: variables for name, variables in names.items() if variables} == {
+        "dagster-webserver": {"DAGSTER_POSTGRES_URL_FILE"},
+        "dagster-daemon": {"DAGSTER_POSTGRES_URL_FILE"},
+        "postgres": {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD_FILE", "POSTGRES_INITDB_ARGS"},
+        "clickhouse": {"CLICKHOUSE_DB", "CLICKHOUSE_USER"},
         "mlflow": {
-            "MLFLOW_BACKEND_STORE_URI",
+            "MLFLOW_BACKEND_STORE_URI_FILE",
             "MLFLOW_ARTIFACTS_DESTINATION",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
             "MLFLOW_SERVER_ALLOWED_HOSTS",
         },
+        "qdrant": {"QDRANT__TELEMETRY_DISABLED"},
+        "ollama-model": {"OLLAMA_HOST"},
+        "grafana": {
+            "GF_SECURITY_ADMIN_PASSWORD__FILE",
+            "GF_ANALYTICS_REPORTING_ENABLED",
+            "GF_ANALYTICS_CHECK_FOR_UPDATES",
+        },
     }
 
 
-def test_settings_read_every_variable_of_ours(
-    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = services["dagster-code"]["environment"]
-    ours = {name: value for name, value in environment.items() if name.startswith("ML_ASSETS_")}
-    dockerfile = re.findall(r"\b(ML_ASSETS_\w+)=", (DEPLOY / "Dockerfile").read_text())
-    fields = {name.removeprefix("ML_ASSETS_").lower() for name in [*ours, *dockerfile]}
-    assert fields <= set(Settings.model_fields)
+def mounted_secrets(service: dict[str, Any]) -> dict[str, str]:
+    """The secrets of a service, by their files' names below /run/secrets."""
+    pairs = [
+        (each, each) if isinstance(each, str) else (each["target"], each["source"])
+        for each in service["secrets"]
+    ]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
 
-    for name, value in ours.items():
-        monkeypatch.setenv(name, value)
+
+@pytest.mark.parametrize(("name", "role"), [("dagster-code", "writer"), ("jupyter", "reader")])
+def test_settings_read_what_a_container_is_given(
+    services: dict[str, Any], checkout: Path, monkeypatch: pytest.MonkeyPatch, name: str, role: str
+) -> None:
+    (checkout / ".env").write_text("COMPOSE_PROFILES=celery,qdrant\n")
+    assert run("sh", str(checkout / "deploy" / "new-env.sh")).returncode == 0
+    secret = {file.name: file.read_text().strip() for file in (checkout / "secrets").iterdir()}
+    container = checkout / "run"
+    container.mkdir()
+    for target, source in mounted_secrets(services[name]).items():
+        (container / target).write_text(secret[source])
+
+    environment = services[name]["environment"]
+    ours = {name: value for name, value in environment.items() if name.startswith("ML_ASSETS_")}
+    assert ours.pop("ML_ASSETS_SECRETS_DIR") == "/run/secrets"
+    for variable in [variable for variable in os.environ if variable.startswith("ML_ASSETS_")]:
+        monkeypatch.delenv(variable)
+    for variable, value in ours.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("ML_ASSETS_SECRETS_DIR", str(container))
+    monkeypatch.setenv("ML_ASSETS_HOME", str(checkout / "home"))
     settings = Settings()
     assert settings.executor_kind == "multiprocess"
-    modes = {store: settings.mode(store) for store in ("postgres", "duckdb", "clickhouse", "chroma", "redis")}
-    assert set(modes.values()) == {"server"}
+    postgres, clickhouse = secret[f"postgres_{role}_password"], secret[f"clickhouse_{role}_password"]
+    assert settings.postgres_url == f"postgresql://ml_{role}:{postgres}@postgres:5432/ml_dev"
+    assert settings.lake_url == f"postgresql://ml_{role}:{postgres}@postgres:5432/lake"
+    assert settings.clickhouse_url == f"clickhouse://ml_{role}:{clickhouse}@clickhouse:8123/ml_metrics"
+    assert settings.redis_url == f"redis://:{secret['redis_password']}@redis:6379/0"
+    assert settings.qdrant_url == f"http://:{secret['qdrant_api_key']}@qdrant:6333"
     assert settings.lake_data_path == "/lake"
     assert settings.mlflow_uri == "http://mlflow:5000"
     assert settings.ollama_url == "http://ollama:11434"
+    assert settings.read_only == (role == "reader")
+    assert (
+        require_scheme("ClickHouse", settings.clickhouse_url, ("clickhouse",), "") == settings.clickhouse_url
+    )
+    assert settings.masked(settings.redis_url) == "redis://:***@redis:6379/0"
+    assert services["clickhouse"]["environment"]["CLICKHOUSE_DB"] == "ml_metrics"
+    assert services["postgres"]["environment"]["POSTGRES_DB"] == "ml_dev"
 
 
-def test_urls_name_the_services_with_the_servers_users_and_databases(services: dict[str, Any]) -> None:
-    environment = services["dagster-code"]["environment"]
-    server = services["postgres"]["environment"]
+def test_each_service_is_given_the_secrets_that_it_needs_and_no_other(
+    compose: dict[str, Any], services: dict[str, Any]
+) -> None:
+    given = {
+        name: set(mounted_secrets(service).values())
+        for name, service in services.items()
+        if "secrets" in service
+    }
+    writer = {"dagster_postgres_url", "writer_postgres_url", "writer_lake_url", "writer_clickhouse_url"}
+    writer |= {"redis_url", "qdrant_url", "celery_broker_url"}
+    assert given == {
+        "postgres": {name for name in PASSWORDS if name.startswith("postgres_")},
+        "clickhouse": {name for name in PASSWORDS if name.startswith("clickhouse_")},
+        "redis": {"redis_password"},
+        "mlflow": {"mlflow_backend_store_uri"},
+        "jupyter": {
+            "jupyter_token",
+            "reader_postgres_url",
+            "reader_lake_url",
+            "reader_clickhouse_url",
+            "redis_url",
+            "qdrant_url",
+        },
+        "dagster-code": writer,
+        "celery-worker": writer,
+        "metrics": writer,
+        "dagster-webserver": {"dagster_postgres_url"},
+        "dagster-daemon": {"dagster_postgres_url"},
+        "qdrant": {"qdrant_api_key"},
+        "grafana": {"grafana_password"},
+    }
+    assert set().union(*given.values()) == set(compose["secrets"])
+    assert all(file == {"file": f"value-of-SECRETS_DIR/{name}"} for name, file in compose["secrets"].items())
+    # A file that a variable or a health check names is there.
+    for name, service in services.items():
+        told = f"{service.get('environment', {})} {service.get('healthcheck')} {service.get('command')}"
+        named = set(re.findall(r"/run/secrets/(\w+)", told))
+        assert named <= set(mounted_secrets(service)) if named else True, name
 
-    def of(role: str, database: str) -> str:
-        password = server[f"POSTGRES_{role.upper()}_PASSWORD"]
-        return f"postgresql://ml_{role}:{password}@postgres:5432/{database}"
 
-    assert server["POSTGRES_DB"] == "ml_dev"
-    assert environment["ML_ASSETS_POSTGRES_URL"] == of("writer", "ml_dev")
-    assert environment["ML_ASSETS_LAKE_URL"] == of("writer", "lake")
-    assert environment["DAGSTER_POSTGRES_URL"] == of("dagster", "dagster")
-    assert services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"] == of("mlflow", "mlflow")
-    notebooks = services["jupyter"]["environment"]
-    assert notebooks["ML_ASSETS_POSTGRES_URL"] == of("reader", "ml_dev")
-    assert notebooks["ML_ASSETS_LAKE_URL"] == of("reader", "lake")
-    assert notebooks["DAGSTER_POSTGRES_URL"] == ""
+def test_whoever_does_not_need_a_store_cannot_reach_it(
+    compose: dict[str, Any], services: dict[str, Any]
+) -> None:
+    on: dict[str, set[str]] = {network: set() for network in compose["networks"]}
+    for name, service in services.items():
+        for network in service["networks"]:
+            on[network].add(name)
+    assert on == {
+        "stores": {
+            *("postgres", "clickhouse", "chroma", "redis", "mlflow", "qdrant", "ollama"),
+            *("dagster-code", "celery-worker", "jupyter", "metrics", "ollama-model"),
+        },
+        "dagster": {"postgres", "dagster-code", "dagster-webserver", "dagster-daemon"},
+        "monitoring": {"metrics", "prometheus", "grafana"},
+    }
+    # Whoever waits for a service, or is told its name, shares a network with it.
+    for name, service in services.items():
+        reached = set().union(*(on[network] for network in service["networks"]))
+        assert set(service.get("depends_on", {})) <= reached, name
+        named = set(re.findall(r"//(?:[^/@]*@)?([a-z-]+):\d", str(service.get("environment", {}))))
+        assert named <= reached, name
 
-    server = services["clickhouse"]["environment"]
-    for role, its in (("writer", environment), ("reader", notebooks)):
-        password = server[f"CLICKHOUSE_{role.upper()}_PASSWORD"]
-        url = its["ML_ASSETS_CLICKHOUSE_URL"]
-        assert url == f"clickhouse://ml_{role}:{password}@clickhouse:8123/{server['CLICKHOUSE_DB']}"
-        assert require_scheme("ClickHouse", url, ("clickhouse",), "") == url
-    assert server["CLICKHOUSE_DB"] == "ml_metrics"
 
-    password = services["redis"]["environment"]["REDISCLI_AUTH"]
-    assert environment["ML_ASSETS_REDIS_URL"] == f"redis://:{password}@redis:6379/0"
+def test_no_service_has_more_privileges_or_memory_than_it_needs(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"] == {
+            "driver": "json-file",
+            "options": {"max-size": "10m", "max-file": "5"},
+        }, name
+        assert re.fullmatch(r"\d+[gm]", service["mem_limit"]), name
+        assert not service.get("privileged"), name
+    steps_down = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+    kept = {name: service["cap_add"] for name, service in services.items() if "cap_add" in service}
+    assert kept == dict.fromkeys(("postgres", "clickhouse", "redis"), steps_down)
+
+
+def test_what_not_everybody_wants_stands_in_a_profile(services: dict[str, Any]) -> None:
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert profiles == {
+        "qdrant": ["qdrant"],
+        "ollama": ["ollama"],
+        "ollama-model": ["ollama"],
+        "celery-worker": ["celery"],
+        "metrics": ["monitoring"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
+    # Who starts without a profile waits for nothing that has one.
+    for name, service in services.items():
+        if name not in profiles:
+            assert not set(service.get("depends_on", {})) & set(profiles), name
+
+
+def test_the_model_that_is_fetched_is_the_one_that_is_asked(services: dict[str, Any]) -> None:
+    asked = services["dagster-code"]["environment"]["ML_ASSETS_OLLAMA_MODEL"]
+    assert services["ollama-model"]["command"] == ["pull", asked]
+    assert asked == Settings.model_fields["ollama_model"].default
+
+
+def test_prometheus_asks_where_the_figures_are_told(services: dict[str, Any]) -> None:
+    from ml_assets.cli.app import app
+
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    (scrape,) = config["scrape_configs"]
+    command = services["metrics"]["command"]
+    assert scrape["static_configs"] == [{"targets": [f"metrics:{command[command.index('--port') + 1]}"]}]
+    assert [(DEPLOY / "prometheus" / name).is_file() for name in config["rule_files"]] == [True]
+
+    import typer
+
+    program, verb, *words = command
+    assert program == "ml-assets"
+    group: Any = typer.main.get_command(app)
+    parsed = group.get_command(None, verb).make_context(verb, list(words)).params
+    assert parsed["host"] == "0.0.0.0"  # noqa: S104 the container's own network
+
+    (source,) = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((DEPLOY / "grafana/provisioning/dashboards/ml-assets.yml").read_text())[
+        "providers"
+    ]
+    folder = provider["options"]["path"]
+    assert f"./deploy/grafana/dashboard.json:{folder}/ml-assets.json:ro" in services["grafana"]["volumes"]
+
+
+def with_own_secrets(script: str, folder: Path) -> str:
+    """A container's shell script with its secrets in a folder of this machine."""
+    assert "/run/secrets/" in script
+    return script.replace("/run/secrets/", f"{folder}/")
 
 
 def test_redis_reads_its_password_from_standard_input(services: dict[str, Any], tmp_path: Path) -> None:
     entrypoint = tmp_path / "docker-entrypoint.sh"
     entrypoint.write_text('#!/bin/sh\necho "$@"\ncat\n')
     entrypoint.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REDISCLI_AUTH": "s3cret"}
-    command = services["redis"]["command"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "redis-server -\nappendonly yes\nrequirepass s3cret\n"
-
-
-def test_no_secret_stands_on_a_command_line(services: dict[str, Any]) -> None:
-    told = {
-        name: str(service.get("command")) + str(service["healthcheck"]) for name, service in services.items()
+    *shell, script = services["redis"]["command"]
+    command = [*shell, with_own_secrets(script, tmp_path)]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert run(*command, PATH=path).returncode != 0  # and not a server without a password
+    (tmp_path / "redis_password").write_text("s3cret\n")
+    first, *lines = run(*command, PATH=path).stdout.splitlines()
+    assert first == "redis-server -"
+    assert "requirepass s3cret" in lines
+    assert {line.split()[0] for line in lines} == {
+        "appendonly",
+        "maxmemory",
+        "maxmemory-policy",
+        "requirepass",
     }
-    assert {name for name, text in told.items() if "secret-of-" in text} == set()
 
 
-def test_secrets_come_from_the_environment_alone(services: dict[str, Any]) -> None:
-    text = COMPOSE.read_text()
-    demanded = {match["name"] for match in VARIABLE.finditer(text) if match["kind"] == "?"}
-    assert demanded == set(SECRETS)
-    assert {match["rest"] for match in VARIABLE.finditer(text) if match["kind"] == "?"} == {
-        "run sh deploy/new-env.sh to write .env"
+def test_clickhouse_and_qdrant_are_handed_their_passwords(services: dict[str, Any], tmp_path: Path) -> None:
+    started = tmp_path / "entrypoint.sh"
+    started.write_text("#!/bin/sh\nenv\n")
+    started.chmod(0o755)
+    for name, words in (
+        ("clickhouse", services["clickhouse"]["entrypoint"]),
+        ("qdrant", services["qdrant"]["command"]),
+    ):
+        *shell, script = words
+        script = with_own_secrets(script, tmp_path)
+        assert re.search(r"exec \.?/entrypoint\.sh$", script)
+        command = [*shell, re.sub(r"exec \.?/entrypoint", f"exec {tmp_path}/entrypoint", script)]
+        assert run(*command).returncode != 0
+        secrets = mounted_secrets(services[name])
+        for secret in secrets:
+            (tmp_path / secret).write_text(f"of-{secret}\n")
+        told = dict(line.split("=", 1) for line in run(*command).stdout.splitlines())
+        assert {value for value in told.values() if value.startswith("of-")} == {
+            f"of-{each}" for each in secrets
+        }
+        if name == "clickhouse":
+            assert {secret.upper(): f"of-{secret}" for secret in secrets}.items() <= told.items()
+
+
+def test_programs_get_from_files_what_they_read_from_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://d:hu$h'@db/dagster\n")
+    program = ("sh", str(DEPLOY / "with-secrets.sh"), "sh", "-c", 'printf %s "$DAGSTER_POSTGRES_URL"')
+    done = run(*program, DAGSTER_POSTGRES_URL_FILE=str(tmp_path / "url"))
+    assert (done.returncode, done.stdout) == (0, "postgresql://d:hu$h'@db/dagster")
+    assert run(*program, DAGSTER_POSTGRES_URL_FILE="", DAGSTER_POSTGRES_URL="mine").stdout == "mine"
+    gone = run(*program, DAGSTER_POSTGRES_URL_FILE=str(tmp_path / "gone"))
+    assert gone.returncode != 0 and "gone" in gone.stderr
+
+
+def test_no_secret_stands_in_the_file(services: dict[str, Any]) -> None:
+    assert {match["name"] for match in VARIABLE.finditer(COMPOSE.read_text()) if match["kind"] == "?"} == {
+        "SECRETS_DIR"
     }
-    for service in services.values():
-        for name, value in service.get("environment", {}).items():
-            if re.search(r"PASSWORD|TOKEN|SECRET|_AUTH$", name):
-                assert re.fullmatch(r"secret-of-\w+", value), name
-            for password in re.findall(r"//\w*:([^@/]+)@", str(value)):
-                assert password.startswith("secret-of-"), name
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|TOKEN|SECRET|_AUTH|KEY|BACKEND_STORE|POSTGRES_URL", variable):
+                assert value == "" or value.startswith("/run/secrets"), (name, variable)
+            assert not re.search(r"//\w*:[^@/]+@", str(value)), (name, variable)
 
 
-def test_env_example_holds_every_variable_and_no_secret() -> None:
+def test_env_example_holds_every_variable() -> None:
     variables = {match["name"]: match for match in VARIABLE.finditer(COMPOSE.read_text()) if match["name"]}
-    # A default stands in both files, and there it is the same.
+    # A default stands in both files, and there it is the same. Compose itself reads the last.
     assert example_variables() == {
-        name: match["rest"] if match["kind"] == "-" else "" for name, match in variables.items()
-    }
+        name: match["rest"] if match["kind"] == "-" else "./secrets" for name, match in variables.items()
+    } | {"COMPOSE_PROFILES": ""}
 
 
-def test_new_env_writes_fresh_secrets_once(tmp_path: Path) -> None:
-    (tmp_path / "deploy").mkdir()
-    shutil.copy(DEPLOY / "new-env.sh", tmp_path / "deploy")
-    shutil.copy(PROJECT_ROOT / ".env.example", tmp_path)
-    script = ("sh", str(tmp_path / "deploy" / "new-env.sh"))
+def test_new_env_writes_fresh_secrets_once(compose: dict[str, Any], checkout: Path) -> None:
+    script = ("sh", str(checkout / "deploy" / "new-env.sh"))
+    done = run(*script)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    assert (checkout / ".env").read_text() == (checkout / ".env.example").read_text()
+    folder = checkout / "secrets"
+    assert stat.S_IMODE((checkout / ".env").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    written = {file.name: file.read_text().removesuffix("\n") for file in folder.iterdir()}
+    assert set(written) == set(compose["secrets"])
+    # Users of containers have other numbers; the folder keeps everybody else of this machine out.
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o444}
+    passwords = {name: value for name, value in written.items() if re.fullmatch("[0-9a-f]{48}", value)}
+    assert set(passwords) == set(PASSWORDS)
+    assert len(set(passwords.values())) == len(PASSWORDS)
+    assert written["qdrant_url"] == ""
+    urls = {name: value for name, value in written.items() if name not in PASSWORDS and value}
+    assert all(any(f":{password}@" in url for password in passwords.values()) for url in urls.values())
+    assert not [value for value in passwords.values() if value in done.stdout]
+
     assert run(*script).returncode == 0
+    assert {file.name: file.read_text().removesuffix("\n") for file in folder.iterdir()} == written
 
-    env = tmp_path / ".env"
-    assert stat.S_IMODE(env.stat().st_mode) == 0o600
-    written = env.read_text()
-    values = dict(line.split("=", 1) for line in written.splitlines() if line and not line.startswith("#"))
-    assert {name for name, value in values.items() if re.fullmatch("[0-9a-f]{48}", value)} == set(SECRETS)
-    assert len({values[name] for name in SECRETS}) == len(SECRETS)
-    example = example_variables()
-    assert {name: value for name, value in values.items() if name not in SECRETS} == {
-        name: value for name, value in example.items() if name not in SECRETS
+
+def test_new_env_takes_over_what_is_there(checkout: Path) -> None:
+    script = ("sh", str(checkout / "deploy" / "new-env.sh"))
+    # An .env of before there were files, by which the volumes were made.
+    (checkout / ".env").write_text(
+        "POSTGRES_WRITER_PASSWORD=old\nML_ASSETS_PORT=3007\nCOMPOSE_PROFILES=qdrant\n"
+    )
+    assert run(*script).returncode == 0
+    secret = checkout / "secrets"
+    assert (secret / "postgres_writer_password").read_text() == "old\n"
+    assert ":old@" in (secret / "writer_lake_url").read_text()
+    assert dotenv(checkout) == {
+        name: value
+        for name, value in (
+            example_variables() | {"ML_ASSETS_PORT": "3007", "COMPOSE_PROFILES": "qdrant"}
+        ).items()
+        if value
     }
+    assert (secret / "qdrant_url").read_text().startswith("http://:")
 
-    again = run(*script)
-    assert again.returncode == 1
-    assert again.stderr.startswith(".env is there already")
-    assert env.read_text() == written
+    # A password of one's own.
+    (secret / "redis_password").unlink()
+    (secret / "redis_password").write_text("mine")
+    assert run(*script).returncode == 0
+    assert (secret / "redis_url").read_text() == "redis://:mine@redis:6379/0\n"
+    (secret / "redis_password").write_text("m/ne")
+    refused = run(*script)
+    assert refused.returncode == 1
+    assert "redis_password may hold letters and digits only" in refused.stderr
+    assert "m/ne" not in refused.stderr
 
 
-def test_git_and_the_image_do_not_take_env() -> None:
-    assert ".env" in (PROJECT_ROOT / ".gitignore").read_text().splitlines()
+def test_images_are_pinned_by_what_the_registry_tells(checkout: Path) -> None:
+    # A stand-in for the registry's answer, which cannot be had without one; the file that comes of it is read by Compose.
+    docker = checkout / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(
+        '#!/bin/sh\n[ "$1 $2 $3 $4" = "buildx imagetools inspect --format" ] || exit 9\n'
+        'case $6 in "$LOST"*) echo ERROR; exit 0 ;; esac\n'
+        'printf "sha256:%s\\n" "$(printf "%s" "$6" | sha256sum | cut -c -64)"\n'
+    )
+    docker.chmod(0o755)
+    script = ("sh", str(checkout / "deploy" / "pin-images.sh"))
+    path = f"{docker.parent}:{os.environ['PATH']}"
+    lost = run(*script, PATH=path, LOST="redis")
+    assert lost.returncode != 0
+    assert "no digest of redis:7.4.11-alpine" in lost.stderr
+    assert list(checkout.glob("*digests*")) == []
+
+    assert run(*script, PATH=path, LOST="none").returncode == 0
+    pinned = yaml.safe_load((checkout / "docker-compose.digests.yml").read_text())["services"]
+    services = yaml.safe_load(interpolated(COMPOSE.read_text()))["services"]
+    for name, service in services.items():
+        if service["image"] in (OWN_IMAGE, JUPYTER_IMAGE):
+            base = pinned[name]["build"]["args"]["PYTHON_IMAGE"] if "build" in service else None
+            assert base is None or re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", base)
+            continue
+        digest = hashlib.sha256(service["image"].encode()).hexdigest()
+        assert pinned[name] == {"image": f"{service['image']}@sha256:{digest}"}
+    # By service, each once: a second key would replace the first unseen.
+    assert (checkout / "docker-compose.digests.yml").read_text().count("\n  m") == 1
+
+
+def test_git_and_the_image_do_not_take_secrets() -> None:
+    assert {".env", "/secrets/"} <= set((PROJECT_ROOT / ".gitignore").read_text().splitlines())
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert not [line for line in ignored if line.startswith("!.")]
@@ -353,8 +652,9 @@ def test_data_lies_on_named_volumes_where_the_images_keep_it(
     compose: dict[str, Any], services: dict[str, Any]
 ) -> None:
     kept = {
-        name: [volume for volume in service.get("volumes", []) if not volume.startswith(".")]
+        name: [volume for volume in service["volumes"] if not volume.startswith(".")]
         for name, service in services.items()
+        if "volumes" in service
     }
     assert kept == {
         "postgres": [
@@ -367,8 +667,13 @@ def test_data_lies_on_named_volumes_where_the_images_keep_it(
         "ollama": ["ollama:/root/.ollama"],
         "jupyter": ["home:/data", "lake:/lake"],
         "dagster-code": ["home:/data", "lake:/lake"],
-        "dagster-webserver": ["home:/data", "lake:/lake"],
-        "dagster-daemon": ["home:/data", "lake:/lake"],
+        "celery-worker": ["home:/data", "lake:/lake"],
+        "metrics": ["home:/data", "lake:/lake"],
+        "dagster-webserver": ["home:/data"],
+        "dagster-daemon": ["home:/data"],
+        "qdrant": ["qdrant:/qdrant/storage"],
+        "prometheus": ["prometheus:/prometheus"],
+        "grafana": ["grafana:/var/lib/grafana"],
     }
     assert set(compose["volumes"]) == {volume.split(":")[0] for kind in kept.values() for volume in kind}
 
@@ -388,6 +693,9 @@ def test_what_is_mounted_from_the_repository_exists(services: dict[str, Any]) ->
         "./sql/postgres/init": "/sql/postgres/init:ro",
         "./deploy/dagster.yaml": "/data/dagster/dagster.yaml:ro",
         "./notebooks": "/notebooks",
+        "./deploy/prometheus": "/etc/prometheus:ro",
+        "./deploy/grafana/provisioning": "/etc/grafana/provisioning:ro",
+        "./deploy/grafana/dashboard.json": "/etc/grafana/dashboards/ml-assets.json:ro",
     }
     assert [source for source in mounted if not (PROJECT_ROOT / source).exists()] == []
     assert list((PROJECT_ROOT / "sql/postgres/init").glob("*.sql"))
@@ -477,20 +785,30 @@ def test_the_image_is_pinned_hash_locked_and_not_run_as_root() -> None:
         if word == "FROM":
             base, _, name = rest.split()
             stages[name] = [("FROM", base)]
+        elif word == "ARG" and not stages:
+            assert rest == "PYTHON_IMAGE=python:3.13.15-slim-bookworm"
         else:
             stages[list(stages)[-1]].append((word, rest))
     assert [(name, stage[0][1]) for name, stage in stages.items()] == [
-        ("dagster", "python:3.13.15-slim-bookworm"),
+        ("build", "${PYTHON_IMAGE}"),
+        ("dagster", "${PYTHON_IMAGE}"),
         ("jupyter", "dagster"),
     ]
-    for stage in stages.values():
-        assert [rest for word, rest in stage if word == "USER"][-1] == "ml"
+    for name in ("dagster", "jupyter"):
+        assert [rest for word, rest in stages[name] if word == "USER"][-1] == "ml"
+    # What is built is copied as a whole, and the scripts' starter is the one that the health checks name.
+    copies = [rest for word, rest in stages["dagster"] if word == "COPY"]
+    assert "--from=build /opt/ml-assets /opt/ml-assets" in copies
+    assert "deploy/with-secrets.sh /usr/local/bin/with-secrets" in copies
+    assert ("ENTRYPOINT", '["with-secrets"]') in stages["dagster"]
+    assert os.access(DEPLOY / "with-secrets.sh", os.X_OK)
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
     assert installs == [
         "pip install --no-deps --require-hashes --only-binary :all: -r requirements.txt",
         "pip install --no-deps --require-hashes --only-binary :all: -r deploy/mlflow.txt",
-        "pip install --no-deps --no-build-isolation --editable . && python -m compileall -q ml_assets",
-        "pip install --no-deps --require-hashes --only-binary :all: -r deploy/jupyter.txt",
+        "pip install --no-deps --require-hashes --only-binary :all: -r deploy/servers.txt",
+        "pip install --no-deps --no-build-isolation .",
+        "pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r deploy/jupyter.txt",
     ]
 
 
@@ -501,14 +819,19 @@ def test_the_image_owns_the_folders_that_volumes_are_mounted_on(services: dict[s
         volume.split(":")[1]
         for service in services.values()
         if service["image"] in (OWN_IMAGE, JUPYTER_IMAGE)
-        for volume in service["volumes"]
+        for volume in service.get("volumes", [])
         if not volume.endswith(":ro")
     }
     assert folders == mounts | {"/data/dagster"}
 
 
 def test_what_the_image_copies_exists_and_is_let_in() -> None:
-    copied = [path for word, rest in instructions() if word == "COPY" for path in rest.split()[:-1]]
+    copied = [
+        path
+        for word, rest in instructions()
+        if word == "COPY" and not rest.startswith("--from")
+        for path in rest.split()[:-1]
+    ]
     let_in = [
         line[1:]
         for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
@@ -523,16 +846,28 @@ def test_what_the_image_copies_exists_and_is_let_in() -> None:
     [
         ("deploy/jupyter.txt", {"jupyterlab", "ipykernel"}),
         ("deploy/mlflow.txt", {"mlflow", "flask"}),
+        ("deploy/servers.txt", {"dagster-celery", "duckdb-extension-httpfs", "qdrant-client"}),
         ("requirements-test.txt", {"pytest", "ruff", "mlflow", "flask"}),
     ],
 )
 def test_the_locks_agree_with_the_projects(lock: str, has: set[str]) -> None:
-    def pins(path: Path) -> dict[str, str]:
-        return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", path.read_text(), re.MULTILINE))
-
     project, more = pins(PROJECT_ROOT / "requirements.txt"), pins(PROJECT_ROOT / lock)
     assert has <= set(more) - set(project)
     assert {name: version for name, version in more.items() if project.get(name, version) != version} == {}
+
+
+def pins(path: Path) -> dict[str, str]:
+    """The versions that a lock names."""
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", path.read_text(), re.MULTILINE))
+
+
+def test_what_lies_in_one_image_has_one_version() -> None:
+    locks = [pins(DEPLOY / name) for name in ("mlflow.txt", "servers.txt", "jupyter.txt")]
+    versions: dict[str, set[str]] = {}
+    for lock in locks:
+        for name, version in lock.items():
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
 def test_clickhouse_has_a_user_who_writes_and_one_who_reads() -> None:
