@@ -75,8 +75,8 @@ def running(service: str, folder: Path, *replacements: tuple[str, str], **enviro
 
 
 def becomes_healthy(service: str, *replacements: tuple[str, str], **environment: str) -> bool:
-    """Whether the health check passes within the service's start period and retries."""
-    deadline = time.monotonic() + 120
+    """Whether the health check passes within five minutes; a busy machine takes longer than the service's start period."""
+    deadline = time.monotonic() + 300
     while health(service, *replacements, **environment):
         if time.monotonic() > deadline:
             return False
@@ -132,6 +132,7 @@ def test_redis_is_healthy_for_those_who_know_the_password(redis_port: str, tmp_p
     assert list(tmp_path.glob("**/*.aof*"))
 
 
+@pytest.mark.timeout(900)
 def test_a_worker_of_celery_is_healthy_while_it_answers(redis_port: str, tmp_path: Path) -> None:
     broker = f"redis://:s3cret@127.0.0.1:{redis_port}/1"
     (tmp_path / "ml_assets_celery_broker_url").write_text(f"{broker}\n")
@@ -209,6 +210,7 @@ def test_dagster_keeps_its_history_in_postgresql(
     assert not list(tmp_path.glob("**/*.db"))
 
 
+@pytest.mark.timeout(900)
 def test_dagsters_services_are_healthy_while_they_run(databases: str, tmp_path: Path) -> None:
     (tmp_path / "home" / "dagster").mkdir(parents=True)
     shutil.copy(PROJECT_ROOT / "deploy" / "dagster.yaml", tmp_path / "home" / "dagster")
@@ -238,6 +240,7 @@ def test_dagsters_services_are_healthy_while_they_run(databases: str, tmp_path: 
         wait_until_healthy("dagster-webserver", ("3000", web))
 
 
+@pytest.mark.timeout(900)
 def test_mlflow_serves_runs_and_artifacts_to_its_service_name(databases: str, tmp_path: Path) -> None:
     import httpx
 

@@ -338,6 +338,7 @@ def test_settings_read_what_a_container_is_given(
     assert settings.mlflow_uri == "http://mlflow:5000"
     assert settings.ollama_url == "http://ollama:11434"
     assert settings.read_only == (role == "reader")
+    assert settings.clickhouse_url and settings.redis_url
     assert (
         require_scheme("ClickHouse", settings.clickhouse_url, ("clickhouse",), "") == settings.clickhouse_url
     )
@@ -563,7 +564,9 @@ def test_new_env_writes_fresh_secrets_once(compose: dict[str, Any], checkout: Pa
     folder = checkout / "secrets"
     assert stat.S_IMODE((checkout / ".env").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    written = {file.name: file.read_text() for file in folder.iterdir()}  # Jupyter takes an end of line for its token's
+    written = {
+        file.name: file.read_text() for file in folder.iterdir()
+    }  # Jupyter takes an end of line for its token's
     assert set(written) == set(compose["secrets"])
     # Users of containers have other numbers; the folder keeps everybody else of this machine out.
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o444}
@@ -805,11 +808,12 @@ def test_the_image_is_pinned_hash_locked_and_not_run_as_root() -> None:
     assert ("ENTRYPOINT", '["with-secrets"]') in stages["dagster"]
     assert os.access(DEPLOY / "with-secrets.sh", os.X_OK)
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
+    pip = "/opt/ml-assets/bin/pip"
     assert installs == [
-        "pip install --no-deps --require-hashes --only-binary :all: -r requirements.txt",
-        "pip install --no-deps --require-hashes --only-binary :all: -r deploy/mlflow.txt",
-        "pip install --no-deps --require-hashes --only-binary :all: -r deploy/servers.txt",
-        "pip install --no-deps --no-build-isolation .",
+        f"{pip} install --no-deps --require-hashes --only-binary :all: -r requirements.txt",
+        f"{pip} install --no-deps --require-hashes --only-binary :all: -r deploy/mlflow.txt",
+        f"{pip} install --no-deps --require-hashes --only-binary :all: -r deploy/servers.txt",
+        f"{pip} install --no-deps --no-build-isolation .",
         "pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r deploy/jupyter.txt",
     ]
 
