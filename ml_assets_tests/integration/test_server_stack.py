@@ -75,7 +75,7 @@ def running(service: str, folder: Path, *replacements: tuple[str, str], **enviro
 
 
 def becomes_healthy(service: str, *replacements: tuple[str, str], **environment: str) -> bool:
-    """Whether the health check passes within five minutes; a busy machine takes longer than the service's start period."""
+    """Whether the health check passes within five minutes, in which a busy machine starts any of them."""
     deadline = time.monotonic() + 300
     while health(service, *replacements, **environment):
         if time.monotonic() > deadline:
