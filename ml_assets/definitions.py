@@ -8,7 +8,14 @@ from ml_assets.settings import Settings
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The whole graph."""
+    """The whole graph.
+
+    Raises:
+        Refusal: the home is of a newer release, or of a former one that still runs; the UI shows the sentence.
+    """
+    from ml_assets.maintenance.upgrade import open_home
+
     settings = Settings()
     settings.publish()
+    open_home(settings)
     return build_defs(settings)

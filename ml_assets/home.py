@@ -68,6 +68,11 @@ def is_home(folder: Path) -> bool:
     return any(_is_folder(folder / name) for name in _TRACES)
 
 
+def is_kept(folder: Path) -> bool:
+    """Whether a release has ever kept something there; files may have been put into its landing folders before."""
+    return any(_is_folder(folder / name) for name in _TRACES if name != "landing")
+
+
 def no_home(folder: Path) -> Refusal:
     """The refusal to read a home that does not exist."""
     return Refusal(

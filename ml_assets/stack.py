@@ -33,6 +33,8 @@ def connect(
 ) -> "Stack":
     """The stack of a home; nothing is opened, started or made by that.
 
+    A home of a former release is brought to this one's format when a store is first asked (docs/upgrade.md).
+
     Args:
         home: its folder; if None, it is found as home.py says.
         settings: all that is to hold, in place of the environment and a `.env`.
@@ -40,7 +42,7 @@ def connect(
             read, where the settings name such. ML_ASSETS_READ_ONLY=1 does the same.
 
     Raises:
-        Refusal: both were given, or a setting cannot be read.
+        Refusal: both were given, a setting cannot be read, or the home is of a newer release.
     """
     found = _settings(home, settings)
     return Stack(found.for_reading() if read_only else found)
@@ -56,7 +58,11 @@ def connect_light(home: Path | str | None = None, settings: Settings | None = No
 def _settings(home: Path | str | None, settings: Settings | None) -> Settings:
     if settings is not None and home is not None:
         raise Refusal("Settings have a home of their own: give either home or settings.")
-    return settings or read_settings(**({} if home is None else {"home": Path(home)}))
+    from ml_assets.maintenance.upgrade import refuse_newer_home
+
+    found = settings or read_settings(**({} if home is None else {"home": Path(home)}))
+    refuse_newer_home(found.home)
+    return found
 
 
 class Stack:
@@ -76,7 +82,14 @@ class Stack:
     def _resources(self) -> dict[str, Any]:
         from ml_assets.resources import store_resources
 
+        self._open()
         return store_resources(self.settings)
+
+    def _open(self) -> None:
+        """Bring the home to this release's format; one small file is read where it is."""
+        from ml_assets.maintenance.upgrade import open_home
+
+        open_home(self.settings)
 
     def __repr__(self) -> str:
         return f"<ml_assets.Stack of {self.home}>"
@@ -125,6 +138,7 @@ class Stack:
         from ml_assets.maintenance.disk import disk_use
         from ml_assets.maintenance.status import quarantined_rows, status_json, stores_status
 
+        self._open()
         stores, differences = stores_status(self.settings, verify)
         quarantined = quarantined_rows(self.settings, stores)
         disk = disk_use(self.settings, stores, lambda fault: warnings.warn(fault, stacklevel=3))
@@ -145,6 +159,7 @@ class Stack:
 
         if all(self.settings.mode(kind.name) == "embedded" for kind in STORES):
             self.settings.require_home()
+        self._open()
         stores, _ = stores_status(self.settings, start=is_home(self.home))
         for kind in STORES:
             if kind.name not in stores:

@@ -229,7 +229,7 @@ def down() -> None:
     from ml_assets import services
     from ml_assets.cli import session
 
-    home = settings_of_home().home
+    home = settings_of_home(upgrade=False).home
     # Before the stores, which a sensor would start again; told at once, whatever becomes of the stores.
     if served := session.stop(home):
         print(f"Stopped {served}.", flush=True)
@@ -512,7 +512,8 @@ def backup(
         if not backup.verify(folder, at, as_json):
             raise typer.Exit(1)
     else:
-        backup.make(settings_of_home(), folder, keep, as_json)
+        # As it is: whoever backs a home up before it is upgraded has a backup of before.
+        backup.make(settings_of_home(upgrade=False), folder, keep, as_json)
 
 
 @partial(command, group=app)
@@ -526,7 +527,20 @@ def restore(
     """Make a home out of a backup, where ML_ASSETS_HOME says and nothing is yet."""
     from ml_assets.cli import backup
 
-    backup.bring_back(settings_of_home(), folder, at, as_json)
+    backup.bring_back(settings_of_home(upgrade=False), folder, at, as_json)
+
+
+@partial(command, group=app)
+def upgrade(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do nothing: list what was done and what is due.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a home of a former release to this one's format, as every command does when it opens it (docs/upgrade.md)."""
+    from ml_assets.cli.upgrade import upgrade
+
+    upgrade(settings_of_home(upgrade=False), dry_run, as_json)
 
 
 @partial(command, group=app, name="map")

@@ -74,18 +74,27 @@ def _told(error: BaseException) -> str | None:
     return settings.masked(told) if told else None
 
 
-def settings_of_home(read: Sequence[str] = ()) -> Settings:
+def settings_of_home(read: Sequence[str] = (), upgrade: bool = True) -> Settings:
     """The settings of a home in which something can be done.
 
     Args:
         read: stores that are asked for what is there, for which there has to be a home.
+        upgrade: bring a home of a former release to this one's format, and refuse one of a newer release.
     """
     settings = read_settings()
     settings.publish()
     require_home(settings.home)
     if read:
         settings.require_home(*read)
+    if upgrade:
+        from ml_assets.maintenance.upgrade import open_home
+
+        open_home(settings, _say_aside)
     return settings
+
+
+def _say_aside(told: str) -> None:
+    print(told, file=sys.stderr)
 
 
 def form(as_json: bool, as_csv: bool) -> Form:

@@ -86,6 +86,7 @@ class Manifest:
         paused_s: how long writers waited, in seconds.
         entries: its files.
         format: of the manifest.
+        home_format: of the home (home_format.py); 0 for a home of before there were formats.
     """
 
     made_at: str
@@ -99,6 +100,7 @@ class Manifest:
     paused_s: float = 0.0
     entries: Sequence[Entry] = ()
     format: int = FORMAT
+    home_format: int = 0
 
     @property
     def bytes(self) -> int:

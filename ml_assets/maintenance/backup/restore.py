@@ -17,14 +17,18 @@ from ml_assets import services
 from ml_assets.contracts import tables
 from ml_assets.errors import Refusal
 from ml_assets.lib import backup as manifests
+from ml_assets.lib import home_format
 from ml_assets.lib.backup import Manifest
+from ml_assets.lib.home_format import HomeFormat
 from ml_assets.lib.words import counted
 from ml_assets.maintenance.backup import facts, places, postgres
 from ml_assets.maintenance.backup.folder import BackupFolder, Progress, hold
 from ml_assets.maintenance.backup.take import COPIES
 from ml_assets.maintenance.recovery import recover_all
 from ml_assets.maintenance.status import stores_status
+from ml_assets.maintenance.upgrade import open_home
 from ml_assets.resources import store_resources
+from ml_assets.services.home import write_format
 from ml_assets.settings import HOME_FILE, Settings, read_settings
 from ml_assets.stores.registry import stores
 
@@ -67,14 +71,17 @@ def restore(
         wanted: how the id of the backup begins; None for the newest.
 
     Raises:
-        Refusal: there is no such backup, it is damaged, or the home is not empty; nothing was written. Or what was
-            restored is not what was backed up; the home was not put into its place.
+        Refusal: there is no such backup, it is damaged or of a newer release, or the home is not empty; nothing was
+            written. Or what was restored is not what was backed up; the home was not put into its place.
         ServiceError: an embedded server does not start.
     """
     began = time.perf_counter()
     folder.require()
     backup_id = manifests.chosen(folder.ids(), wanted, folder.path)
     manifest = folder.read(backup_id)
+    home_format.refuse_newer(
+        f"Backup {backup_id} of {manifest.home}", manifest.home_format, manifest.versions.get("ml-assets", "")
+    )
     _refuse_what_is_there(settings, manifest)
     if damage := folder.damage(manifest, progress):
         more = f" And {counted(len(damage) - _SHOWN, 'other')}." if len(damage) > _SHOWN else ""
@@ -87,6 +94,7 @@ def restore(
         try:
             draft.write_files()
             draft.restore_postgres()
+            draft.upgrade()
             count = draft.verify()
         finally:
             services.stop_all(home)
@@ -111,6 +119,8 @@ class _Draft:
         self._folder = folder
         self._manifest = manifest
         self._progress = progress
+        if not manifest.home_format:  # or it would be taken for a home that this release makes
+            write_format(home, HomeFormat(0))
         for entry in manifest.entries:
             if (entry.place, entry.path) == ("home", HOME_FILE):  # which says where the others belong
                 folder.fetch(entry, home / HOME_FILE)
@@ -180,6 +190,10 @@ class _Draft:
         urls = _urls_to_fill(settings, self._manifest)
         if (url := urls.get(postgres.CATALOG)) and "lake" in self._places:
             postgres.lead_to_files(url, os.path.abspath(settings.lake_data_path))
+
+    def upgrade(self) -> None:
+        """Bring a home of a former release to this one's format."""
+        open_home(self._settings)
 
     def verify(self) -> int:
         """Fill what is filled from other stores, and hold all of it against the backup; how many tables agree.

@@ -21,7 +21,9 @@ from ml_assets.lib.words import counted
 from ml_assets.maintenance.backup import facts, places, postgres
 from ml_assets.maintenance.backup.folder import BackupFolder, Progress, hold
 from ml_assets.maintenance.backup.places import Found
+from ml_assets.maintenance.upgrade import refuse_newer_home
 from ml_assets.resources import store_resources
+from ml_assets.services.home import read_format
 from ml_assets.settings import Settings, redact_url
 from ml_assets.stores.duckdb import pins
 from ml_assets.stores.registry import stores
@@ -85,11 +87,13 @@ def back_up(settings: Settings, folder: BackupFolder, progress: Progress, keep: 
         keep: how many backups of this home stay, this one included; None for all.
 
     Raises:
-        Refusal: the folder cannot be one, another process makes a backup, or writers did not pause.
+        Refusal: the folder cannot be one, another process makes a backup, writers did not pause, or the home is of a
+            newer release.
         StoreUnavailable: a store does not answer.
     """
     began = time.perf_counter()
     settings.require_home()
+    refuse_newer_home(settings.home)
     if keep is not None:
         manifests.outdated([], keep)
     _refuse_inside(settings, folder.path)
@@ -183,6 +187,7 @@ class _Taking:
             under_way=tuple(state.under_way),
             paused_s=round(state.paused_s, 3),
             entries=tuple(entries),
+            home_format=read_format(self._settings.home).number,
         )
         return manifest, kept
 

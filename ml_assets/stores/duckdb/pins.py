@@ -103,18 +103,7 @@ def pin(
                     "SELECT * FROM lake.snapshots() shows those that can be pinned."
                 )
             states = contents(lake.at(wanted), tables)
-            row = {
-                "name": name,
-                "version": wanted,
-                "written_at": held[wanted],
-                "run_id": run_id,
-                "hash_version": HASH_VERSION,
-                "tables": json.dumps(
-                    {asset: [each.rows, each.content_hash] for asset, each in states.items()}
-                ),
-                "files": json.dumps(dict(files or {})),
-                "settings": json.dumps(dict(settings or {})),
-            }
+            row = _row(name, wanted, held[wanted], states, files, settings, run_id)
             with lake.catalog(write=True) as catalog:
                 made = catalog.execute(read_sql("postgres/pins/add.sql"), row).fetchone()
     if made is None:
@@ -184,6 +173,60 @@ def pinned(lake: "Lake", connection: "duckdb.DuckDBPyConnection") -> dict[str, i
         if not _is_there(catalog):
             return former
         return former | dict(catalog.execute(read_sql("postgres/pins/versions.sql")).fetchall())
+
+
+def move_former(lake: "Lake") -> list[str]:
+    """Move the pins of former releases to where pins are now; may be killed at any point, and done again.
+
+    A pin whose version is gone stays where it is: nothing is known of it but its name.
+
+    Returns:
+        Their names.
+
+    Raises:
+        LookupError: the ledger of a pinned version cannot be read.
+        StoreUnavailable: the catalog does not answer.
+    """
+    with lake.catalog() as catalog:
+        found = catalog.execute("SELECT to_regclass('public.ducklake_snapshot') IS NOT NULL").fetchone()
+        if not (found and found[0]):
+            return []  # nobody has made the lake yet, and this is no reason to
+    with lake.get_connection() as connection:
+        former, held = _former(connection), versions(connection)
+    going = {name: pin for name, pin in former.items() if pin[0] in held}
+    if not going:
+        return []
+    _ensure_schema(lake)
+    with only_one(lake):
+        for name, (version, pinned_at) in going.items():
+            row = _row(name, version, held[version], contents(lake.at(version)))
+            with lake.catalog(write=True) as catalog:
+                catalog.execute(read_sql("postgres/pins/move.sql"), row | {"pinned_at": pinned_at})
+            with lake.get_connection(write=True) as connection:
+                connection.execute(f"DELETE FROM {_FORMER} WHERE name = $1", [name])
+    return sorted(going)
+
+
+def _row(
+    name: str,
+    version: int,
+    written_at: datetime,
+    states: Mapping[str, TableState],
+    files: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+) -> dict[str, Any]:
+    """A pin as the catalog has it."""
+    return {
+        "name": name,
+        "version": version,
+        "written_at": written_at,
+        "run_id": run_id,
+        "hash_version": HASH_VERSION,
+        "tables": json.dumps({asset: [each.rows, each.content_hash] for asset, each in states.items()}),
+        "files": json.dumps(dict(files or {})),
+        "settings": json.dumps(dict(settings or {})),
+    }
 
 
 def _ensure_schema(lake: "Lake") -> None:
