@@ -19,6 +19,7 @@ from ml_assets.lib.metric_rules import MetricRules
 from ml_assets.lib.query import Query
 from ml_assets.lib.sql import qualified
 from ml_assets.lib.versions import shown
+from ml_assets.maintenance.upgrade.step_1 import move_pins
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
@@ -202,6 +203,35 @@ def test_pins_of_a_former_release_are_kept(stack: Stack):
     assert stack.features.pins().num_rows == 0
     with lake.get_connection() as connection:
         assert version not in pins.versions(connection)
+
+
+def test_the_upgrade_moves_pins_of_a_former_release_and_notes_what_they_hold(stack: Stack):
+    lake, of = lake_of(stack), contract("events")
+    overwrite(stack, of, 0, 2, 1)
+    held = pins.contents(lake)[of.asset]
+    with lake.get_connection(write=True) as connection:
+        ((version,),) = connection.execute("SELECT id FROM lake.current_snapshot()").fetchall()
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS lake.ledger.pins (name VARCHAR, version BIGINT, pinned_at TIMESTAMPTZ)"
+        )
+        connection.execute("INSERT INTO lake.ledger.pins VALUES ('old', $1, $2)", [version, FIRST])
+        connection.execute("INSERT INTO lake.ledger.pins VALUES ('lost', 1000000, $1)", [FIRST])
+    overwrite(stack, of, 0, 2, 2)
+    move_pins(stack.settings)
+    with lake.get_connection(
+        write=True
+    ) as connection:  # as if it had been killed before it took the pin out there
+        connection.execute("INSERT INTO lake.ledger.pins VALUES ('old', $1, now())", [version])
+    assert pins.move_former(lake) == ["old"]
+    assert pins.move_former(lake) == []
+    moved = pins.the_pin(lake, "old")
+    assert (moved.version, moved.pinned_at, moved.tables[of.asset]) == (version, FIRST, held)
+    assert moved.written_at is not None
+    maintain(stack)
+    assert values(stack.features.pinned("old", "events")) == [1]
+    with lake.get_connection() as connection:
+        rows = connection.execute("SELECT name FROM lake.ledger.pins").fetchall()
+    assert rows == [("lost",)]  # of which nothing is known but its name
 
 
 def test_a_run_of_mlflow_knows_its_pin(stack: Stack):

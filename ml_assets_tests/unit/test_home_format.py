@@ -35,7 +35,8 @@ def test_a_format_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"number": "1", "steps": []}', '{"number": true, "steps": []}', '{"number": -1}']
+    "text",
+    ["", "[]", "{}", '{"number": "1", "steps": []}', '{"number": true, "steps": []}', '{"number": -1}'],
 )
 def test_a_damaged_file_is_refused_with_the_ways_out(former: Path, text: str):
     (former / FORMAT_FILE).write_text(text)
@@ -72,7 +73,13 @@ def test_a_newer_home_is_refused_everywhere_and_left_alone(former: Path, cli):
     for light in (False, True):
         with pytest.raises(Refusal, match=sentence):
             ml_assets.connect(former, light=light)
-    for words in (["status"], ["refresh"], ["upgrade"], ["upgrade", "--dry-run"], ["sql", "sqlite", "SELECT 1"]):
+    for words in (
+        ["status"],
+        ["refresh"],
+        ["upgrade"],
+        ["upgrade", "--dry-run"],
+        ["sql", "sqlite", "SELECT 1"],
+    ):
         done = cli(former, *words)
         assert done.returncode == 1
         assert f"has format {FORMAT + 6}" in done.stderr
