@@ -126,6 +126,7 @@ def _told(backup_id: str, manifest: Manifest) -> dict[str, Any]:
         "id": backup_id,
         "made_at": manifest.made_at,
         "home": manifest.home,
+        "home_format": manifest.home_format,
         "versions": dict(manifest.versions),
         "tables": {name: asdict(fact) for name, fact in manifest.tables.items()},
         "files": manifest.files,

@@ -76,7 +76,7 @@ def from_text(text: str, file: object) -> HomeFormat:
     except (ValueError, KeyError, TypeError) as fault:
         raise Refusal(
             f"{file} does not say which format the home has: it was changed or damaged. Bring it back from a backup; or "
-            f"remove it, if this release is the newest that ever opened the home, and all {FORMAT} upgrade steps are "
+            "remove it, if this release is the newest that ever opened the home, and all upgrade steps are "
             "done again, which changes nothing that is done."
         ) from fault
 

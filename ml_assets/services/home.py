@@ -39,7 +39,9 @@ def private_home(home: Path) -> Path:
         with suppress(OSError):
             home.chmod(stat.S_IMODE(found.st_mode) & 0o700)
     if not is_kept(home) and not os.path.lexists(home / FORMAT_FILE):
-        write_format(home, HomeFormat(FORMAT, release()))
+        # Whoever may not write there, or has no room left, keeps nothing there either: readers of servers go on.
+        with suppress(OSError):
+            write_format(home, HomeFormat(FORMAT, release()))
     return home
 
 
