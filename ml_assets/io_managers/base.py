@@ -21,7 +21,7 @@ import dagster as dg
 from ml_assets import metadata
 from ml_assets.contracts import INHERITED, Contract
 from ml_assets.io_managers.outages import GATHERED, READ, WRITTEN, explain_outages
-from ml_assets.lib.current_run import run_id
+from ml_assets.lib.current_run import on_behalf_of
 from ml_assets.resources.base import plain
 from ml_assets.tables.pause import writing
 from ml_assets.tables.store import TableStore
@@ -71,13 +71,16 @@ class TableIOManager(dg.ConfigurableIOManager):
             TableUnavailable: a disk is full, or a server is not there or went away; the rows are the old ones or,
                 if the write was just being committed, the new ones.
         """
+        with on_behalf_of(context.run_id):
+            self._handle_output(context, obj)
+
+    def _handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         import pyarrow as pa
 
         from ml_assets.tables.arrow_types import tabular
         from ml_assets.tables.staging import stage
 
         start = time.perf_counter()
-        run_id.set(context.run_id)
         _require_asset(context)
         asset = "/".join(context.asset_key.path)
         with self._explained(asset, GATHERED):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
@@ -279,3 +280,28 @@ def test_the_last_day_that_there_is(file, mode):
         file.write(table, {"id": "a", "at": FIRST, "v": v}, {"id": "a", "at": last, "v": v})
         assert file.read(table) == [("a", FIRST, v), ("a", last, v)]
         assert file.is_as_recorded(table)
+
+
+def test_a_write_after_a_run_is_not_told_as_the_runs(file: File):
+    """Nor one after a run that failed; a notebook or a test may do both in one process."""
+
+    @dg.asset(key=["sqlite", "labelled"], io_manager_key="io", metadata={"key": "id"})
+    def labelled(context: dg.AssetExecutionContext) -> pa.Table:
+        rows = [{"id": "a", "v": None if context.run.tags.get("fails") else 1}]
+        return pa.Table.from_pylist(rows, pa.schema([("id", pa.string()), ("v", pa.int64())]))
+
+    table = contract("labelled", ID, replace(V, nullable=False))
+    manager = SQLiteIOManager(sqlite=file.manager.sqlite, contracts={table.asset: table})
+    io = dg.IOManagerDefinition.hardcoded_io_manager(manager)
+    told = "SELECT run_id FROM ml_assets_writes WHERE table_name = 'labelled'"
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize([labelled], resources={"io": io}, instance=instance)
+        assert file.run(told) == [(run.run_id,)]
+        file.write(table, {"id": "a", "v": 2})
+        assert file.run(told) == [(None,)]
+        failed = dg.materialize(
+            [labelled], resources={"io": io}, instance=instance, tags={"fails": "1"}, raise_on_error=False
+        )
+        assert not failed.success
+        file.write(table, {"id": "a", "v": 3})
+        assert file.run(told) == [(None,)]
