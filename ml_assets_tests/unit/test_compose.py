@@ -18,7 +18,7 @@ import yaml
 
 from ml_assets.resources.base import require_scheme
 from ml_assets.resources.clickhouse import ClickHouseResource
-from ml_assets.settings import PROJECT_ROOT, Settings
+from ml_assets.settings import DAGSTER_EVENTS, PROJECT_ROOT, Settings
 
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
 DEPLOY = PROJECT_ROOT / "deploy"
@@ -782,6 +782,12 @@ def instructions() -> list[tuple[str, str]]:
     text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def test_the_image_has_dagster_write_its_history_as_our_own_commands_do() -> None:
+    environment = next(rest for word, rest in instructions() if word == "ENV")
+    given = dict(pair.split("=", 1) for pair in environment.split())
+    assert {name: given.get(name) for name in DAGSTER_EVENTS} == DAGSTER_EVENTS
 
 
 def test_the_image_is_pinned_hash_locked_and_not_run_as_root() -> None:

@@ -76,6 +76,12 @@ def test_what_a_dotenv_says_reaches_processes_that_are_started_elsewhere(inside,
     assert os.environ["ML_ASSETS_PORT"] == "3009"
 
 
+def test_dagster_writes_its_history_in_batches_unless_told_otherwise(inside, monkeypatch):
+    assert Settings().child_environment()["DAGSTER_EVENT_BATCH_SIZE"] == "1000"
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "0")
+    assert Settings().child_environment()["DAGSTER_EVENT_BATCH_SIZE"] == "0"
+
+
 def test_settings_with_a_home_of_their_own_read_no_dotenv(inside, tmp_path):
     dotenv(inside, "ML_ASSETS_HOME=kept", "ML_ASSETS_PORT=3007")
     assert Settings(home=tmp_path).port == 3000
