@@ -6,6 +6,7 @@ import sys
 import threading
 
 from ml_assets.cli.journal import ServerLog, log_file, told_as_they_end
+from ml_assets.cli.lost_runs import fail_lost_runs
 from ml_assets.cli.session import MARK, held
 from ml_assets.errors import Refusal
 from ml_assets.services.server import bind_fault
@@ -25,6 +26,8 @@ def up(settings: Settings, empty: bool = False) -> int:
         _require_port(settings)
         _end_as_ctrl_c_does()
         _fill(settings, empty)
+        for sentence in fail_lost_runs(settings):
+            _say(sentence)
         print(
             f"\nDagster is at {_url(settings)} — Ctrl-C stops it, `ml-assets down` the stores as well.\n"
             f"Files that land in {settings.landing} are taken in by themselves; what becomes of them is told here, "

@@ -413,7 +413,7 @@ class _Taking:
                 ((count,),) = connection.execute(statement, _DONE).fetchall()
             if count:
                 told.append(
-                    f"{counted(count, 'run')} of Dagster had not ended: its daemon marks lost runs as failed."
+                    f"{counted(count, 'run')} of Dagster had not ended: `ml-assets up` marks lost runs as failed."
                 )
         return told
 

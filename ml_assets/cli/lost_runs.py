@@ -1,0 +1,62 @@
+"""Runs that were killed together with the code server which would have told of it.
+
+Dagster's code server marks a run as failed whose process dies. With both killed, as by the machine's end or `kill -9` of
+`ml-assets up`, the run stays 'started', and the queue, which lets one run at a time, would wait for it for ever.
+"""
+
+import os
+from pathlib import Path
+
+from ml_assets.settings import Settings
+
+_WORDS = 5
+"""Of a command line, which begins with an interpreter and its options."""
+
+
+def fail_lost_runs(settings: Settings) -> list[str]:
+    """Mark runs as failed that nobody works at; the daemon then makes them again. Sentences on what was done.
+
+    Only for the one `up` of the home, before it starts a code server. Runs of `ml-assets refresh` and `dg launch`, which
+    have no code server, are let be, and so are all while another code server or run has this home's history: then they
+    end by the longest time of a run, as dagster.yaml says it.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    from ml_assets.cli.instance import open_instance
+
+    with open_instance(settings) as instance:
+        started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
+        lost = [run for run in started if run.remote_job_origin is not None]
+        if not lost:
+            return []
+        ids = ", ".join(run.run_id[:8] for run in lost)
+        if process := _other_process(settings):
+            return [
+                f"Not ended, and perhaps under way: {ids} of Dagster's runs. Process {process} of Dagster has this home "
+                "too; if it does not work at them, end it and start anew."
+            ]
+        for run in lost:
+            instance.report_run_failed(run, "Its process was killed together with the code server.")
+        return [
+            f"Killed in an earlier session, now marked as failed and made again: {ids} of Dagster's runs."
+        ]
+
+
+def _other_process(settings: Settings) -> int | None:
+    """A code server, daemon, UI or run with this home's history that is not ours."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            own = process.pid == os.getpid() or process.environ().get("DAGSTER_HOME") != str(
+                settings.dagster_home
+            )
+            if not own and any(_of_dagster(word) for word in process.cmdline()[:_WORDS]):
+                return process.pid
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or somebody else's, who cannot open this home
+    return None
+
+
+def _of_dagster(word: str) -> bool:
+    return Path(word).name.startswith(("dagster", "dg")) or "spawn_main" in word
