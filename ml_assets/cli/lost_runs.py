@@ -46,12 +46,15 @@ def _other_process(settings: Settings) -> int | None:
     """A code server, daemon, UI or run with this home's history that is not ours."""
     import psutil
 
+    home = settings.dagster_home.resolve()
     for process in psutil.process_iter():
         try:
-            own = process.pid == os.getpid() or process.environ().get("DAGSTER_HOME") != str(
-                settings.dagster_home
-            )
-            if not own and any(_of_dagster(word) for word in process.cmdline()[:_WORDS]):
+            theirs = process.environ().get("DAGSTER_HOME") if process.pid != os.getpid() else None
+            if (
+                theirs
+                and Path(theirs).resolve() == home
+                and any(map(_of_dagster, process.cmdline()[:_WORDS]))
+            ):
                 return process.pid
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or somebody else's, who cannot open this home
