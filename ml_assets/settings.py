@@ -361,7 +361,21 @@ class Settings(BaseSettings):
         default=None, repr=False, description="PostgreSQL URL of the DuckLake catalog"
     )
     lake_data: str | None = Field(
-        default=None, description="folder or object-store prefix of the lake's files"
+        default=None, description="folder of the lake's files, or s3://BUCKET/PREFIX (docs/servers.md)"
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        description="URL of an object store that is not AWS's; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL if unset",
+    )
+    s3_region: str | None = Field(
+        default=None, description="region of the lake's bucket; AWS_REGION or AWS_DEFAULT_REGION if unset"
+    )
+    s3_url_style: Literal["auto", "path", "vhost"] = Field(
+        default="auto",
+        description="whether a bucket is named in the path; auto: path where an endpoint is set",
+    )
+    s3_ca_file: str | None = Field(
+        default=None, description="certificates that the object store's is signed by; AWS_CA_BUNDLE if unset"
     )
     clickhouse_url: str | None = Field(default=None, repr=False)
     chroma_url: str | None = Field(default=None, repr=False)
@@ -617,6 +631,24 @@ class Settings(BaseSettings):
     def lake_data_path(self) -> str:
         """Folder or prefix of the lake's Parquet files."""
         return self.lake_data or str(self.home / "lake")
+
+    @property
+    def object_store(self) -> dict[str, str]:
+        """How the object store of the lake's files is reached, by ours or else AWS's variables; "" where none is set.
+
+        Keys are no setting: DuckDB's aws extension finds them by AWS's rules.
+        """
+        said = {**self.dotenv, **os.environ}
+        of_aws = {
+            "s3_endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+            "s3_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+            "s3_ca_file": ("AWS_CA_BUNDLE",),
+        }
+        found = {
+            field: getattr(self, field) or next((said[name] for name in names if said.get(name)), "")
+            for field, names in of_aws.items()
+        }
+        return {**found, "s3_url_style": self.s3_url_style}
 
     @property
     def sqlite_path(self) -> Path:

@@ -4,6 +4,9 @@
                   are shared by the tests of one worker process; stopped at the end of the session
     postgres      PostgresResource on a fresh database with the project's extensions and schemas
     lake          DuckLakeResource with a fresh catalog database and a fresh data folder
+    object_store  a server that speaks S3 (s3_server.py), shared by the tests of one worker process, and its key, by which
+                  AWS's variables of this process lead to it
+    s3_lake       an empty lake whose files lie below a prefix of their own in that object store
     shared_lake   an empty lake, the same one for all tests of a worker process, which takes a third of the time
     clickhouse    ClickHouseResource on a fresh chDB folder
     clickhouse_server  ClickHouseResource on a fresh server: the HTTP interface over chDB in a process of its
@@ -38,7 +41,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 import pytest
@@ -347,6 +350,50 @@ def postgres(service_home: Path, _database: str) -> PostgresResource:
 def lake(tmp_path: Path, _catalog: str) -> DuckLakeResource:
     """An empty lake."""
     return DuckLakeResource(home=str(tmp_path), catalog_url=_catalog, data_path=str(tmp_path / "lake"))
+
+
+class ObjectStore(NamedTuple):
+    """An object store with one bucket, and what leads to it."""
+
+    url: str
+    bucket: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def _object_store() -> Iterator[ObjectStore]:
+    bucket = "lake-files"
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), bucket]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        told = server.stdout.readline().split()
+        assert told, "the object store did not start; its message is above"
+        url, key, secret = told
+        yield ObjectStore(url, bucket, {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret})
+        server.stdin.close()
+
+
+@pytest.fixture
+def object_store(_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An object store whose key this process has."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in _object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    return _object_store
+
+
+@pytest.fixture
+def s3_lake(tmp_path: Path, _catalog: str, object_store: ObjectStore) -> DuckLakeResource:
+    """An empty lake in an object store, with a blank and a sign in its prefix that URLs write otherwise."""
+    return DuckLakeResource(
+        home=str(tmp_path),
+        catalog_url=_catalog,
+        data_path=f"s3://{object_store.bucket}/{uuid.uuid4().hex}/my lake+1",
+        s3_endpoint=object_store.url,
+    )
 
 
 @pytest.fixture(scope="session")

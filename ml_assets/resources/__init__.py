@@ -43,6 +43,7 @@ def store_resources(settings: Settings) -> dict[str, Any]:
             catalog_url=settings.secret("lake_url"),
             postgres_url=settings.secret("postgres_url"),
             data_path=settings.lake_data_path,
+            **(settings.object_store if "://" in settings.lake_data_path else {}),
             **reading,
             **limits,
         ),

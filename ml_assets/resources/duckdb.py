@@ -21,6 +21,15 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from ml_assets.errors import StoreUnavailable, missing_table
 from ml_assets.lib.faults import StatementTimeout, one_sentence
+from ml_assets.lib.object_store import (
+    EXTENSIONS,
+    TELLS_KEYS,
+    ObjectStore,
+    UrlStyle,
+    fault_of,
+    host_of,
+    prefix_of,
+)
 from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.resources.base import (
     CONNECT_TIMEOUT_S,
@@ -37,6 +46,7 @@ from ml_assets.resources.base import (
     with_database,
 )
 from ml_assets.services.home import private_home
+from ml_assets.settings import redact_url
 from ml_assets.sql_files import read_sql
 from ml_assets.stores.duckdb import connections, inlining
 from ml_assets.stores.duckdb.extensions import extension_file, not_installed
@@ -57,6 +67,9 @@ CATALOG_DATABASE = "lake"
 _CREDENTIAL = "lake_catalog"
 """DuckDB's name for the catalog's password."""
 
+_FILES_CREDENTIAL = "lake_files"
+"""DuckDB's name for the key to the files in an object store."""
+
 _INTERRUPT_EVERY_S = 0.02
 _VANISHED_MS = 15_000
 _CONVERSION_S = 60.0
@@ -66,6 +79,11 @@ _ROW_GROUP = 61_440
 
 _REMOVING = ("ducklake_cleanup_old_files", "ducklake_delete_orphaned_files")
 """Functions of DuckLake that remove files."""
+
+_REFUSED = (*_REMOVING, TELLS_KEYS)
+"""Functions that no query of somebody's may call."""
+
+_EXTRA = ", or 'pip install ml-assets[s3]' for all that a lake in an object store needs"
 
 SCHEMAS = ("intake", "raw", "features")
 _SCHEMES = ("postgresql", "postgres")
@@ -80,6 +98,8 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             `postgres_url`.
         postgres_url: PostgreSQL URL of the project; empty means the embedded server.
         data_path: folder or object-store prefix of the Parquet files; empty means `lake` under `home`.
+        s3_endpoint, s3_region, s3_url_style, s3_ca_file: as `ObjectStore`, of a prefix that begins with s3://. The key
+            is found by AWS's own rules: environment, profile, single sign-on, role of the machine.
         memory_limit: what a process may take before it spills to `home`, for reading and for writing.
         threads: of a process, for reading and for writing; 0 means all cores.
         query_timeout_s, write_timeout_s: see `limit`.
@@ -97,6 +117,10 @@ class DuckLakeResource(RunLabel, DuckDBResource):
     catalog_url: str = Field(default="", repr=False)
     postgres_url: str = Field(default="", repr=False)
     data_path: str = ""
+    s3_endpoint: str = ""
+    s3_region: str = ""
+    s3_url_style: UrlStyle = "auto"
+    s3_ca_file: str = ""
     memory_limit: str = "2GB"
     threads: int = 0
     query_timeout_s: float = 30.0
@@ -114,10 +138,29 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
     @property
     def data(self) -> str:
-        """Where the Parquet files lie: an absolute folder or an object-store prefix."""
+        """Where the Parquet files lie: an absolute folder or an object-store prefix.
+
+        Raises:
+            StoreUnavailable: it is a URL that is no such prefix.
+        """
         if not self.data_path:
             return str(Path(os.path.abspath(self.home)) / "lake")
-        return self.data_path if "://" in self.data_path else os.path.abspath(self.data_path)
+        if not self._is_remote:
+            return os.path.abspath(self.data_path)
+        try:
+            return prefix_of(self.data_path)
+        except ValueError as fault:
+            raise StoreUnavailable(
+                f"The lake's files cannot lie at {redact_url(self.data_path)!r} ({fault}): correct ML_ASSETS_LAKE_DATA."
+            ) from None
+
+    @property
+    def _is_remote(self) -> bool:
+        return "://" in self.data_path
+
+    @property
+    def _object_store(self) -> ObjectStore:
+        return ObjectStore(self.s3_endpoint, self.s3_region, self.s3_url_style, self.s3_ca_file)
 
     def resolved_catalog_url(self) -> str:
         """PostgreSQL URL of the catalog.
@@ -162,7 +205,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         url = self.resolved_catalog_url()
         # The URL too: the statement has no password.
         statement = self._attach_statement(url, *([] if write else self._reading))
-        key = (url, statement, self.home, self.memory_limit, self.threads)
+        key = (url, statement, self.home, self.memory_limit, self.threads, self._object_store)
         connection = connections.connection(key, lambda: self._fresh(write))
         try:
             connection.execute("SET TimeZone = 'UTC'")
@@ -187,6 +230,8 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         connection = duckdb.connect(self.database, config=self.connection_config)
         try:
             self._configure(connection, write)
+            if self._is_remote:
+                self._open_object_store(connection)
             self._attach(connection, write)
         except BaseException:
             connections.close(connection)
@@ -277,6 +322,8 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         except Exception as fault:
             # An Arrow stream reports the interruption as an OSError.
             if not expired.is_set() or "INTERRUPT" not in str(fault):
+                if told := self._fault_of_files(fault):
+                    raise told from fault
                 raise
             name = "WRITE" if write else "QUERY"
             raise StatementTimeout(
@@ -434,15 +481,57 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         connection.execute("SET enable_progress_bar = false")
 
     def _load_extensions(self, connection: "duckdb.DuckDBPyConnection") -> None:
-        names = ["postgres_scanner", "ducklake"] + (["httpfs"] if "://" in self.data else [])
-        for name in names:
+        for name in ("postgres_scanner", "ducklake", *(EXTENSIONS if self._is_remote else ())):
             path = extension_file(name)
             if not path.exists():
-                raise StoreUnavailable(f"{not_installed(name)}.")
+                raise StoreUnavailable(f"{not_installed(name)}{_EXTRA if name in EXTENSIONS else ''}.")
             connection.execute(f"LOAD {quote_literal(str(path))}")
         # Checking a signature hashes 40 MB, four fifths of the whole set-up; these files come from wheels
         # whose hashes the installer has checked. DuckDB does not let this be opened again.
         connection.execute("SET allow_unsigned_extensions = false")
+
+    def _open_object_store(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Give the instance a key to the files below the prefix alone, and see that the store lists them.
+
+        It is asked before the lake is attached, since a new catalog keeps the prefix that it was made with, wrong or not.
+
+        Raises:
+            StoreUnavailable: the endpoint is no URL, there is no key, or the store does not answer or refuses.
+        """
+        import duckdb
+
+        store = self._object_store
+        try:
+            if store.endpoint:
+                host_of(store.endpoint)
+        except ValueError as fault:
+            raise StoreUnavailable(
+                f"The object store of the lake's files cannot be reached ({fault}): set ML_ASSETS_S3_ENDPOINT to a URL "
+                "such as https://storage.example.com:9000."
+            ) from None
+        for statement in store.settings():
+            connection.execute(statement)
+        try:
+            connection.execute(store.secret(_FILES_CREDENTIAL, self.data))
+            self._marks(connection)
+        except duckdb.Error as fault:
+            if told := self._fault_of_files(fault):
+                raise told from fault
+            raise
+
+    def _marks(self, connection: "duckdb.DuckDBPyConnection") -> list[str]:
+        """Marks of all catalogs that have their data here."""
+        listed = connection.execute(f"FROM glob({quote_literal(self.mark('*'))})").fetchall()
+        return [name for (name,) in listed]
+
+    def _fault_of_files(self, fault: BaseException) -> StoreUnavailable | None:
+        """What to raise where the object store is at fault; None if it is not."""
+        if not self._is_remote or isinstance(fault, StoreUnavailable) or not (found := fault_of(fault)):
+            return None
+        at = f" (endpoint {self.s3_endpoint})" if self.s3_endpoint else ""
+        return StoreUnavailable(
+            f"The lake's files at {self.data}{at} cannot be used ({found.cause}): {found.remedy}."
+        )
 
     def _attach(self, connection: "duckdb.DuckDBPyConnection", write: bool) -> None:
         import duckdb
@@ -499,7 +588,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         retry(self._attach_writable, connection, url)
 
     def _attach_writable(self, connection: "duckdb.DuckDBPyConnection", url: str) -> None:
-        if "://" not in self.data:
+        if not self._is_remote:
             Path(self.data).mkdir(parents=True, exist_ok=True)
         connection.execute("DETACH DATABASE IF EXISTS lake")
         connection.execute(self._attach_statement(url))
@@ -518,7 +607,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             connection.execute(f"CALL lake.set_option('parquet_row_group_size', {_ROW_GROUP})")
             connection.execute(f"CALL lake.set_option('{inlining.OPTION}', 0)")
         connection.execute("COMMIT")
-        if missing:
+        if missing or (self._is_remote and self._is_unsigned(connection)):
             self._sign(connection)
         if not inlining.is_off(connection):
             self._stop_inlining(connection, url)
@@ -550,8 +639,22 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
     def _sign(self, connection: "duckdb.DuckDBPyConnection") -> None:
         """Leave the catalog's name among the data, so that nobody takes its files for rubbish."""
+        import duckdb
+
         mark = quote_literal(self.mark(self.identity(connection)))
-        connection.execute(f"COPY (SELECT 'files of this catalog lie here' AS text) TO {mark} (FORMAT json)")
+        try:
+            connection.execute(
+                f"COPY (SELECT 'files of this catalog lie here' AS text) TO {mark} (FORMAT json)"
+            )
+        except duckdb.Error as fault:
+            if told := self._fault_of_files(fault):
+                raise told from fault
+            raise
+
+    def _is_unsigned(self, connection: "duckdb.DuckDBPyConnection") -> bool:
+        """Whether the catalog was made when nothing could be written to the store, and has not written since."""
+        rows = connection.execute(f"SELECT count(*) FROM {METADATA}.ducklake_data_file").fetchall()
+        return rows == [(0,)] and self.mark(self.identity(connection)) not in self._marks(connection)
 
     def identity(self, connection: "duckdb.DuckDBPyConnection") -> str:
         """The catalog's own identity, which it keeps wherever it is moved."""
@@ -626,12 +729,12 @@ def _refuse_change(connection: "duckdb.DuckDBPyConnection", query: str) -> None:
     from ml_assets.tables.answers import only_read
 
     kinds = [statement.type for statement in connection.extract_statements(query)]
-    if kinds != [duckdb.StatementType.SELECT] or _removes_files(connection, query):
+    if kinds != [duckdb.StatementType.SELECT] or _calls_refused(connection, query):
         raise only_read("DuckLake")
 
 
-def _removes_files(connection: "duckdb.DuckDBPyConnection", query: str) -> bool:
-    """Whether a SELECT calls what removes the lake's files, which attaching it read-only does not prevent."""
+def _calls_refused(connection: "duckdb.DuckDBPyConnection", query: str) -> bool:
+    """Whether a SELECT calls what removes the lake's files or tells its key; attaching read-only prevents neither."""
     plan = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
     told = " ".join(str(cell) for row in plan for cell in row).lower()
-    return any(name in told for name in _REMOVING)
+    return any(name in told for name in _REFUSED)
