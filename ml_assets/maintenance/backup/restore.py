@@ -186,10 +186,12 @@ class _Draft:
         shutil.rmtree(self._dumps)
 
     def _lead_lake(self, settings: Settings) -> None:
-        """Tell a catalog on a server where the lake's files are, if they are on this machine."""
+        """Tell a catalog on a server where the lake's files are: on this machine, or below a prefix that was set."""
         urls = _urls_to_fill(settings, self._manifest)
-        if (url := urls.get(postgres.CATALOG)) and "lake" in self._places:
-            postgres.lead_to_files(url, os.path.abspath(settings.lake_data_path))
+        if url := urls.get(postgres.CATALOG):
+            remote = "lake" not in self._places
+            data = settings.lake_data_path
+            postgres.lead_to_files(url, data if remote else os.path.abspath(data))
 
     def upgrade(self) -> None:
         """Bring a home of a former release to this one's format."""

@@ -246,8 +246,13 @@ class _Taking:
             self._left_out.append(LeftOut("qdrant", why, command))
         if "://" in settings.lake_data_path:
             where = redact_url(settings.lake_data_path)
-            why = f"its Parquet files are in {where}; the catalog that names them is in the backup."
-            command = "versioning of the bucket, or a copy such as: aws s3 sync SOURCE TARGET"
+            why = (
+                f"its Parquet files are in {where}; the catalog that names them is in the backup. Restored, it needs "
+                "them as they are now: below a prefix of their own, or nothing may write this lake any more."
+            )
+            endpoint = settings.object_store["s3_endpoint"]
+            elsewhere = f" --endpoint-url {redact_url(endpoint)}" if endpoint else ""
+            command = f"aws s3 sync{elsewhere} '{where}' s3://ANOTHER-BUCKET/PREFIX"
             self._left_out.append(LeftOut("files of the lake", why, command))
 
     def _can_be_asked(self, store: TableStore) -> bool:
