@@ -7,6 +7,7 @@ standard input.
 """
 
 import json
+import logging
 import os
 import sys
 
@@ -25,6 +26,7 @@ POLICY = {
 
 
 def main(bucket: str) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

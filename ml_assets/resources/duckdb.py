@@ -475,8 +475,9 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         connection.execute(f"SET memory_limit = {quote_literal(self.memory_limit)}")
         if self.threads:
             connection.execute(f"SET threads = {self.threads:d}")
-        # Memory is not kept for files that were read; the operating system has them.
-        connection.execute("SET enable_external_file_cache = false")
+        if not self._is_remote:
+            # Memory is not kept for files that were read; the operating system has them.
+            connection.execute("SET enable_external_file_cache = false")
         # As in `open`: it cannot be set for all connections of an instance.
         connection.execute("SET enable_progress_bar = false")
 

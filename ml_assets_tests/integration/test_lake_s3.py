@@ -268,7 +268,7 @@ def test_the_graph_refreshes_and_is_maintained(
     backup = tmp_path / "backup"
     taken = cli(home, "backup", str(backup), "--json", **given)
     assert taken.returncode == 0, taken.stderr
-    assert f"aws s3 sync '{s3_lake.data}'" in taken.stdout
+    assert f"aws s3 sync --endpoint-url {object_store.url} '{s3_lake.data}'" in taken.stdout
 
     secret = object_store.environment["AWS_SECRET_ACCESS_KEY"].encode()
     holding = [each for folder in (home, backup) for each in folder.rglob("*") if each.is_file()]
