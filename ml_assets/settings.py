@@ -736,10 +736,12 @@ class Settings(BaseSettings):
         return "server" if url and not url.startswith(("chdb:", "edge:")) else "embedded"
 
     def masked(self, text: str) -> str:
-        """Text with the passwords of all configured URLs masked, the key of OpenLineage's collector, and alert URLs."""
+        """Text with the passwords of all configured URLs masked, keys of other services, and alert URLs."""
         fields = (name for name in type(self).model_fields if name.endswith("_url"))
         text = without_alert_urls(text, self.alert_url_list)
-        for key in (self.openlineage_api_key, self.rerank_api_key, self.openai_api_key):
+        said = {**self.dotenv, **os.environ}
+        of_aws = [said.get(name) for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
+        for key in (self.openlineage_api_key, self.rerank_api_key, self.openai_api_key, *of_aws):
             if key:
                 text = text.replace(key, "***")
         return without_passwords(text, [url for name in fields if (url := getattr(self, name))])

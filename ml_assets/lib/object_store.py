@@ -79,7 +79,7 @@ class ObjectStore:
         told = "".join(f", {option} {value}" for option, value in options.items() if value)
         return (
             f"CREATE OR REPLACE TEMPORARY SECRET {name} (TYPE s3, PROVIDER credential_chain, REFRESH auto, "
-            f"SCOPE {quote_literal(prefix)}{told})"
+            f"SCOPE {quote_literal(f'{prefix}/')}{told})"
         )
 
     @property

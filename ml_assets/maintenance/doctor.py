@@ -21,10 +21,11 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from ml_assets import services
+from ml_assets.lib.object_store import EXTENSIONS, host_of, prefix_of
 from ml_assets.lib.words import counted
 from ml_assets.services.postgres import FORBIDDEN_MODE
 from ml_assets.services.server import Server, bind_fault, chown, closed_entries, holder, opening
-from ml_assets.settings import LONGEST_HOME, Settings
+from ml_assets.settings import LONGEST_HOME, Settings, redact_url
 
 FULL_MB = 64
 """With less free than this PostgreSQL's next piece of its log may not fit any more."""
@@ -57,7 +58,7 @@ def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order in which to see to them."""
     found = _run("home", home, settings)
     checks = {"port": port, "versions": versions, "environment": environment, "leftovers": leftovers}
-    checks["features"] = features
+    checks |= {"object store": object_store, "features": features}
     # Of a home that cannot be entered one finding is enough.
     if settings.home.is_dir() and os.access(settings.home, os.R_OK | os.X_OK):
         checks = {"data": data, "servers": servers, "locks": locks} | checks
@@ -413,6 +414,39 @@ def environment(settings: Settings) -> Iterator[Finding]:
             name for name in {**settings.dotenv, **os.environ} if name.upper().startswith("ML_ASSETS_")
         )
         yield Finding("environment", "ok", ", ".join(given) or "no setting, everything as by default")
+
+
+def object_store(settings: Settings) -> Iterator[Finding]:
+    """Whether what is set of an object store for the lake's files can be right, and DuckDB's extensions are there."""
+    if "://" not in settings.lake_data_path:
+        return
+    subject, endpoint = "object store", settings.object_store["s3_endpoint"]
+    where = redact_url(settings.lake_data_path)
+    try:
+        prefix_of(settings.lake_data_path)
+    except ValueError as fault:
+        yield Finding(subject, "error", f"{where}: {fault}", "Correct ML_ASSETS_LAKE_DATA.")
+        return
+    try:
+        at = f" at {host_of(endpoint)[0]}" if endpoint else " at AWS"
+    except ValueError as fault:
+        remedy = "Correct ML_ASSETS_S3_ENDPOINT (or AWS_ENDPOINT_URL_S3)."
+        yield Finding(subject, "error", f"the endpoint cannot be used: {fault}", remedy)
+        return
+    missing = [name for name in EXTENSIONS if not _is_installed(f"duckdb-extension-{name}")]
+    if missing:
+        told = f"the lake's files are in {where}, and DuckDB's {' and '.join(missing)} is not installed"
+        yield Finding(subject, "error", told, "Run `pip install 'ml-assets[s3]'`.")
+    else:
+        yield Finding(subject, "ok", f"{where}{at}; `ml-assets status` says whether it answers")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def features(settings: Settings) -> Iterator[Finding]:

@@ -654,8 +654,9 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
     def _is_unsigned(self, connection: "duckdb.DuckDBPyConnection") -> bool:
         """Whether the catalog was made when nothing could be written to the store, and has not written since."""
-        rows = connection.execute(f"SELECT count(*) FROM {METADATA}.ducklake_data_file").fetchall()
-        return rows == [(0,)] and self.mark(self.identity(connection)) not in self._marks(connection)
+        question = "SELECT NOT EXISTS (SELECT FROM public.ducklake_data_file)"
+        rows = connection.execute("FROM postgres_query(?, ?)", [METADATA, question]).fetchall()
+        return rows == [(True,)] and self.mark(self.identity(connection)) not in self._marks(connection)
 
     def identity(self, connection: "duckdb.DuckDBPyConnection") -> str:
         """The catalog's own identity, which it keeps wherever it is moved."""

@@ -74,11 +74,11 @@ def test_what_is_no_endpoint_is_refused(endpoint):
 def test_an_endpoint_brings_paths_and_a_region():
     there = ObjectStore("http://127.0.0.1:9000").secret("k", "s3://b/x")
     assert (
-        "SCOPE 's3://b/x', ENDPOINT '127.0.0.1:9000', USE_SSL false, URL_STYLE 'path', REGION 'us-east-1'"
+        "SCOPE 's3://b/x/', ENDPOINT '127.0.0.1:9000', USE_SSL false, URL_STYLE 'path', REGION 'us-east-1'"
         in there
     )
     aws = ObjectStore(region="eu-north-1").secret("k", "s3://b/x")
-    assert aws.endswith("SCOPE 's3://b/x', URL_STYLE 'vhost', REGION 'eu-north-1')")
+    assert aws.endswith("SCOPE 's3://b/x/', URL_STYLE 'vhost', REGION 'eu-north-1')")
     assert "REGION" not in ObjectStore().secret("k", "s3://b/x")  # that of the profile
     assert "'vhost'" in ObjectStore("https://h", url_style="vhost").secret("k", "s3://b/x")
 
