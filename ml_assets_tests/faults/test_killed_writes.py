@@ -13,6 +13,7 @@ engine lets in one process only: there it is a thread of the writer.
 
 import itertools
 import multiprocessing
+import os
 import random
 import threading
 import time
@@ -82,6 +83,7 @@ class Store:
         recover: what finishes an interrupted write where the next write would.
         unfinished: whether a write is committed that nobody has finished yet. An embedded engine finishes it
             when it is opened.
+        environment: variables that the writer needs.
     """
 
     manager: TableIOManager
@@ -92,6 +94,7 @@ class Store:
     recover: Callable[[], Any] = lambda: None
     unfinished: Callable[[], bool] = lambda: False
     window: Window = WINDOW
+    environment: dict[str, str] = field(default_factory=dict)
     seen: list[set[tuple[int, int, int]]] = field(default_factory=list)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,6 +114,7 @@ class Store:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        os.environ.update(state["environment"])
         kind, made_of = state["manager"]
         resources = {name: one(**fields) for name, (one, fields) in made_of.items()}
         self.__dict__ = {**state, "manager": kind(**resources)}
@@ -293,7 +297,7 @@ def _note(store: Store, message: tuple[str, Any, float], killed: Killed) -> None
 @pytest.fixture(
     params=[
         *("duckdb", "postgres", "clickhouse", "clickhouse_server", "chroma", "sqlite", "serving"),
-        *(("clickhouse_month",) if LONG else ()),
+        *(("clickhouse_month", "duckdb_s3") if LONG else ()),
     ]
 )
 def store(request: pytest.FixtureRequest) -> Store:
@@ -306,6 +310,9 @@ def store(request: pytest.FixtureRequest) -> Store:
     match request.param:
         case "duckdb":
             return Store(DuckLakeIOManager(lake=get("lake")), contract, 500)
+        case "duckdb_s3":
+            manager = DuckLakeIOManager(lake=get("s3_lake"))
+            return Store(manager, contract, 500, environment=get("object_store").environment)
         case "postgres":
             return Store(PostgresIOManager(postgres=get("postgres")), contract, 300)
         case "clickhouse" | "clickhouse_month":
