@@ -3,7 +3,10 @@
 No ClickHouse server comes as a Python package, so the tests of our client code, of our SQL and of several
 processes on one ClickHouse talk to this one. It is the same engine; it is no test of the server's HTTP layer.
 
-    python clickhouse_front.py FOLDER PASSWORD      prints its port, serves until killed
+    python clickhouse_front.py FOLDER PASSWORD [FILE]      prints its port, serves until killed
+
+With FILE it takes statements for a cluster of replicas: each is noted there, a line of JSON, and carried out as the same
+one for a single server, since no cluster runs in one process.
 """
 
 import base64
@@ -15,6 +18,7 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -30,6 +34,9 @@ INSERT_FORMAT = re.compile(
     rb"^\s*INSERT\s+INTO\s+.*?(SETTINGS\s.*?)?\bFORMAT\s+(\w+)[ \t]*\n?", re.IGNORECASE | re.DOTALL
 )
 ERROR_CODE = re.compile(r"Code: (\d+)")
+ON_CLUSTER = re.compile(rb' ON CLUSTER "[^"]*"')
+REPLICATED = re.compile(rb"Replicated(\w*MergeTree)\('[^']*', '[^']*'(?:, )?([^)]*)\)")
+SYNC_REPLICA = re.compile(rb"^\s*SYSTEM SYNC REPLICA ")
 
 
 def literal(text: str) -> str:
@@ -154,6 +161,10 @@ class Handler(BaseHTTPRequestHandler):
         parameters = {
             name.removeprefix("param_"): value for name, value in query.items() if name.startswith("param_")
         }
+        if self.server.noted:  # type: ignore[attr-defined]
+            with Path(self.server.noted).open("a", encoding="utf-8") as noted:  # type: ignore[attr-defined]
+                noted.write(f"{json.dumps(sql[:100_000].decode(errors='replace'))}\n")
+            sql = b"SELECT 1" if SYNC_REPLICA.match(sql) else alone(sql)
         return run(connection, sql, parameters)
 
     def _authorised(self) -> bool:
@@ -174,6 +185,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def alone(sql: bytes) -> bytes:
+    """A statement for a cluster, as a single server takes it."""
+    head, body = sql[:65536], sql[65536:]
+    return REPLICATED.sub(rb"\1(\2)", ON_CLUSTER.sub(b"", head)) + body
 
 
 def form(content_type: str, body: bytes) -> dict[str, str]:
@@ -210,14 +227,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, folder: str, password: str) -> None:
+    def __init__(self, folder: str, password: str, noted: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.password = password
+        self.noted = noted
         self.engine = chdb.connect(folder)
 
 
 if __name__ == "__main__":
-    server = Server(*sys.argv[1:3])
+    server = Server(*sys.argv[1:4])
     print(server.server_address[1], flush=True)
     server.serve_forever()
