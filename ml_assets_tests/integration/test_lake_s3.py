@@ -22,6 +22,8 @@ from ml_assets.tables.staging import stage
 from ml_assets.tables.store import Retention
 from ml_assets.tables.validation import WHOLE
 
+pytestmark = pytest.mark.timeout(900)  # a whole refresh, on machines that do other things as well
+
 NOW = Retention(timedelta(0), timedelta(0))
 """Nothing is kept for those who may still be reading."""
 
@@ -48,9 +50,8 @@ def widths(lake: DuckLakeResource, table: str = "doors") -> list[tuple[Any, ...]
 @pytest.fixture
 def bucket(object_store):
     """The bucket, by another client."""
-    return boto3.resource("s3", endpoint_url=object_store.url, region_name="us-east-1").Bucket(
-        object_store.bucket
-    )
+    s3: Any = boto3.resource("s3", endpoint_url=object_store.url, region_name="us-east-1")
+    return s3.Bucket(object_store.bucket)
 
 
 def names(bucket: Any, lake: DuckLakeResource) -> list[str]:

@@ -4,6 +4,7 @@ import pytest
 
 from ml_assets.errors import StoreUnavailable
 from ml_assets.lib.object_store import ObjectStore, fault_of, host_of, prefix_of
+from ml_assets.maintenance import doctor
 from ml_assets.resources import store_resources
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.settings import Settings
@@ -131,3 +132,34 @@ def test_awss_variables_stand_in_for_ours(monkeypatch, tmp_path):
     lake = store_resources(settings)["lake"]
     assert (lake.s3_endpoint, lake.s3_region, lake.s3_ca_file) == ("http://h:9000", "eu-west-1", "/ca.pem")
     assert store_resources(Settings(home=tmp_path))["lake"].s3_endpoint == ""
+
+
+def test_the_doctor_looks_at_what_is_set_without_asking(monkeypatch, tmp_path):
+    def found(**given):
+        findings = doctor.object_store(Settings(home=tmp_path, **given))
+        return [(each.state, each.detail, each.remedy) for each in findings]
+
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert found() == []
+    [(state, detail, _)] = found(lake_data="s3://bucket/lake", s3_endpoint="http://h:9000")
+    assert state == "ok" and "s3://bucket/lake at h:9000" in detail
+    assert found(lake_data="gs://bucket/lake")[0][::2] == ("error", "Correct ML_ASSETS_LAKE_DATA.")
+    [(state, detail, _)] = found(lake_data="s3://bucket/lake", s3_endpoint="http://key:S3CRET@h")
+    assert state == "error" and "S3CRET" not in detail
+    version = doctor.metadata.version
+
+    def without_httpfs(package):
+        if package == "duckdb-extension-httpfs":
+            raise doctor.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(doctor.metadata, "version", without_httpfs)
+    assert found(lake_data="s3://bucket/lake")[0][::2] == ("error", "Run `pip install 'ml-assets[s3]'`.")
+
+
+def test_keys_of_aws_are_masked_in_whatever_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3CRETkey")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "S3CRETtoken")
+    told = Settings(home=tmp_path).masked("refused S3CRETkey and S3CRETtoken")
+    assert told == "refused *** and ***"
