@@ -475,14 +475,45 @@ def search_quality(
 
 @partial(command, group=app)
 def search_switch(
-    embedder: Annotated[str, typer.Argument(help="as ML_ASSETS_EMBEDDER has it, such as minilm or ollama")],
+    embedder: Annotated[
+        str | None, typer.Argument(help="as ML_ASSETS_EMBEDDER has it, such as minilm or ollama")
+    ] = None,
+    passage_tokens: Annotated[
+        int | None, typer.Option("--passage-tokens", help="of a passage of a document, at most")
+    ] = None,
+    overlap_tokens: Annotated[
+        int | None, typer.Option("--overlap-tokens", help="of the passage before, at most")
+    ] = None,
+    m: Annotated[
+        int | None, typer.Option("--m", help="neighbours of a vector in pgvector's HNSW index")
+    ] = None,
+    ef_construction: Annotated[
+        int | None, typer.Option("--ef-construction", help="candidates when a vector is let in")
+    ] = None,
+    ef_search: Annotated[
+        int | None, typer.Option("--ef-search", help="candidates for an answer; 0: as at first")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="full, or half: 16 bits of each number are indexed")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Whatever the judgments say.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve searches by another embedding model, if it is not worse. Exit status 1 if it is, or nobody can tell."""
+    """Serve searches by another model, cut of documents or index, if it is not worse. What is not named stays.
+
+    Exit status 1 if it is worse, or nobody can tell.
+    """
     from ml_assets.cli.search_switch import search_switch
 
-    if not search_switch(settings_of_home(["postgres"]), embedder, force, as_json):
+    changes = {
+        "passage_tokens": passage_tokens,
+        "overlap_tokens": overlap_tokens,
+        "m": m,
+        "ef_construction": ef_construction,
+        "ef_search": ef_search,
+        "precision": precision,
+    }
+    if not search_switch(settings_of_home(["postgres"]), embedder, changes, force, as_json):
         raise typer.Exit(1)
 
 

@@ -1,14 +1,19 @@
 """What `ml-assets search-switch` prints."""
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 
 
-def search_switch(settings: Settings, embedder: str, force: bool, as_json: bool) -> bool:
-    """Switch, and print what became of it; whether the model is served now."""
-    found = Stack(settings).search.switch(embedder, force, lambda told: print(told, file=sys.stderr))
+def search_switch(
+    settings: Settings, embedder: str | None, changes: Mapping[str, Any], force: bool, as_json: bool
+) -> bool:
+    """Switch, and print what became of it; whether what was asked for is served now."""
+    search = Stack(settings).search
+    found = search.switch(embedder, force, lambda told: print(told, file=sys.stderr), **changes)
     if as_json:
         import orjson
 

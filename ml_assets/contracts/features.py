@@ -35,6 +35,7 @@ def tables(settings: Settings) -> tuple[Contract, ...]:
                 text("section", "headings that it stands under, the outermost first"),
                 text("format", "that the document was taken for: markdown, html, rst or plain"),
                 text("context", "what the model is given before the text: title and section, shortened"),
+                text("cut_for", "the model, and how long passages were when the document was cut"),
             ),
             key=("chunk_id",),
         ),

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ml_assets.lib.chunking import chunk_document
 from ml_assets.lib.reader import Reader
+from ml_assets.lib.search_setup import Passages, cut_for
 
 SCHEMA = pa.schema(
     [
@@ -26,20 +27,40 @@ SCHEMA = pa.schema(
         ("section", pa.string()),
         ("format", pa.string()),
         ("context", pa.string()),
+        ("cut_for", pa.string()),
     ]
 )
+
+VECTOR_COLUMNS = {
+    "id": "chunk_id",
+    "title": "title",
+    "text": "text",
+    "metadata": "metadata",
+    "content_hash": "content_hash",
+    "created_at": "updated_at",
+    "document_id": "document_id",
+    **{name: name for name in ("chunk_index", "start_offset", "end_offset", "section", "format", "context")},
+}
+"""Columns that passages are embedded with, by their names beside the vectors."""
 
 BATCH_ROWS = 1_024
 
 _LARGE_BYTES = 16 * 1024 * 1024
 
 
-def chunk_documents(documents: pa.RecordBatchReader, model: Reader) -> pa.RecordBatchReader:
-    """Passages of rows of `raw_documents` for a model; each keeps its document's metadata, title and source."""
+def chunk_documents(
+    documents: pa.RecordBatchReader, model: Reader, passages: Passages | None = None
+) -> pa.RecordBatchReader:
+    """Passages of rows of `raw_documents` for a model; each keeps its document's metadata, title and source.
+
+    Args:
+        passages: how long they are; as ever if None.
+    """
+    passages = passages or Passages()
 
     def batches() -> Iterator[pa.RecordBatch]:
         each = (document for batch in documents for document in _rows(batch))
-        rows = chain.from_iterable(_chunks(document, model) for document in each)
+        rows = chain.from_iterable(_chunks(document, model, passages) for document in each)
         while some := list(islice(rows, BATCH_ROWS)):
             yield pa.RecordBatch.from_pylist(some, schema=SCHEMA)
 
@@ -53,7 +74,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict]:
         yield from batch.slice(n, some).to_pylist()
 
 
-def _chunks(document: dict, model: Reader) -> Iterator[dict]:
+def _chunks(document: dict, model: Reader, passages: Passages) -> Iterator[dict]:
+    told_cut_for = cut_for(model, passages)
     metadata = orjson.loads(document["metadata"] or "{}")
     told = metadata if isinstance(metadata, dict) else {}
     labels = {"document_id": document["document_id"], "source": document["source"]}
@@ -65,6 +87,8 @@ def _chunks(document: dict, model: Reader) -> Iterator[dict]:
         model,
         metadata=told,
         source=document["source"],
+        max_tokens=passages.tokens,
+        overlap_tokens=passages.overlap_tokens,
     ):
         yield {
             "chunk_id": chunk.chunk_id,
@@ -82,4 +106,5 @@ def _chunks(document: dict, model: Reader) -> Iterator[dict]:
             "section": chunk.section or None,
             "format": chunk.format,
             "context": chunk.context or None,
+            "cut_for": told_cut_for,
         }

@@ -89,6 +89,8 @@ class Inferiority:
         p_not: chance of a mean as good as this if the new one were inferior by just the margin.
         p_inferior: chance of one as bad as this then.
         n: how many questions.
+        what: is judged, in words.
+        measure: that it is judged by.
     """
 
     answer: str
@@ -96,6 +98,8 @@ class Inferiority:
     p_not: float
     p_inferior: float
     n: int
+    what: str = "new model"
+    measure: str = "nDCG@10"
 
     def as_json(self) -> dict[str, Any]:
         """All of it, and the sentence."""
@@ -109,12 +113,18 @@ class Inferiority:
         }[self.answer]
         chance = self.p_inferior if self.answer == "yes" else self.p_not
         return (
-            f"The new model {told} (nDCG@10 {self.effect:+.4f} over {self.n:,} questions, p = {chance:.3g}, paired "
-            "randomisation)."
+            f"The {self.what} {told} ({self.measure} {self.effect:+.4f} over {counted(self.n, 'question')}, "
+            f"p = {chance:.3g}, paired randomisation)."
         )
 
 
-def inferiority(new: Sequence[float], old: Sequence[float], margin: float = MARGIN) -> Inferiority:
+def inferiority(
+    new: Sequence[float],
+    old: Sequence[float],
+    margin: float = MARGIN,
+    what: str = "new model",
+    measure: str = "nDCG@10",
+) -> Inferiority:
     """Whether the new one is inferior, by paired randomisation.
 
     If the new one were worse by just the margin, each difference plus the margin would as well have the other sign. The
@@ -122,13 +132,14 @@ def inferiority(new: Sequence[float], old: Sequence[float], margin: float = MARG
 
     Args:
         new, old: a value for every question, in the same order.
+        what, measure: as the sentence has them.
     """
     import numpy as np
 
     differences = np.asarray(new, float) - np.asarray(old, float)
     n = len(differences)
     if not n:
-        return Inferiority("undecidable", 0.0, 1.0, 1.0, 0)
+        return Inferiority("undecidable", 0.0, 1.0, 1.0, 0, what, measure)
     shifted = differences + margin
     random = np.random.default_rng(0)
     as_high = as_low = 0
@@ -140,4 +151,4 @@ def inferiority(new: Sequence[float], old: Sequence[float], margin: float = MARG
     drawn = len(range(0, _RESAMPLES, 999)) * 999
     p_not, p_inferior = ((count + 1) / (drawn + 1) for count in (as_high, as_low))
     answer = "no" if p_not <= LEVEL else "yes" if p_inferior <= LEVEL else "undecidable"
-    return Inferiority(answer, float(differences.mean()), p_not, p_inferior, n)
+    return Inferiority(answer, float(differences.mean()), p_not, p_inferior, n, what, measure)

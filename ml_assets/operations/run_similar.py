@@ -7,7 +7,7 @@ from ml_assets.errors import Refusal, missing_table
 from ml_assets.lib.run_selectors import require_text
 from ml_assets.operations.run_conditions import missing_relation, wanted
 from ml_assets.sql_files import read_sql
-from ml_assets.stores.postgres_table.vector_indexes import distance_sql
+from ml_assets.stores.postgres_table.vector_indexes import distance_sql, options_of
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 _MOST = 1_000
 """Runs of one answer; pgvector's list of candidates is as long at most."""
-
-_CANDIDATES = 400
-"""What the index looks at for an answer, at least: with pgvector's own 40 it misses some of the nearest."""
 
 
 def similar(
@@ -83,13 +80,14 @@ def _nearest(connection: "Connection", condition: str, bound: dict[str, Any]) ->
 
     from ml_assets.resources.postgres import read_large_as_doubles
 
-    order = distance_sql("card.embedding", "%(vector)s", bound["vector"].count(",") + 1)
+    options = options_of(connection)
+    order = distance_sql("card.embedding", "%(vector)s", bound["vector"].count(",") + 1, options)
     statement = (
         read_sql("postgres/embeddings/similar_runs.sql").format(conditions=condition, order=order).encode()
     )
     # The index finds candidates first and filters then: without going on it gives fewer runs than there are.
     connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-    candidates = min(_MOST, max(_CANDIDATES, 4 * bound["k"]))
+    candidates = options.candidates(bound["k"], _MOST)
     connection.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(candidates)])
     with connection.cursor(row_factory=dict_row) as cursor:
         read_large_as_doubles(cursor)

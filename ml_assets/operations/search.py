@@ -199,26 +199,50 @@ class Search:
         return quality(self._searcher, self._resources["lake"], judged_set)
 
     def switch(
-        self, embedder: str, force: bool = False, progress: Callable[[str], None] = lambda told: None
+        self,
+        embedder: str | None = None,
+        force: bool = False,
+        progress: Callable[[str], None] = lambda told: None,
+        *,
+        passage_tokens: int | None = None,
+        overlap_tokens: int | None = None,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        ef_search: int | None = None,
+        precision: Literal["full", "half"] | None = None,
     ) -> "Switched":
-        """Let another embedding model take the place of the one that is served, if it is not worse.
+        """Let another model, cut of the documents or index take the place of what is served, if it is not worse.
 
-        Its vectors are built beside the others, and judged by what was landed in landing/judgments; docs/search.md says
-        how. A call that was killed is made again, and goes on where it ended.
+        It is built beside what is served, and judged by what was landed in landing/judgments; docs/search.md says how. A
+        call that was killed is made again, and goes on where it ended; one that changes nothing ends what was left.
 
         Args:
-            embedder: as ML_ASSETS_EMBEDDER has it; a server and its model as the settings have them.
+            embedder: as ML_ASSETS_EMBEDDER has it; a server and its model as the settings have them. If it, or one of the
+                following, is None, it stays as it is.
             force: move whatever the judgments say.
             progress: is told in words how far it is.
+            passage_tokens, overlap_tokens: of a passage at most, and of the one before that it begins with.
+            m, ef_construction: of pgvector's HNSW index.
+            ef_search: candidates that it looks at for an answer; 0 for four a hit, and at least 400, as at first.
+            precision: `half` indexes 16 bits of each number.
 
         Raises:
-            Refusal: there is no such embedder, the tables hold vectors of several models, or another process switches.
+            Refusal: there is no such embedder, passages or an index cannot be like that, the tables hold vectors of
+                several models, or another process switches.
             StoreUnavailable: a store does not answer, or nothing was embedded yet.
         """
         from ml_assets.operations.search_switch import switch
 
         self._settings.require_home("postgres")
-        return switch(self._settings, self._resources, embedder, force, progress)
+        changes = {
+            "passage_tokens": passage_tokens,
+            "overlap_tokens": overlap_tokens,
+            "m": m,
+            "ef_construction": ef_construction,
+            "ef_search": ef_search,
+            "precision": precision,
+        }
+        return switch(self._settings, self._resources, embedder, changes, force, progress)
 
     def clusters(self, subject: Literal["documents", "runs"] = "documents") -> list[dict[str, Any]]:
         """Which documents, or runs, belong together by meaning: the clusters that the graph found, largest first.

@@ -23,7 +23,7 @@ WAYS = ("words", "dense", "hybrid")
 MOST_QUESTIONS = 1_000
 """Questions that are asked, at most: of more, those whose hashes are smallest."""
 
-_EXACT = 100
+EXACT_QUESTIONS = 100
 """Questions whose vectors are compared with all others, which takes long in a large table."""
 
 
@@ -96,8 +96,8 @@ def quality(searcher: Searcher, lake: "DuckLakeResource", set_name: str | None =
     values = {way: measured(questions, found[way]) for way in WAYS}
     better = max(("words", "dense"), key=lambda way: sum(values[way]["ndcg"]))
     verdict = compared("hybrid", better, values["hybrid"]["ndcg"], values[better]["ndcg"])
-    recall = searcher.index_recall(DOCUMENTS, texts[:_EXACT], DEPTH)
-    return Quality(questions, values, verdict, recall, len(texts[:_EXACT]), left_out)
+    recall = searcher.index_recall(DOCUMENTS, texts[:EXACT_QUESTIONS], DEPTH)
+    return Quality(questions, values, verdict, recall, len(texts[:EXACT_QUESTIONS]), left_out)
 
 
 def judged(

@@ -1,46 +1,81 @@
-"""Another embedding model takes the place of the one that is served: built beside it, judged, moved to.
+"""Another model, another cut of the documents, or another index takes the place of what is served: built beside it,
+judged, moved to.
 
-The vectors of the new model lie beside those that are served (`search_candidates`), batch by batch, so that a run that
-was killed goes on where it ended. They are judged with the questions of `landing/judgments`. Then one transaction puts
-them in the place of the others, in both tables, and moves the alias (`search_model`), which everything that embeds goes
-by. Only Chroma follows after it, and says so until it has. What belongs here: those steps.
+What is new is built beside what is served (search_candidates.py) and judged with the questions of `landing/judgments`.
+Then one transaction puts it in the place of the other and moves the alias (`search_model`), which everything that cuts,
+embeds, indexes and searches goes by. The passages in the lake and the indexes elsewhere follow after it, and are noted
+until they have. What belongs here: those steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from ml_assets.contracts import INDEXED, Contract, tables
 from ml_assets.embedders import make_embedder
-from ml_assets.embedders.incremental import CONTEXT, EmbeddingCount, embed_changed
 from ml_assets.errors import Refusal, missing_table
-from ml_assets.lib.chunking import SECTION, context_of, embedding_text
 from ml_assets.lib.retrieval import DEPTH, Inferiority, inferiority, measured
+from ml_assets.lib.search_setup import as_settings, cut_for, with_changes
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.words import counted
-from ml_assets.operations.search_quality import judged
-from ml_assets.operations.search_texts import DOCUMENTS, RUNS, Searcher, Subject
-from ml_assets.operations.search_words import table_version
+from ml_assets.operations.search_candidates import (
+    CHUNKS,
+    Builder,
+    Built,
+    Setup,
+    candidate,
+    contract_of,
+    forget,
+    keep,
+    remove_words,
+    renew,
+)
+from ml_assets.operations.search_quality import EXACT_QUESTIONS, judged
+from ml_assets.operations.search_texts import DOCUMENTS, RUNS, AskedOf, Searcher, Subject, recalls
+from ml_assets.resources.embedder import of_model
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
 from ml_assets.stores.touched_days import LOCK_SPACE, ensure_tables
 from ml_assets.tables import pause
 
 if TYPE_CHECKING:
-    import numpy as np
     import psycopg
-    import pyarrow as pa
 
-    from ml_assets.embedders import Embedder
     from ml_assets.resources.postgres import PostgresResource
 
 _LOCK = 19
 """Of the only process that switches, within `LOCK_SPACE`."""
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judged questions tell of what is new.
+
+    Attributes:
+        decision: whether it is inferior.
+        recall: of another index, whether it finds less of what is nearest; None if the index is the same.
+        recall_of: the share of the nearest passages that the new index finds, and the served one.
+    """
+
+    decision: Inferiority
+    recall: Inferiority | None = None
+    recall_of: tuple[float, float] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is not inferior."""
+        return all(each.answer == "no" for each in (self.decision, self.recall) if each)
+
+    def __str__(self) -> str:
+        if self.recall is None or self.recall_of is None:
+            return str(self.decision)
+        new, old = self.recall_of
+        return f"{self.decision} {self.recall} It finds {new:.4f} of the ten nearest passages, the served one {old:.4f}."
 
 
 @dataclass(frozen=True)
@@ -51,8 +86,11 @@ class Switched:
         moved: whether the alias has moved in this call.
         served: name of the model that is served now.
         former: name of the one that was served before.
-        decision: whether the new one is inferior; None if nothing had to be decided.
+        decision: whether what is new is inferior; None if nothing had to be decided.
         sentence: all that in words.
+        passages: how documents are cut now.
+        index: how vectors are indexed now.
+        recall: of another index, the share of the nearest passages that it finds, and that the served one finds.
     """
 
     moved: bool
@@ -60,52 +98,170 @@ class Switched:
     former: str
     decision: Inferiority | None
     sentence: str
+    passages: Mapping[str, Any]
+    index: Mapping[str, Any]
+    recall: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
-        decision = self.decision.as_json() if self.decision else None
-        names = ("moved", "served", "former", "sentence")
-        return {**{name: getattr(self, name) for name in names}, "decision": decision}
+        return {**asdict(self), "decision": self.decision.as_json() if self.decision else None}
 
 
 def switch(
-    settings: Settings, resources: Mapping[str, Any], kind: str, force: bool, progress: Progress
+    settings: Settings,
+    resources: Mapping[str, Any],
+    kind: str | None,
+    changes: Mapping[str, Any],
+    force: bool,
+    progress: Progress,
 ) -> Switched:
     """See `Search.switch`."""
-    wanted = settings.model_copy(update={"embedder": kind})
-    new, old = make_embedder(wanted), resources["embedder"].get()
     postgres: PostgresResource = resources["postgres"]
     with postgres.connect() as connection:
         subjects = [each for each in (DOCUMENTS, RUNS) if _exists(connection, each.table)]
     if not subjects:
         raise missing_table(DOCUMENTS.asset)
-    ensure_tables(postgres, "search_model", "postgres/search_model/schema.sql")
+    ensure_tables(postgres, "search_vectors", "postgres/search_model/schema.sql")
     with _only_one(postgres):
-        if new.name == old.name:
-            behind = _behind(postgres)
-            if behind:
-                _follow(wanted, resources, progress)
-            also = "; its indexes follow it now" if behind else ""
-            return Switched(False, old.name, old.name, None, f"{old.name} is what is served already{also}.")
-        _require_one_model(postgres, subjects, old.name)
-        cut_off = sum(_build(postgres, settings, subject, new, progress) for subject in subjects)
-        decision = _judge(settings, resources, new, progress)
-        if decision.answer != "no" and not force:
-            told = f"{decision} {old.name} stays; --force moves all the same."
-            return Switched(False, old.name, old.name, decision, told)
-        _move(postgres, settings, wanted, subjects, new, old.name, decision, progress)
-        _follow(wanted, resources, progress)
-    told = f"{decision} {new.name} is served now in place of {old.name}."
-    if cut_off:
+        move = _planned(settings, resources, kind, changes, subjects, progress)
+        behind = _behind(move)
+        if move.is_nothing:
+            _follow(move, behind)
+            also = "; what is made of it follows now" if behind else ""
+            return move.told(False, None, f"{move.new.embedder.name} is what is served already{also}.")
+        _require_one_model(postgres, subjects, move.old.embedder.name)
+        with ExitStack() as until_then:
+            built = until_then.enter_context(move.builder.built(move.rewritten))
+            found = _judge(move, built)
+            if not found.passed and not force:
+                stays = f"{move.old.embedder.name} stays" if move.model else "What is served stays"
+                return move.told(False, found, f"{found} {stays}; --force moves all the same.")
+            while not _moved(move, built, found, behind):
+                progress("the texts have changed meanwhile: once more")
+                until_then.close()
+                built = until_then.enter_context(move.builder.built(move.rewritten))
+            _follow(move, _to_follow(postgres), built)
+    told = f"{found} {move.change}"
+    dimension = move.new.embedder.dimension
+    if dimension != settings.embedding_dimension:
         told += (
-            f" Of {counted(cut_off, 'passage')} it read the beginning alone, since they were cut for another model: set "
-            f"ML_ASSETS_EMBEDDER={kind} and run 'ml-assets refresh', which cuts the documents for it."
+            f" Its vectors have {dimension} numbers: set ML_ASSETS_EMBEDDER={move.new.settings.embedder} before the next "
+            "run."
         )
-    if new.dimension != settings.embedding_dimension:
-        told += (
-            f" Its vectors have {new.dimension} numbers: set ML_ASSETS_EMBEDDER={kind} before the next run."
+    return move.told(True, found, told)
+
+
+@dataclass(frozen=True)
+class _Move:
+    """From what to what.
+
+    Args:
+        old, new: what is served, and what is to be.
+        named: whether the alias names what is served; the settings do it before the first switch.
+        subjects: the tables that there are.
+        builder: builds the new.
+    """
+
+    old: Setup
+    new: Setup
+    named: bool
+    subjects: Sequence[Subject]
+    resources: Mapping[str, Any]
+    builder: Builder
+    progress: Progress
+
+    @property
+    def model(self) -> bool:
+        """Whether the model is another one."""
+        return self.old.embedder.name != self.new.embedder.name
+
+    @property
+    def cut(self) -> bool:
+        """Whether documents are cut otherwise."""
+        return self.model or self.old.passages != self.new.passages
+
+    @property
+    def index(self) -> bool:
+        """Whether the index is another one."""
+        return self.old.index != self.new.index
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether all is as it is."""
+        return not (self.model or self.cut or self.index)
+
+    @property
+    def rewritten(self) -> list[Subject]:
+        """What gets other rows: documents by another cut or model, runs by another model."""
+        return [each for each in self.subjects if self.model or (self.cut and each is DOCUMENTS)]
+
+    @property
+    def what(self) -> str:
+        """What is new, in words."""
+        if self.model:
+            return "new model"
+        if self.cut:
+            return "new cut of the documents"
+        return "new index"
+
+    @property
+    def change(self) -> str:
+        """What takes the place of what, in words."""
+        now, then = list[str](), list[str]()
+        if self.model:
+            now.append(self.new.embedder.name)
+            then.append(self.old.embedder.name)
+        if self.old.passages != self.new.passages:
+            now.append(str(self.new.passages))
+            then.append(str(self.old.passages))
+        if self.index:
+            now.append(str(self.new.index))
+            then.append(str(self.old.index))
+        verb = "is" if self.model or not self.cut else "are"
+        served = "; ".join(now)
+        if not self.model:  # a model's name is written as it is
+            served = f"{served[0].upper()}{served[1:]}"
+        return f"{served} {verb} served now in place of {'; '.join(then)}."
+
+    def told(self, moved: bool, found: Judged | None, sentence: str) -> Switched:
+        """What became of it."""
+        now = self.new if moved else self.old
+        return Switched(
+            moved,
+            now.embedder.name,
+            self.old.embedder.name,
+            found.decision if found else None,
+            sentence,
+            asdict(now.passages),
+            asdict(now.index),
+            found.recall_of if found else None,
         )
-    return Switched(True, new.name, old.name, decision, told)
+
+
+def _planned(
+    settings: Settings,
+    resources: Mapping[str, Any],
+    kind: str | None,
+    changes: Mapping[str, Any],
+    subjects: Sequence[Subject],
+    progress: Progress,
+) -> _Move:
+    served = resources["embedder"].served()
+    of_served = settings.model_copy(update=of_model(served.settings))
+    wanted, embedder = of_served, served.embedder
+    if kind is not None:
+        wanted = settings.model_copy(update={"embedder": kind})
+        embedder = make_embedder(wanted)
+    passages, index = with_changes(served.passages, served.index, changes)
+    if passages != served.passages and passages.tokens > embedder.max_tokens:
+        raise Refusal(
+            f"{embedder.name} reads {embedder.max_tokens:,} tokens, and passages of {passages.tokens:,} are asked for: "
+            "what stands behind that would not be found. Ask for shorter ones, or for another model."
+        )
+    old = Setup(of_served, served.embedder, served.passages, served.index)
+    new = Setup(wanted, embedder, passages, index)
+    builder = Builder(resources, new, served.embedder.name, progress)
+    return _Move(old, new, bool(served.settings), subjects, resources, builder, progress)
 
 
 def _exists(connection: "psycopg.Connection", table: str) -> bool:
@@ -117,14 +273,8 @@ def _only_one(postgres: "PostgresResource") -> Iterator[None]:
     with postgres.connect(write=True) as connection:
         got = connection.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", (LOCK_SPACE, _LOCK)).fetchone()
         if got != (True,):
-            raise Refusal("Another process is switching the embedding model: wait until it is done.")
+            raise Refusal("Another process is switching what searches are served by: wait until it is done.")
         yield
-
-
-def _behind(postgres: "PostgresResource") -> bool:
-    with postgres.connect() as connection:
-        row = connection.execute(read_sql("postgres/search_model/served.sql")).fetchone()
-    return row is not None and not row[3]
 
 
 def _require_one_model(postgres: "PostgresResource", subjects: Sequence[Subject], served: str) -> None:
@@ -138,166 +288,103 @@ def _require_one_model(postgres: "PostgresResource", subjects: Sequence[Subject]
             )
 
 
-def _texts(
-    connection: "psycopg.Connection", settings: Settings, subject: Subject, new: "Embedder"
-) -> "pa.RecordBatchReader":
-    """The rows of a table without what a model has made of them, and what the new one is given before a passage."""
-    import pyarrow as pa
-
-    from ml_assets.stores import postgres_table
-    from ml_assets.tables.arrow_types import arrow_schema
-
-    contract = tables(settings)[subject.asset]
-    columns = [name for name in contract.names if name not in ("embedding", "model_name")]
-    schema = arrow_schema(contract, columns)
-    batches = postgres_table.read(connection, contract, columns)
-    if "section" not in columns:
-        return pa.RecordBatchReader.from_batches(schema, batches)
-    # As the graph gives it: title and headings, as far as they fit.
-    read = (
-        batch.append_column(
-            CONTEXT,
-            pa.array(
-                [
-                    context_of(title, section.split(SECTION) if section else (), new) or None
-                    for title, section in zip(
-                        batch["title"].to_pylist(), batch["section"].to_pylist(), strict=True
-                    )
-                ],
-                pa.string(),
-            ),
-        )
-        for batch in batches
-    )
-    return pa.RecordBatchReader.from_batches(schema.append(pa.field(CONTEXT, pa.string())), read)
-
-
-def _embedded(
-    postgres: "PostgresResource", rows: "pa.RecordBatchReader", subject: Subject, new: "Embedder"
-) -> "pa.RecordBatchReader":
-    """The rows with vectors of the new model: those that lie beside the served ones, and new ones where there is none."""
-
-    def known(keys: Sequence[str], hashes: Sequence[str]) -> "dict[str, np.ndarray]":
-        from pgvector.psycopg import register_vector
-
-        given = {"table": subject.table, "model_name": new.name, "keys": list(keys)}
-        with postgres.connect() as connection:
-            register_vector(connection)
-            found = connection.execute(read_sql("postgres/search_model/known.sql"), given)
-            return {found_hash: vector.to_numpy() for found_hash, vector in found}
-
-    return embed_changed(rows, subject.key, new, known, EmbeddingCount())
+def _judge(move: _Move, built: Built) -> Judged:
+    """Ask the judged questions of what is served and of what is new, in one state of PostgreSQL."""
+    settings, resources = move.old.settings, move.resources
+    searcher = Searcher(settings, resources)
+    there = searcher.owners(DOCUMENTS) if DOCUMENTS in move.subjects else set[str]()
+    questions, _ = judged(resources["lake"], there)
+    if not questions:
+        return Judged(inferiority([], [], what=move.what))
+    move.progress(f"asking {counted(len(questions), 'judged question')}")
+    texts = [question.text for question in questions]
+    postgres: PostgresResource = resources["postgres"]
+    try:
+        with postgres.connect(write=True) as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            new = candidate(connection, move.new, built.vectors.get(DOCUMENTS), move.index)
+            old = AskedOf(DOCUMENTS, move.old.embedder, move.old.index, by_index=move.index)
+            of_new, of_old = (
+                measured(questions, list(searcher.hybrid_of(connection, each, texts, DEPTH)))["ndcg"]
+                for each in (new, old)
+            )
+            decision = inferiority(of_new, of_old, what=move.what)
+            if not move.index:
+                return Judged(decision)
+            some = texts[:EXACT_QUESTIONS]
+            shares = [
+                [near / there if there else 1.0 for near, there in recalls(connection, each, some, DEPTH)]
+                for each in (new, old)
+            ]
+    finally:
+        remove_words(settings)
+    recall = inferiority(shares[0], shares[1], what="new index", measure="its recall@10")
+    mean_new, mean_old = (sum(each) / len(each) for each in shares)
+    return Judged(decision, recall, (mean_new, mean_old))
 
 
-def _build(
-    postgres: "PostgresResource", settings: Settings, subject: Subject, new: "Embedder", progress: Progress
-) -> int:
-    """Embed what the new model has not embedded yet, and keep each batch at once.
+def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> bool:
+    """Put what is new in place and move the alias, in one transaction.
+
+    Args:
+        behind: what did not follow before.
 
     Returns:
-        How many passages it was given that are longer than it reads. A server refuses them instead.
+        Whether it did; not if what it was built from has changed meanwhile.
     """
-    import pyarrow as pa
-
-    done = cut_off = 0
-
-    def measured_rows(rows: "pa.RecordBatchReader") -> "Iterator[pa.RecordBatch]":
-        nonlocal cut_off
-        for batch in rows:
-            if CONTEXT in batch.schema.names and not new.estimates_tokens:
-                given = zip(batch[CONTEXT].to_pylist(), batch["text"].to_pylist(), strict=True)
-                counts = new.count_tokens([embedding_text(context, text) for context, text in given])
-                cut_off += sum(count > new.max_tokens for count in counts)
-            yield batch
-
-    with postgres.connect(write=True) as reading:
-        texts = _texts(reading, settings, subject, new)
-        texts = pa.RecordBatchReader.from_batches(texts.schema, measured_rows(texts))
-        for batch in _embedded(postgres, texts, subject, new):
-            rows = [
-                {
-                    "table": subject.table,
-                    "key": row[subject.key],
-                    "model_name": new.name,
-                    "content_hash": row["content_hash"],
-                    "embedding": f"[{','.join(map(repr, row['embedding']))}]",
-                }
-                for row in batch.select([subject.key, "content_hash", "embedding"]).to_pylist()
-            ]
-            with postgres.connect(write=True) as writing, writing.cursor() as cursor:
-                cursor.executemany(read_sql("postgres/search_model/put.sql"), rows)
-            done += len(rows)
-            progress(f"{subject.table}: {counted(done, 'text')} embedded by {new.name}")
-    return cut_off
-
-
-def _judge(
-    settings: Settings, resources: Mapping[str, Any], new: "Embedder", progress: Progress
-) -> Inferiority:
-    searcher = Searcher(settings, resources)
-    questions, _ = judged(resources["lake"], searcher.owners(DOCUMENTS))
-    if not questions:
-        return inferiority([], [])
-    progress(f"asking {counted(len(questions), 'judged question')}")
-    texts = [question.text for question in questions]
-    found = list(searcher.each_way(DOCUMENTS, texts, DEPTH, new))
-    of_new, of_old = (
-        measured(questions, [each[way] for each in found])["ndcg"] for way in ("candidate", "hybrid")
-    )
-    return inferiority(of_new, of_old)
-
-
-def _move(
-    postgres: "PostgresResource",
-    settings: Settings,
-    wanted: Settings,
-    subjects: Sequence[Subject],
-    new: "Embedder",
-    old: str,
-    decision: Inferiority,
-    progress: Progress,
-) -> None:
-    """Put the new vectors in place and move the alias, in one transaction; again if a table has changed meanwhile."""
     from ml_assets.stores import postgres_table
-    from ml_assets.stores.postgres import PostgresStore
-    from ml_assets.tables.staging import stage
+    from ml_assets.stores.postgres_table.vector_indexes import keep_vector_indexes
 
-    contracts = tables(wanted)
-    while True:
-        with ExitStack() as open_now:
-            staged, read_at = [], []
+    postgres: PostgresResource = move.resources["postgres"]
+    # Those of the most rows last: from the moment in which their former index goes nobody can read them.
+    subjects = [each for each in (RUNS, DOCUMENTS) if each in move.subjects]
+    to_follow = _to_be_followed(move, behind)
+    with pause.writing(move.new.settings.home):
+        if move.builder.versions(move.rewritten) != built.versions:
+            return False
+        with postgres.connect(write=True) as connection:
             for subject in subjects:
-                with postgres.connect(write=True) as reading:
-                    reading.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                    read_at.append(_version(reading, settings, subject))
-                    rows = _embedded(postgres, _texts(reading, settings, subject, new), subject, new)
-                    contract = contracts[subject.asset]
-                    staged.append(open_now.enter_context(stage(rows, contract, PostgresStore.limits)))
-            with pause.writing(settings.home), postgres.connect(write=True) as connection:
-                for subject in subjects:
-                    postgres_table.lock(connection, subject.asset)
-                if [_version(connection, settings, subject) for subject in subjects] != read_at:
-                    progress("the texts have changed meanwhile: once more")
-                    continue
-                for subject, rows in zip(subjects, staged, strict=True):
-                    names = {name: quote_identifier(getattr(subject, name)) for name in ("table", "key")}
-                    keep = read_sql("postgres/search_model/keep.sql").format(**names)
-                    connection.execute(keep.encode(), {"table": subject.table})
-                    contract = contracts[subject.asset]
-                    if _of_another_length(postgres_table.last_contract(connection, subject.asset), contract):
-                        # A column has vectors of one length: the table is made anew, and its rows are those staged.
-                        connection.execute(f"DROP TABLE {names['table']}".encode())
-                    postgres_table.write(connection, contract, rows)
-                # Going back to the former model takes no embedding; those before it are nobody's.
-                connection.execute(read_sql("postgres/search_model/forget.sql"), {"kept": [old]})
-                row = {
-                    "model_name": new.name,
-                    "settings": orjson.dumps(_of_model(wanted)).decode(),
-                    "moved_from": old,
-                    "evidence": orjson.dumps(decision.as_json()).decode(),
-                }
-                connection.execute(read_sql("postgres/search_model/move.sql"), row)
-            return
+                postgres_table.lock(connection, subject.asset)
+            for asset, version in move.builder.versions(move.rewritten, connection).items():
+                if built.versions[asset] != version:
+                    return False
+            # First, since indexes are made as the alias says.
+            _move_alias(connection, move, found, to_follow)
+            if built.vectors:
+                # Going back takes no embedding; what was served before that is nobody's.
+                forget(connection)
+            for subject in (each for each in subjects if each in built.vectors):
+                keep(connection, subject)
+                contract = contract_of(move.new, subject)
+                if _of_another_length(postgres_table.last_contract(connection, subject.asset), contract):
+                    # A column has vectors of one length: the table is made anew, and its rows are those staged.
+                    connection.execute(f"DROP TABLE {quote_identifier(subject.table)}".encode())
+                postgres_table.write(connection, contract, built.vectors[subject])
+                renew(connection, subject)
+            for subject in subjects if move.index else ():
+                keep_vector_indexes(connection, contract_of(move.new, subject))
+    return True
+
+
+def _move_alias(
+    connection: "psycopg.Connection", move: _Move, found: Judged, to_follow: Sequence[str]
+) -> None:
+    old = as_settings(move.old.passages, move.old.index)
+    evidence = {
+        **found.decision.as_json(),
+        "recall": {**found.recall.as_json(), "of": found.recall_of} if found.recall else None,
+        "former": {"model_name": move.old.embedder.name, **old},
+    }
+    row = {
+        "model_name": move.new.embedder.name,
+        "settings": orjson.dumps(
+            {**_of_model(move.new.settings), **as_settings(move.new.passages, move.new.index)}
+        ).decode(),
+        "moved_from": move.old.embedder.name,
+        "evidence": orjson.dumps(evidence).decode(),
+        "to_follow": list(to_follow),
+    }
+    connection.execute(read_sql("postgres/search_model/move.sql"), row)
 
 
 def _of_another_length(made: Contract | None, wanted: Contract) -> bool:
@@ -314,34 +401,106 @@ def _of_model(wanted: Settings) -> dict[str, Any]:
     return {"embedder": kind, **known}
 
 
-def _version(connection: "psycopg.Connection", settings: Settings, subject: Subject) -> str:
-    contract = tables(settings)[subject.asset]
-    return table_version(connection, contract, quote_identifier(subject.key), quote_identifier(subject.table))
+def _made_indexes(move: _Move, subjects: Sequence[Subject]) -> list[str]:
+    """The indexes elsewhere that are made of the rows of some subjects; those that nobody has made yet are left out."""
+    from ml_assets.stores.registry import stores
+
+    contracts, parents = tables(move.new.settings), {each.asset for each in subjects}
+    held = {store.prefix: store for store in stores(move.resources)}
+    return [
+        index
+        for index, parent in INDEXED.items()
+        if parent in parents
+        and index in contracts  # of a store that is configured
+        and held[contracts[index].store].last_contract(index) is not None
+    ]
 
 
-def _follow(wanted: Settings, resources: Mapping[str, Any], progress: Progress) -> None:
-    """Carry the vectors over to the indexes that are made of them, and note that they follow."""
+def _to_be_followed(move: _Move, behind: Sequence[str]) -> list[str]:
+    """What has to follow the move: the passages in the lake first, since the graph goes on from there."""
+    chunks = [CHUNKS] if DOCUMENTS in move.rewritten else []
+    return list(dict.fromkeys([*chunks, *behind, *_made_indexes(move, move.rewritten)]))
+
+
+def _to_follow(postgres: "PostgresResource") -> list[str]:
+    with postgres.connect() as connection:
+        row = connection.execute(read_sql("postgres/search_model/to_follow.sql")).fetchone()
+    return list(row[0] or ()) if row else []
+
+
+def _behind(move: _Move) -> list[str]:
+    """What does not follow the alias as it is; noted, so that it is known after a kill."""
+    if not move.named:
+        return []
+    postgres: PostgresResource = move.resources["postgres"]
+    with postgres.connect() as connection:
+        noted, indexes_follow = connection.execute(
+            read_sql("postgres/search_model/to_follow.sql")
+        ).fetchone() or ([], True)
+    # In a row of before it was noted which: all of them.
+    found = list(noted or ()) if noted is not None or indexes_follow else _made_indexes(move, move.subjects)
+    if CHUNKS not in found and _cut_otherwise(move):
+        found = [CHUNKS, *found]
+    if found != noted:
+        with postgres.connect(write=True) as connection:
+            connection.execute(read_sql("postgres/search_model/note_to_follow.sql"), {"assets": found})
+    return found
+
+
+def _cut_otherwise(move: _Move) -> bool:
+    """Whether the passages in the lake were cut for something else than what is served.
+
+    A run of the graph that had begun before the alias moved may have written them after it.
+    """
+    from ml_assets.stores.duckdb import DuckLakeStore
+    from ml_assets.tables.validation import WHOLE
+
+    lake = DuckLakeStore(move.resources["lake"], move.resources["postgres"])
+    if DOCUMENTS not in move.subjects or lake.last_contract(CHUNKS) is None:
+        return False
+    ours = cut_for(move.old.embedder, move.old.passages)
+    batches = lake.read(tables(move.old.settings)[CHUNKS], ["cut_for"], WHOLE)
+    told = {value for batch in batches for value in batch["cut_for"].unique().to_pylist()}
+    return not told <= {ours}
+
+
+def _follow(move: _Move, assets: Sequence[str], built: Built | None = None) -> None:
+    """Have the passages in the lake and the indexes elsewhere follow the alias, each of which is noted once it has."""
+    postgres: PostgresResource = move.resources["postgres"]
+    contracts = tables(move.new.settings)
+    for asset in assets:
+        if asset in contracts:  # of a store that is configured
+            move.progress(f"{asset} follows")
+            if asset == CHUNKS:
+                _follow_with_passages(move, contracts[asset], built)
+            else:
+                _follow_with_index(move, contracts[asset], contracts[INDEXED[asset]])
+        with postgres.connect(write=True) as connection:
+            connection.execute(read_sql("postgres/search_model/followed.sql"), {"asset": asset})
+
+
+def _follow_with_passages(move: _Move, contract: Contract, built: Built | None) -> None:
+    from ml_assets.stores.duckdb import DuckLakeStore
+
+    with ExitStack() as until_then:
+        chunks = (built.chunks if built else None) or until_then.enter_context(move.builder.cut())
+        with pause.writing(move.new.settings.home):
+            DuckLakeStore(move.resources["lake"], move.resources["postgres"]).write(contract, chunks)
+
+
+def _follow_with_index(move: _Move, contract: Contract, upstream: Contract) -> None:
     from ml_assets.stores.registry import stores
     from ml_assets.stores.vectors import VectorStore
     from ml_assets.tables.staging import stage
     from ml_assets.tables.validation import WHOLE
 
-    contracts = tables(wanted)
-    held = {store.prefix: store for store in stores(resources)}
-    for index, parent in INDEXED.items():
-        if index not in contracts:  # of a store that is not configured
-            continue
-        contract, upstream = contracts[index], contracts[parent]
-        store = held[contract.store]
-        made = store.last_contract(contract.asset)
-        if made is None:  # nobody has made it yet
-            continue
-        progress(f"{index} follows")
-        rows = held[upstream.store].read(upstream, contract.names, WHOLE)
-        with stage(rows, contract, store.limits) as staged, pause.writing(wanted.home):
-            if isinstance(store, VectorStore) and _of_another_length(made, contract):
-                store.forget(contract)
-            store.write(contract, staged)
-    with resources["postgres"].connect(write=True) as connection:
-        name = {"model_name": make_embedder(wanted).name}
-        connection.execute(read_sql("postgres/search_model/followed.sql"), name)
+    held = {store.prefix: store for store in stores(move.resources)}
+    store = held[contract.store]
+    rows = held[upstream.store].read(upstream, contract.names, WHOLE)
+    with stage(rows, contract, store.limits) as staged, pause.writing(move.new.settings.home):
+        if isinstance(store, VectorStore) and _of_another_length(
+            store.last_contract(contract.asset), contract
+        ):
+            # Whoever is killed from here on has it noted that the index has to follow.
+            store.forget(contract)
+        store.write(contract, staged)

@@ -7,7 +7,7 @@ known of a hit, so that every store gives the same answer. What belongs here: th
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ml_assets.lib.filters.parse import parse_filter
 from ml_assets.lib.filters.postgres import DocumentCompiler
 from ml_assets.lib.ranking import WORDS_SHARE, Listed, Ranked, best_of_each, fuse
 from ml_assets.lib.run_selectors import require_text
+from ml_assets.lib.search_setup import VectorIndex
 from ml_assets.lib.search_words import places, words_of
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.operations.run_conditions import missing_relation
@@ -26,7 +27,7 @@ from ml_assets.operations.run_search import Search as RunSearch
 from ml_assets.operations.search_words import table_version, word_index
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
-from ml_assets.stores.postgres_table.vector_indexes import distance_sql
+from ml_assets.stores.postgres_table.vector_indexes import distance_sql, options_of
 from ml_assets.stores.registry import stores
 from ml_assets.stores.vectors import VectorStore
 
@@ -49,9 +50,6 @@ FEW = 5_000
 
 _DEEP = 100
 """Hits of each list that are fused, at least."""
-
-_CANDIDATES = 400
-"""What the index looks at for an answer, at least: with pgvector's own 40 it misses some of the nearest."""
 
 _RERANKED = 50
 """Hits that a cross-encoder puts in order, at least."""
@@ -116,6 +114,27 @@ class _Asked:
     parts: int
     wanted: int
     few: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class AskedOf:
+    """A table of texts with vectors, whether it is served or not.
+
+    Args:
+        subject: the table, and how its columns are called.
+        embedder: what made the vectors.
+        options: how the index is asked.
+        contract: of the table, if it is none of the graph.
+        by_index: whether the index is asked even of a table so small that a search reads all of it.
+        texts_of: a table that has the same texts, whose words are asked in place of this one's.
+    """
+
+    subject: Subject
+    embedder: "Embedder"
+    options: VectorIndex
+    contract: Contract | None = None
+    by_index: bool = False
+    texts_of: Subject | None = None
 
 
 @dataclass
@@ -219,53 +238,58 @@ class Searcher:
         except UndefinedTable as fault:
             raise missing_relation(fault, subject.table) from fault
 
-    def each_way(
-        self, subject: Subject, texts: Sequence[str], k: int, candidate: "Embedder | None" = None
-    ) -> Iterator[dict[str, list[str]]]:
+    def each_way(self, subject: Subject, texts: Sequence[str], k: int) -> Iterator[dict[str, list[str]]]:
         """What `find` finds of every text by words, by meaning and by both, as owners, best first.
 
         All is asked of one state of PostgreSQL.
-
-        Args:
-            candidate: a model whose vectors lie beside those that are served; what it would find, with the words, is told
-                as `candidate`.
         """
         embedder = self.resources["embedder"].get()
         vectors = embedder.embed(list(texts))
-        of_candidate = None if candidate is None else candidate.embed(list(texts))
         with self._postgres.connect() as connection:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             self._require_vectors(connection, subject, embedder)
-            for n, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+            options = options_of(connection)
+            for text, vector in zip(texts, vectors, strict=True):
                 asked = _Asked(subject, words_of(judged_text(text)), vector, "", {}, 1, max(_DEEP, 2 * k))
                 words = self._by_words(connection, asked)
-                near = _nearest(connection, asked, embedder.name)
+                near = _nearest(connection, asked, embedder.name, options)
                 both = fuse([words, _listed_by_meaning(near)])
                 lists = {"words": words.found, "dense": near, "hybrid": both}
-                if candidate is not None and of_candidate is not None:
-                    other = _nearest_candidates(connection, asked, candidate.name, of_candidate[n])
-                    lists["candidate"] = fuse([words, _listed_by_meaning(other)])
                 yield {way: [each.owner for each in found[:k]] for way, found in lists.items()}
+
+    def hybrid_of(
+        self, connection: "psycopg.Connection", asked_of: "AskedOf", texts: Sequence[str], k: int
+    ) -> Iterator[list[str]]:
+        """What is found of every text by words and by meaning in any table of texts with vectors, as owners, best first.
+
+        Args:
+            connection: in a transaction with one snapshot.
+        """
+        self._table(DOCUMENTS)  # those of the graph are known from here on
+        if asked_of.contract is not None:
+            self._contracts[asked_of.subject.asset] = asked_of.contract
+        vectors = asked_of.embedder.embed(list(texts))
+        if asked_of.by_index:
+            _by_index(connection, True)
+        for text, vector in zip(texts, vectors, strict=True):
+            asked = _Asked(
+                asked_of.subject, words_of(judged_text(text)), vector, "", {}, 1, max(_DEEP, 2 * k)
+            )
+            words = self._by_words(connection, replace(asked, subject=asked_of.texts_of or asked_of.subject))
+            near = _nearest(connection, asked, asked_of.embedder.name, asked_of.options)
+            yield [each.owner for each in fuse([words, _listed_by_meaning(near)])[:k]]
+        if asked_of.by_index:
+            _by_index(connection, False)
 
     def index_recall(self, subject: Subject, texts: Sequence[str], k: int) -> float:
         """The share of the k passages nearest to each text that pgvector's index finds, ties being as good."""
         embedder = self.resources["embedder"].get()
-        found = there = 0
         with self._postgres.connect() as connection:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            for vector in embedder.embed(list(texts)):
-                # Every passage is a hit of its own.
-                asked = _Asked(subject, [], vector, "", {}, k, k)
-                # Small tables are read as a whole by a search; the index is what is asked here.
-                connection.execute("SET LOCAL enable_seqscan = off")
-                near = _nearest(connection, asked, embedder.name)
-                connection.execute("SET LOCAL enable_seqscan = on")
-                connection.execute("SET LOCAL enable_indexscan = off")
-                exact = _nearest(connection, asked, embedder.name)
-                connection.execute("SET LOCAL enable_indexscan = on")
-                there += len(exact)
-                found += sum(each.score >= exact[-1].score - 1e-6 for each in near[: len(exact)])
-        return found / there if there else 1.0
+            asked_of = AskedOf(subject, embedder, options_of(connection))
+            found = list(recalls(connection, asked_of, texts, k))
+        there = sum(exact for _, exact in found)
+        return sum(near for near, _ in found) / there if there else 1.0
 
     def _reranker(self, rerank: bool | None) -> "Reranker | None":
         from ml_assets.embedders.rerank import make_reranker
@@ -330,7 +354,7 @@ class Searcher:
         self, connection: "psycopg.Connection", asked: _Asked, embedder: "Embedder", store: str
     ) -> list[Ranked]:
         if store == "postgres":
-            return _nearest(connection, asked, embedder.name)
+            return _nearest(connection, asked, embedder.name, options_of(connection))
         index = next((each for each in stores(self.resources) if each.name == store), None)
         if not isinstance(index, VectorStore):
             raise Refusal(f"There is no {store} to be searched: set ML_ASSETS_{store.upper()}_URL.")
@@ -443,12 +467,14 @@ def _let_through(
     return [Ranked(key, owners[key], score) for key, score in scored if key in owners], len(scored) == most
 
 
-def _nearest(connection: "psycopg.Connection", asked: _Asked, embedder: str) -> list[Ranked]:
+def _nearest(
+    connection: "psycopg.Connection", asked: _Asked, embedder: str, options: VectorIndex
+) -> list[Ranked]:
     """The texts of PostgreSQL whose vectors are nearest."""
     assert asked.vector is not None  # noqa: S101 - whoever asks for meaning has embedded the text
     vector = f"[{','.join(map(repr, asked.vector.tolist()))}]"
     given = {**asked.bound, "vector": vector, "embedder": embedder}
-    order = distance_sql("entry.embedding", "%(vector)s", len(asked.vector))
+    order = distance_sql("entry.embedding", "%(vector)s", len(asked.vector), options)
     # The index finds candidates first and filters then: without going on it gives fewer than there are.
     connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
 
@@ -458,7 +484,7 @@ def _nearest(connection: "psycopg.Connection", asked: _Asked, embedder: str) -> 
             rows = _ranked(connection, asked.subject.sql("nearest_of_few"), {**given, "most": most})
             return rows, len(rows) == most
         statement = asked.subject.sql("nearest", asked.condition, order)
-        candidates = min(MOST, max(_CANDIDATES, 4 * most))
+        candidates = options.candidates(most, MOST)
         connection.execute("SELECT set_config('hnsw.ef_search', %s, true)", [str(candidates)])
         rows = _ranked(connection, statement, {**given, "most": most})
         if len(rows) < most:
@@ -469,6 +495,29 @@ def _nearest(connection: "psycopg.Connection", asked: _Asked, embedder: str) -> 
         return rows, len(rows) == most
 
     return _enough(asked, found)
+
+
+def recalls(
+    connection: "psycopg.Connection", asked_of: AskedOf, texts: Sequence[str], k: int
+) -> Iterator[tuple[int, int]]:
+    """Of the k passages nearest to each text, how many the index finds and how many there are; ties are as good."""
+    for vector in asked_of.embedder.embed(list(texts)):
+        # Every passage is a hit of its own.
+        asked = _Asked(asked_of.subject, [], vector, "", {}, k, k)
+        _by_index(connection, True)
+        near = _nearest(connection, asked, asked_of.embedder.name, asked_of.options)
+        _by_index(connection, False)
+        connection.execute("SET LOCAL enable_indexscan = off")
+        # By all of their bits, whatever the index has of them.
+        exact = _nearest(connection, asked, asked_of.embedder.name, VectorIndex())
+        connection.execute("SET LOCAL enable_indexscan = on")
+        yield sum(each.score >= exact[-1].score - 1e-6 for each in near[: len(exact)]), len(exact)
+
+
+def _by_index(connection: "psycopg.Connection", only: bool) -> None:
+    """Have the index of vectors asked, even of a table so small that a search reads and sorts all of it."""
+    allowed = b"off" if only else b"on"
+    connection.execute(b"SET LOCAL enable_seqscan = %b; SET LOCAL enable_sort = %b" % (allowed, allowed))
 
 
 def _ranked(connection: "psycopg.Connection", statement: bytes, given: Mapping[str, Any]) -> list[Ranked]:
@@ -521,21 +570,10 @@ def _require_that_indexes_follow(connection: "psycopg.Connection", store: str) -
         return
     row = connection.execute(read_sql("postgres/search_model/served.sql")).fetchone()
     if row is not None and not row[3]:
+        still = f"vectors of {row[2]}, and {row[0]} is served"
+        if row[2] == row[0]:
+            still = "the passages that were served before, and others are served now"
         raise Refusal(
-            f"{store} still holds vectors of {row[2]}, and {row[0]} is served: run 'ml-assets search-switch "
-            f"{row[1]['embedder']}' again, which goes on where it ended, or ask PostgreSQL."
+            f"{store} still holds {still}: run 'ml-assets search-switch', which goes on where it ended, or ask "
+            "PostgreSQL."
         )
-
-
-def _nearest_candidates(
-    connection: "psycopg.Connection", asked: _Asked, embedder: str, vector: "np.ndarray"
-) -> list[Ranked]:
-    """As `_nearest`, by the vectors of a model that is not served."""
-    given = {"table": asked.subject.table, "embedder": embedder}
-    given["vector"] = f"[{','.join(map(repr, vector.tolist()))}]"
-
-    def found(most: int) -> tuple[list[Ranked], bool]:
-        rows = _ranked(connection, asked.subject.sql("nearest_candidates"), {**given, "most": most})
-        return rows, len(rows) == most
-
-    return _enough(asked, found)

@@ -1,4 +1,4 @@
-"""Another embedding model takes the place of the one that is served, or does not, on the real stores."""
+"""Another model, cut of documents or index takes the place of what is served, or does not, on the real stores."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,8 +18,12 @@ import pytest
 
 from ml_assets import connect
 from ml_assets.contracts import tables
+from ml_assets.defs.embeddings import _known_vectors
 from ml_assets.embedders import make_embedder
+from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
 from ml_assets.errors import Refusal
+from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
+from ml_assets.operations.search_candidates import CANDIDATE, sweep
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.settings import MINILM_DIMENSION, Settings
 from ml_assets.stack import Stack
@@ -30,6 +34,7 @@ from ml_assets.stores.postgres import PostgresStore
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.pause import paused
 from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE
 from ml_assets_tests.scale import LONG
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -123,33 +128,63 @@ def filled(settings: Settings, chroma: ChromaResource) -> Stack:
     """A home whose documents were embedded by MiniLM, in both stores, and judged."""
     stack = connect(settings=settings)
     stack.home.mkdir()
-    contracts, resources = tables(settings), stack._resources
-    minilm = make_embedder(settings)
-    vectors = minilm.embed([f"{title}\n{text}" for title, text in TEXTS.values()])
-    rows = [
-        {
-            "id": f"{id}#0",
-            "document_id": id,
-            "embedding": vector.tolist(),
-            "model_name": minilm.name,
-            "content_hash": id,
-            "title": title,
-            "text": text,
-            "section": f"{title} > Part 1",
-            "metadata": json.dumps({"document_id": id}),
-            "created_at": NOW,
-        }
-        for (id, (title, text)), vector in zip(TEXTS.items(), vectors, strict=True)
-    ]
-    for store, asset, given in (
-        (PostgresStore(resources["postgres"]), "postgres/document_embeddings", rows),
-        (ChromaStore(resources["chroma"], resources["postgres"]), "chroma/document_index", rows),
-    ):
-        contract = contracts[asset]
-        with stage(pa.Table.from_pylist(given, arrow_schema(contract)), contract, store.limits) as staged:
-            store.write(contract, staged)
+    documents = {id: f"# {title}\n\n## Part 1\n\n{text}" for id, (title, text) in TEXTS.items()}
+    refresh(stack, documents, "chroma/document_index")
     judge(stack, *QUESTIONS)
     return stack
+
+
+def refresh(stack: Stack, documents: dict[str, str], *indexes: str) -> list[str]:
+    """What the graph does with documents, with what is served; the texts that were embedded."""
+    contracts, resources = tables(stack.settings), stack._resources
+    lake, postgres = (
+        DuckLakeStore(resources["lake"], resources["postgres"]),
+        PostgresStore(resources["postgres"]),
+    )
+    rows = [
+        {
+            "document_id": id,
+            "title": TEXTS[id][0],
+            "text": text,
+            "source": f"{id}.md",
+            "metadata": "{}",
+            "updated_at": NOW,
+        }
+        for id, text in documents.items()
+    ]
+    raw = contracts["duckdb/raw_documents"]
+    put(lake, raw, pa.Table.from_pylist(rows, arrow_schema(raw)))
+    served, embedded = resources["embedder"].served(), list[str]()
+    read = lake.read(raw, raw.names, WHOLE)
+    put(lake, contracts["duckdb/document_chunks"], chunk_documents(read, served.embedder, served.passages))
+    chunks = lake.read(contracts["duckdb/document_chunks"], list(VECTOR_COLUMNS.values()), WHOLE).read_all()
+
+    class Counting:
+        name, dimension = served.embedder.name, served.embedder.dimension
+
+        def embed(self, texts: list[str]) -> np.ndarray:
+            embedded.extend(texts)
+            return served.embedder.embed(texts)
+
+    known = _known_vectors(resources["postgres"], "document_embeddings", "id", served.embedder.name)
+    made = embed_changed(
+        chunks.rename_columns(list(VECTOR_COLUMNS)).to_reader(),
+        "id",
+        Counting(),  # type: ignore[arg-type]
+        known,
+        EmbeddingCount(),
+    ).read_all()
+    put(postgres, contracts["postgres/document_embeddings"], made)
+    sweep(resources["postgres"], "document_embeddings")
+    for index in indexes:
+        contract = contracts[index]
+        put(ChromaStore(resources["chroma"], resources["postgres"]), contract, made.select(contract.names))
+    return embedded
+
+
+def put(store: Any, contract: Any, rows: Any) -> None:
+    with stage(rows, contract, store.limits) as staged:
+        store.write(contract, staged)
 
 
 def judge(stack: Stack, *questions: str) -> None:
@@ -235,7 +270,7 @@ def test_only_a_model_that_is_not_worse_takes_the_place_of_the_one_that_is_serve
 
         return done
 
-    for place in (ChromaStore, postgres_table):
+    for place in (ChromaStore, DuckLakeStore, postgres_table):
         monkeypatch.setattr(place, "write", beside_no_backup(place.write))
     embedded: list[str] = []
     minilm_class = type(make_embedder(filled.settings))
@@ -245,7 +280,7 @@ def test_only_a_model_that_is_not_worse_takes_the_place_of_the_one_that_is_serve
     )
     back = filled.search.switch("minilm")
     assert (back.moved, back.served) == (True, minilm)
-    assert len(written) == 2
+    assert written == ["postgres_table.transaction", "duckdb", "vectors"]
     assert set(embedded) <= set(QUESTIONS)
     assert found(filled, "chroma") == list(QUESTIONS.values())
     contract = tables(filled.settings)["postgres/document_embeddings"]
@@ -262,7 +297,9 @@ def test_without_judgments_nobody_can_tell_and_nothing_moves(
     assert told.decision is not None and (told.decision.answer, told.moved) == ("undecidable", False)
     assert "takes more judgments" in told.sentence
     # It was given what the graph gives: no heading twice.
-    assert {f"{title}\nPart 1\n{text}" for title, text in TEXTS.values()} <= server.asked
+    assert {
+        f"{title}\n{title} > Part 1\n# {title}\n\n## Part 1\n\n{text}" for title, text in TEXTS.values()
+    } <= server.asked
 
     # It moves while somebody's question is embedded by the former model, and the question is answered all the same, if
     # by vectors of another length.
@@ -280,11 +317,15 @@ def test_without_judgments_nobody_can_tell_and_nothing_moves(
     monkeypatch.setenv("ML_ASSETS_OLLAMA_URL", f"http://127.0.0.1:{server.server_port}")
     assert [kittens(filled, store) for store in ("postgres", "chroma")] == ["cats", "cats"]
     assert moved == [True] and held(filled) == {"ollama/wide"}
-    # Passages that were cut for a model that reads more are not cut off without a word.
-    monkeypatch.setattr(minilm_class, "max_tokens", property(lambda self: 5))
-    back = filled.search.switch("minilm", force=True)
-    assert back.moved and "Of 6 passages it read the beginning alone" in back.sentence
-    assert "set ML_ASSETS_EMBEDDER=minilm before" not in back.sentence
+    # Killed when the index for vectors of one length is gone and that for the others is not there yet.
+    with monkeypatch.context() as patch:
+        patch.setattr(ChromaStore, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            filled.search.switch("minilm", force=True)
+    with pytest.raises(Refusal, match="chroma still holds vectors of ollama/wide"):
+        kittens(filled, "chroma")
+    back = filled.search.switch()
+    assert not back.moved and "what is made of it follows now" in back.sentence
     assert [kittens(filled, store) for store in ("postgres", "chroma")] == ["cats", "cats"]
     assert held(filled) == {make_embedder(filled.settings).name}
 
@@ -321,3 +362,126 @@ def test_a_process_that_is_killed_leaves_what_was_served_or_what_is(
     assert "ollama/good" in done.stdout and held(filled) == {"ollama/good"}
     monkeypatch.setenv("ML_ASSETS_OLLAMA_URL", given["ML_ASSETS_OLLAMA_URL"])
     assert found(filled) == found(filled, "chroma") == list(QUESTIONS.values())
+
+
+LONG_TEXTS = {
+    id: f"# {title}\n\n" + "\n\n".join(f"{text} This is said in the paragraph {n}." for n in range(4))
+    for id, (title, text) in TEXTS.items()
+}
+
+
+def keys(stack: Stack) -> list[set[str]]:
+    """The keys of passages in the lake and in the stores of vectors."""
+    resources, contracts = stack._resources, tables(stack.settings)
+    lake = DuckLakeStore(resources["lake"], resources["postgres"])
+    chunks = lake.read(contracts["duckdb/document_chunks"], ["chunk_id"], WHOLE).read_all()
+    with resources["postgres"].asking() as ask:
+        rows = {id for (id,) in ask("SELECT id FROM document_embeddings")}
+    chroma = ChromaStore(resources["chroma"], resources["postgres"])
+    return [
+        set(chunks["chunk_id"].to_pylist()),
+        rows,
+        chroma.keys(contracts["chroma/document_index"]) or set(),
+    ]
+
+
+@pytest.fixture
+def texts_of_minilm(filled: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """The texts that MiniLM was given since it was last asked for them, but for the questions."""
+    given: list[str] = []
+    kind = type(make_embedder(filled.settings))
+    embed = kind.embed
+    monkeypatch.setattr(kind, "embed", lambda self, texts: (given.extend(texts), embed(self, texts))[1])
+
+    def taken() -> list[str]:
+        found = [text for text in given if text not in QUESTIONS]
+        given.clear()
+        return found
+
+    return taken
+
+
+def test_documents_are_cut_otherwise_if_that_is_not_worse_and_stay_so(
+    filled: Stack, texts_of_minilm: Callable[[], list[str]], environment: dict[str, str]
+) -> None:
+    refresh(filled, LONG_TEXTS, "chroma/document_index")
+    before = keys(filled)
+    assert before[0] == before[1] == before[2] and len(before[0]) == len(TEXTS)
+    texts_of_minilm()
+    # Killed for real once its vectors are built: what was served is.
+    command = [sys.executable, "-m", "ml_assets.cli", "search-switch", "--passage-tokens", "32"]
+    command += ["--overlap-tokens", "0"]
+    given = {**os.environ, **environment}
+    for line in ("embedded by", *(("asking", "follows") if LONG else ())):
+        process = subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        while (told := process.stderr.readline()) and line not in told:
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if line != "follows":
+            assert keys(filled) == before, told
+    moved = filled.search.switch(passage_tokens=32, overlap_tokens=0)
+    assert moved.moved or LONG, moved.sentence
+    if not LONG:
+        assert "new cut of the documents is not worse" in moved.sentence
+        assert "Passages of 32 tokens" in moved.sentence
+    # The killed process had embedded them all.
+    assert texts_of_minilm() == []
+    lake, rows, chroma = keys(filled)
+    assert lake == rows == chroma and len(rows) >= 3 * len(TEXTS) and not rows & before[1]
+    # What the graph does next cuts as the alias says, and embeds what has changed alone.
+    assert refresh(filled, LONG_TEXTS) == [] and keys(filled)[0] == rows
+    changed = {**LONG_TEXTS, "cats": LONG_TEXTS["cats"].replace("paragraph 2", "paragraph two")}
+    (text,) = refresh(filled, changed)
+    assert "paragraph two" in text
+    # Of what is kept of the former cut, that of the text that is gone is gone, too.
+    with filled._resources["postgres"].asking() as ask:
+        kept = ask("SELECT owner FROM search_vectors WHERE table_name = 'document_embeddings'")
+    assert {owner for (owner,) in kept} == set(TEXTS) - {"cats"}
+    with pytest.raises(Refusal, match="reads 254 tokens, and passages of 300 are asked for"):
+        filled.search.switch(passage_tokens=300)
+    texts_of_minilm()
+    back = filled.search.switch(passage_tokens=200, overlap_tokens=32, force=True)
+    assert back.moved and [text for text in texts_of_minilm() if "kittens" not in text] == []
+    lake, rows, chroma = keys(filled)
+    assert lake == rows == chroma and len(rows) == len(TEXTS)
+    assert found(filled, "chroma") == found(filled)
+
+
+def indexes(stack: Stack) -> list[str]:
+    with stack._resources["postgres"].asking() as ask:
+        found = ask(
+            "SELECT indexdef FROM pg_indexes WHERE tablename LIKE 'document_embeddings%%' AND indexdef LIKE '%%hnsw%%'"
+        )
+    return [definition.partition(" USING ")[2].partition(" WHERE ")[0] for (definition,) in found]
+
+
+def test_another_index_takes_no_embedding(
+    filled: Stack, texts_of_minilm: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert indexes(filled) == ["hnsw (embedding vector_cosine_ops)"]
+    with filled._resources["postgres"].asking() as ask:
+        before = ask("SELECT id, xmin::text FROM document_embeddings ORDER BY id")
+    told = filled.search.switch(m=24, ef_construction=100, precision="half")
+    assert told.moved and told.recall == (1.0, 1.0), told.sentence
+    assert "An index with m 24, ef_construction 100, half precision is served now" in told.sentence
+    half = "hnsw (((embedding)::halfvec(384)) halfvec_cosine_ops) WITH (m='24', ef_construction='100')"
+    assert indexes(filled) == [half]
+    assert texts_of_minilm() == []
+    with filled._resources["postgres"].asking() as ask:
+        assert ask("SELECT id, xmin::text FROM document_embeddings ORDER BY id") == before
+    assert found(filled) == found(filled, "chroma") == list(QUESTIONS.values())
+    assert filled.search.quality().index_recall == 1.0
+    # Whoever writes next keeps it, and so does another model.
+    changed = {id: f"# {title}\n\n{text} More." for id, (title, text) in TEXTS.items()}
+    assert len(refresh(filled, changed)) == len(TEXTS) and indexes(filled) == [half]
+    # One that finds less stays out, whatever the questions say.
+    monkeypatch.setattr(
+        "ml_assets.operations.search_switch.recalls",
+        lambda _, asked_of, texts, k: [(8 if asked_of.subject is CANDIDATE else 10, 10)] * len(texts),
+    )
+    worse = filled.search.switch(m=2, ef_construction=4)
+    assert not worse.moved and worse.recall == pytest.approx((0.8, 1.0))
+    assert "The new index is worse by more than 0.01 (its recall@10 -0.2000" in worse.sentence
+    assert indexes(filled) == [half]

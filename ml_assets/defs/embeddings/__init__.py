@@ -1,6 +1,6 @@
 """Texts to vectors: chunks, pgvector, and the same vectors in Chroma and Qdrant. A vector is computed once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 import numpy as np
@@ -16,10 +16,11 @@ from ml_assets.embedders.incremental import EmbeddingCount, KnownVectors, embed_
 from ml_assets.errors import Refusal
 from ml_assets.lib import clusters, plots
 from ml_assets.lib.chunking import VERSION as CHUNKER
-from ml_assets.lib.passages import chunk_documents
+from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.operations import search_clusters
 from ml_assets.operations.reconcile import Listed, compare_sides, stored_keys
+from ml_assets.operations.search_candidates import sweep
 from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
@@ -32,15 +33,8 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             _chunks(settings, tables),
-            _vectors(settings, tables, "experiment_embeddings", "experiment_cards", {"run_id": "run_id"}),
-            _vectors(
-                settings,
-                tables,
-                "document_embeddings",
-                "document_chunks",
-                {"id": "chunk_id", "document_id": "document_id", "created_at": "updated_at"},
-                ("chunk_index", "start_offset", "end_offset", "section", "format", "context"),
-            ),
+            _vectors(settings, tables, "experiment_embeddings", "experiment_cards", _CARD_COLUMNS),
+            _vectors(settings, tables, "document_embeddings", "document_chunks", VECTOR_COLUMNS),
             *(_index(settings, tables, index) for index in INDEXED if index in tables),
             _clusters(settings, tables, "documents"),
             _clusters(settings, tables, "runs"),
@@ -56,6 +50,10 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
     )
 
 
+_CARD_COLUMNS = {name: name for name in ("run_id", "title", "text", "metadata", "content_hash", "created_at")}
+"""Columns that cards are embedded with."""
+
+
 def _embedder(settings: Settings) -> str:
     """Which model cuts and embeds: where it is another one, tables that the former one made are outdated."""
     embedder = make_embedder(settings)
@@ -68,32 +66,36 @@ def _chunks(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
         tables["duckdb/document_chunks"],
         group="embeddings",
         description=(
-            "Cuts documents into passages of at most 200 tokens under one heading, between paragraphs, items of lists, "
-            "tables and code where it can. An embedding model reads no more than it reads: what stands behind that "
-            "would never be found. The cut depends on the document and the model alone, and the key of a passage on "
-            "what the model is given: an unchanged passage keeps key and vector wherever it moves."
+            "Cuts documents into passages of at most 200 tokens, or what 'ml-assets search-switch' has decided, under "
+            "one heading, between paragraphs, items of lists, tables and code where it can. An embedding model reads no "
+            "more than it reads: what stands behind that "
+            "would never be found. The cut depends on the document, the model and that length alone, and the "
+            "key of a passage on what the model is given: an unchanged passage keeps key and vector wherever it moves."
         ),
         logic=[f"chunks {CHUNKER}", _embedder(settings)],
         ins={"documents": dg.AssetIn(key("duckdb/raw_documents"))},
     )
     def document_chunks(documents: pa.RecordBatchReader, embedder: EmbedderResource) -> pa.RecordBatchReader:
-        return chunk_documents(documents, embedder.get())
+        served = embedder.served()
+        rows = chunk_documents(documents, served.embedder, served.passages)
+        return _if_still_served(rows, served.cut_for, lambda: embedder.served().cut_for)
 
     return document_chunks
 
 
 def _vectors(
-    settings: Settings,
-    tables: Tables,
-    table: str,
-    source: str,
-    renamed: dict[str, str],
-    more: tuple[str, ...] = (),
+    settings: Settings, tables: Tables, table: str, source: str, columns: dict[str, str]
 ) -> dg.AssetsDefinition:
-    """pgvector table of `source`'s texts; `renamed` maps a column to its name in the source, `more` are as there."""
-    columns = {"title": "title", "text": "text", "metadata": "metadata", "content_hash": "content_hash"}
-    columns = {**columns, "created_at": "created_at", **renamed, **{name: name for name in more}}
-    key_column = next(iter(renamed))
+    """pgvector table of `source`'s texts.
+
+    Args:
+        columns: of the texts, by their names in the table; the first one is its key.
+    """
+    key_column = next(iter(columns))
+    # What documents were cut for is asked, and not carried on. A feature file that was never built has no contract yet.
+    made_of = tables.get(f"duckdb/{source}")
+    is_cut = made_of is not None and CUT_FOR in made_of.by_name
+    read = {*columns.values(), *([CUT_FOR] if is_cut else [])}
 
     @table_asset(
         settings,
@@ -106,7 +108,7 @@ def _vectors(
         ),
         logic=["vectors 2", _embedder(settings)],
         kinds=["pgvector"],
-        ins={"texts": dg.AssetIn(key(f"duckdb/{source}"), metadata={"columns": sorted(columns.values())})},
+        ins={"texts": dg.AssetIn(key(f"duckdb/{source}"), metadata={"columns": sorted(read)})},
     )
     def vectors(
         context: dg.AssetExecutionContext,
@@ -117,34 +119,59 @@ def _vectors(
         model = embedder.get()
         count = EmbeddingCount(progress=lambda c: context.log.info(f"{c.embedded} embedded, {c.kept} kept"))
         known = _known_vectors(postgres, table, key_column, model.name)
-        rows = _select(texts, columns)
-        made = embed_changed(rows, key_column, model, known, count)
+        if is_cut:
+            texts = _if_cut_for(texts, embedder.served().cut_for)
+        made = embed_changed(_select(texts, columns), key_column, model, known, count)
         yield dg.Output(
-            _if_still_served(made, model.name, embedder),
+            _if_still_served(made, model.name, lambda: embedder.get().name),
             metadata={"embedding_model": model.name, "dimension": model.dimension},
         )
+        # The rows are written: what a switch keeps of those that are gone goes with them.
+        sweep(postgres, table)
 
     return vectors
 
 
+CUT_FOR = "cut_for"
+
+
+def _if_cut_for(passages: pa.RecordBatchReader, served: str) -> pa.RecordBatchReader:
+    """Passages, unless they were cut for something else than what is served; those of before there was a choice pass.
+
+    Raises:
+        Refusal: they were.
+    """
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in passages:
+            if others := set(batch[CUT_FOR].unique().to_pylist()) - {served, None}:
+                raise Refusal(
+                    f"duckdb/document_chunks was cut for {min(others)}, and {served} is served: run 'ml-assets "
+                    "search-switch', which has it follow, and 'ml-assets refresh' once more. Nothing was written."
+                )
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(passages.schema, batches())
+
+
 def _if_still_served(
-    vectors: pa.RecordBatchReader, model: str, embedder: EmbedderResource
+    rows: pa.RecordBatchReader, made_for: str, served: Callable[[], str]
 ) -> pa.RecordBatchReader:
-    """The vectors, unless another model has taken the place of theirs meanwhile, which would be undone by them.
+    """The rows, unless something else has taken the place of what they are made for, which would be undone by them.
 
     Raises:
         Refusal: it has.
     """
 
     def batches() -> Iterator[pa.RecordBatch]:
-        yield from vectors
-        if (now := embedder.get().name) != model:
+        yield from rows
+        if (now := served()) != made_for:
             raise Refusal(
-                f"{now} has taken the place of {model} meanwhile, which these vectors are of: run 'ml-assets refresh' "
-                "once more, which goes on with it. Nothing was written."
+                f"{now} has taken the place of {made_for} meanwhile, for which these rows were made: run 'ml-assets "
+                "refresh' once more, which goes on with it. Nothing was written."
             )
 
-    return pa.RecordBatchReader.from_batches(vectors.schema, batches())
+    return pa.RecordBatchReader.from_batches(rows.schema, batches())
 
 
 def _index(settings: Settings, tables: Tables, asset: str) -> dg.AssetsDefinition:

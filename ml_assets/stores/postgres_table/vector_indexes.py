@@ -6,8 +6,10 @@ What belongs here: pgvector's limits, and how they are met. What does not: other
 import hashlib
 from typing import TYPE_CHECKING
 
-from ml_assets.contracts import Column, Contract
+from ml_assets.contracts import INDEXED, Column, Contract
+from ml_assets.lib.search_setup import VectorIndex, index_of
 from ml_assets.lib.sql import qualified, quote_identifier, quote_literal
+from ml_assets.sql_files import read_sql
 from ml_assets.stores.postgres_table.statements import run
 
 if TYPE_CHECKING:
@@ -19,14 +21,24 @@ LONGEST = 2_000
 LONGEST_HALVED = 4_000
 """Numbers of the longest ones that it takes with half the bits each; still longer ones are compared one by one."""
 
+DEFAULT = VectorIndex()
 
-def distance_sql(column: str, vector: str, dimension: int) -> str:
-    """The distance that rows must be ordered by for the index to be used; of long vectors it is rounded.
+
+def options_of(connection: "psycopg.Connection") -> VectorIndex:
+    """How the indexes of vectors in this database are made and asked: as the alias says, else as ever."""
+    if connection.execute("SELECT to_regclass('search_model')").fetchone() == (None,):
+        return DEFAULT
+    row = connection.execute(read_sql("postgres/search_model/served.sql")).fetchone()
+    return DEFAULT if row is None else index_of(row[1])
+
+
+def distance_sql(column: str, vector: str, dimension: int, options: VectorIndex = DEFAULT) -> str:
+    """The distance that rows must be ordered by for the index to be used; it is rounded where the index rounds.
 
     Args:
         column, vector: SQL of the two vectors.
     """
-    kind = f"halfvec({dimension})" if LONGEST < dimension <= LONGEST_HALVED else "vector"
+    kind = f"halfvec({dimension})" if _is_half(dimension, options) else "vector"
     ours = column if kind == "vector" else f"({column}::{kind})"
     return f"{ours} <=> {vector}::{kind}"
 
@@ -36,7 +48,7 @@ def vector_index(contract: Contract, column: Column) -> list[str]:
 
     Where the contract tells vectors apart, each kind has its own; see `keep_vector_indexes`.
     """
-    indexed = None if contract.vectors_by else _indexed_sql(column)
+    indexed = None if contract.vectors_by else _indexed_sql(column, DEFAULT)
     return [f"CREATE INDEX ON {_table(contract)} USING hnsw ({indexed})"] if indexed else []
 
 
@@ -44,9 +56,11 @@ def keep_vector_indexes(connection: "psycopg.Connection", contract: Contract) ->
     """Have an index for the vectors of each value of `vectors_by` that there is, and none of one that is gone.
 
     It is called once the rows are in place: an index is made of many rows in a fraction of the time that it takes to
-    let them in one by one.
+    let them in one by one. What is to go goes last: nobody can read the table from then on to the transaction's end.
     """
-    indexed = {column.name: sql for column in contract.columns if (sql := _indexed_sql(column))}
+    # Somebody's own tables are as they say themselves.
+    options = options_of(connection) if contract.asset in INDEXED.values() else DEFAULT
+    indexed = {column.name: sql for column in contract.columns if (sql := _indexed_sql(column, options))}
     if not contract.vectors_by or not indexed:
         return
     by = quote_identifier(contract.vectors_by)
@@ -54,24 +68,47 @@ def keep_vector_indexes(connection: "psycopg.Connection", contract: Contract) ->
         value for (value,) in run(connection, f"SELECT DISTINCT {by} FROM {_table(contract)}").fetchall()
     ]
     wanted = {
-        _name(contract, name, value): (sql, value)
+        _name(contract, name, value, options): (sql, value)
         for name, sql in indexed.items()
         for value in values
         if value is not None
     }
     present = _present(connection, contract)
-    shared = {f"{contract.table}_{name}_idx" for name in indexed}
-    for name in present:
-        # Of a model that is gone, or of a table that was made when all models shared one.
-        if name not in wanted and (name in shared or name.startswith(_prefix(contract))):
-            run(connection, f"DROP INDEX {qualified(contract.schema, name)}")
     for name, (sql, value) in wanted.items():
         if name not in present:
             run(
-                connection,
-                f"CREATE INDEX {quote_identifier(name)} ON {_table(contract)} USING hnsw ({sql}) "
-                f"WHERE {by} = {quote_literal(value)}",
+                connection, _index_sql(name, _table(contract), sql, options, f"{by} = {quote_literal(value)}")
             )
+    shared = {f"{contract.table}_{name}_idx" for name in indexed}
+    for name in present:
+        # Of a model or parameters that are gone, or of a table that was made when all models shared one.
+        if name not in wanted and (name in shared or name.startswith(_prefix(contract))):
+            run(connection, f"DROP INDEX {qualified(contract.schema, name)}")
+
+
+def index_alone(
+    connection: "psycopg.Connection", relation: str, contract: Contract, options: VectorIndex
+) -> None:
+    """Index the vectors of a table that no contract is of, such as a temporary one, whatever the alias says.
+
+    Args:
+        relation: the table, as an identifier.
+        contract: whose columns it has.
+    """
+    for column in contract.columns:
+        if sql := _indexed_sql(column, options):
+            run(connection, _index_sql(f"{contract.table}_{column.name}_hnsw", relation, sql, options))
+
+
+def _index_sql(name: str, relation: str, indexed: str, options: VectorIndex, where: str = "") -> str:
+    said = {
+        name: value
+        for name in ("m", "ef_construction")
+        if (value := getattr(options, name)) != getattr(DEFAULT, name)
+    }
+    made = f" WITH ({', '.join(f'{name} = {value}' for name, value in said.items())})" if said else ""
+    only = f" WHERE {where}" if where else ""
+    return f"CREATE INDEX {quote_identifier(name)} ON {relation} USING hnsw ({indexed}){made}{only}"
 
 
 def _present(connection: "psycopg.Connection", contract: Contract) -> set[str]:
@@ -89,19 +126,30 @@ def _prefix(contract: Contract) -> str:
     return f"{contract.table[:30]}_hnsw_"
 
 
-def _name(contract: Contract, column: str, value: str) -> str:
+def _name(contract: Contract, column: str, value: str, options: VectorIndex) -> str:
     """PostgreSQL cuts names off after 63 bytes, and a model's may be long."""
-    told = f"{contract.table} {column} {value}".encode()
+    made = "" if _made(options) == _made(DEFAULT) else f" {_made(options)}"
+    told = f"{contract.table} {column} {value}{made}".encode()
     return f"{_prefix(contract)}{hashlib.md5(told, usedforsecurity=False).hexdigest()[:16]}"
 
 
-def _indexed_sql(column: Column) -> str:
+def _made(options: VectorIndex) -> tuple[int, int, str]:
+    """What decides about an index, and not about how it is asked."""
+    return options.m, options.ef_construction, options.precision
+
+
+def _is_half(dimension: int, options: VectorIndex) -> bool:
+    longest = 0 if options.precision == "half" else LONGEST
+    return longest < dimension <= LONGEST_HALVED
+
+
+def _indexed_sql(column: Column, options: VectorIndex) -> str:
     """What an index of the column is on; "" if it can have none."""
     if column.type != "vector" or (column.dimension or LONGEST) > LONGEST_HALVED:
         return ""
-    if (column.dimension or LONGEST) <= LONGEST:
-        return f"{quote_identifier(column.name)} vector_cosine_ops"
-    return f"({quote_identifier(column.name)}::halfvec({column.dimension})) halfvec_cosine_ops"
+    if column.dimension and _is_half(column.dimension, options):
+        return f"({quote_identifier(column.name)}::halfvec({column.dimension})) halfvec_cosine_ops"
+    return f"{quote_identifier(column.name)} vector_cosine_ops"
 
 
 def _table(contract: Contract) -> str:

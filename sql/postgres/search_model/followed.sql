@@ -1,2 +1,3 @@
--- The indexes hold the vectors of the model that is served.
-UPDATE search_model SET indexes_follow = true WHERE model_name = %(model_name)s
+-- A table follows the alias.
+UPDATE search_model
+SET to_follow = array_remove(to_follow, %(asset)s), indexes_follow = array_remove(to_follow, %(asset)s) = '{}'

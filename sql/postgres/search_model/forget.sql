@@ -1,2 +1,2 @@
--- Forgets the vectors of all models but these.
-DELETE FROM search_candidates WHERE model_name <> ALL(%(kept)s)
+-- Forgets the vectors beside those that are served.
+DELETE FROM search_vectors

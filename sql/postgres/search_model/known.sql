@@ -1,4 +1,4 @@
--- The vectors of a model beside the one that is served, for some keys.
-SELECT content_hash, embedding
-FROM search_candidates
-WHERE table_name = %(table)s AND model_name = %(model_name)s AND key = ANY(%(keys)s)
+-- The vectors of a model beside those that are served, for some texts.
+SELECT DISTINCT ON (content_hash) content_hash, embedding
+FROM search_vectors
+WHERE table_name = %(table)s AND model_name = %(model_name)s AND content_hash = ANY(%(hashes)s)
