@@ -129,6 +129,7 @@ def declared(
     cut = ("text", "metadata", "source")
     found[chunks] = _of(
         "duckdb/raw_documents",
+        {"cut_for": _MODEL},
         chunk_id=("document_id", *cut, "title"),
         document_id=("document_id",),
         **dict.fromkeys(("chunk_index", "text", "token_count", "start_offset", "end_offset", "section"), cut),

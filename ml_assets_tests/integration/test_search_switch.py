@@ -280,7 +280,7 @@ def test_only_a_model_that_is_not_worse_takes_the_place_of_the_one_that_is_serve
     )
     back = filled.search.switch("minilm")
     assert (back.moved, back.served) == (True, minilm)
-    assert written == ["postgres_table.transaction", "duckdb", "vectors"]
+    assert written == ["postgres_table.transaction", "duckdb", "chroma"]
     assert set(embedded) <= set(QUESTIONS)
     assert found(filled, "chroma") == list(QUESTIONS.values())
     contract = tables(filled.settings)["postgres/document_embeddings"]
