@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from ml_assets.contracts import Tables, tables
+from ml_assets.executors import executor_of
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 
@@ -35,7 +36,6 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
     contracts = tables(settings)
     rooms = [importlib.import_module(f"ml_assets.defs.{room}").build(settings, contracts) for room in ROOMS]
     resources = {**_resources(settings, contracts), **(resource_overrides or {})}
-    executor = dg.in_process_executor if settings.executor_kind == "in_process" else dg.multiprocess_executor
     follow = dg.AutomationConditionSensorDefinition(
         "follow_parents",
         target=dg.AssetSelection.all(),
@@ -44,7 +44,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
         minimum_interval_seconds=15,
     )
     return dg.Definitions.merge(
-        *rooms, dg.Definitions(sensors=[follow], resources=resources, executor=executor)
+        *rooms, dg.Definitions(sensors=[follow], resources=resources, executor=executor_of(settings))
     )
 
 

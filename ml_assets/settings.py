@@ -423,8 +423,23 @@ class Settings(BaseSettings):
         ge=1,
         description="days for which the text of rows in quarantine is kept; for ever if unset (docs/maintenance.md)",
     )
-    executor: Literal["auto", "in_process", "multiprocess"] = Field(
-        default="auto", description="auto: in-process on embedded ClickHouse, multiprocess on servers"
+    executor: Literal["auto", "in_process", "multiprocess", "celery", "kubernetes"] = Field(
+        default="auto",
+        description="auto: in-process on embedded ClickHouse, multiprocess on servers; celery and kubernetes: steps on "
+        "several machines (docs/servers.md)",
+    )
+    celery_broker_url: str | None = Field(
+        default=None, repr=False, description="Redis or another broker by which Celery hands out steps"
+    )
+    celery_backend_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="where Celery keeps what came of steps; the broker if that is Redis",
+    )
+    celery_lost_after_s: float = Field(
+        default=30.0,
+        ge=2,
+        description="how long a worker of Celery may be silent before its steps are given to another one",
     )
     embedder: Literal["minilm", "minilm-int8", "ollama", "openai"] = "minilm"
     ollama_model: str = Field(default="all-minilm", description="the model that Ollama embeds with")
@@ -715,11 +730,17 @@ class Settings(BaseSettings):
         return [url for url in dict.fromkeys(given) if url]
 
     @cached_property
-    def executor_kind(self) -> Literal["in_process", "multiprocess"]:
+    def executor_kind(self) -> Literal["in_process", "multiprocess", "celery", "kubernetes"]:
         """The executor that the settings lead to (decision 9)."""
         if self.executor != "auto":
             return self.executor
         return "in_process" if self.mode("clickhouse") == "embedded" else "multiprocess"
+
+    @property
+    def celery_results_url(self) -> str | None:
+        """Where Celery keeps results: what is set, or the broker if it can."""
+        broker = self.celery_broker_url or ""
+        return self.celery_backend_url or (broker if broker.startswith(("redis://", "rediss://")) else None)
 
     def url_of(self, store: str) -> str:
         """The URL that is set for a store of `STORES`; "" if none is."""

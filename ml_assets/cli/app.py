@@ -69,6 +69,26 @@ def up(
 
 
 @partial(command, group=app)
+def worker(
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue",
+            help="A queue to take steps from, several times for several; home, dagster, clickhouse if none.",
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Steps at a time.")] = 1,
+    name: Annotated[
+        str, typer.Option("--name", help="What tells it from other workers of this machine.")
+    ] = "worker",
+) -> None:
+    """Execute steps of runs on this machine until Ctrl-C, where ML_ASSETS_EXECUTOR=celery (docs/servers.md)."""
+    from ml_assets.cli.worker import work
+
+    raise typer.Exit(work(settings_of_home(), queue or (), concurrency, name))
+
+
+@partial(command, group=app)
 def demo(
     remove: Annotated[
         bool, typer.Option("--remove", help="Take the demo out of every store; what is your own stays.")

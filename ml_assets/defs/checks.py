@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import dagster as dg
 
 from ml_assets.contracts import Contract, Tables
-from ml_assets.defs.options import key
+from ml_assets.defs.options import key, queue
 from ml_assets.operations.agreements import AGREEMENTS, Agreement
 from ml_assets.operations.reconcile import Comparison, Fetch, compare
 from ml_assets.stores.registry import kind_of
@@ -32,6 +32,7 @@ def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
     agreements = AGREEMENTS.get(asset, ())
     prefixes = {contract.store, *(agreement.parent.split("/")[0] for agreement in agreements)}
     stores = [kind_of(prefix) for prefix in sorted(prefixes)]
+    pool = next((store.pool for store in stores if store.pool), None)
     sql = kind_of(contract.store).checks
     unique = dg.AssetCheckSpec(
         "unique_key",
@@ -58,7 +59,8 @@ def table_checks(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
         # Without it the UI offers no button that runs a check by itself.
         can_subset=True,
         required_resource_keys={store.asks for store in stores if store.asks},
-        pool=next((store.pool for store in stores if store.pool), None),
+        pool=pool,
+        op_tags=queue(pool, at_home=any(store.at_home for store in stores)),
     )
     def checks(context: dg.AssetCheckExecutionContext):
         days = checked_days(context) if contract.partition_column else None

@@ -14,6 +14,12 @@ from ml_assets.stores.registry import kind_of
 
 OWNERS = ["team:ml-assets"]
 
+QUEUE = "dagster-celery/queue"
+"""Tag of the queue that Celery puts a step into; without it that is `dagster`."""
+
+HOME_QUEUE = "home"
+"""Queue of the steps that need files of the home: landing files, SQLite, reports."""
+
 FAULT, FEATURE_FILE = "ml_assets/fault", "ml_assets/feature_file"
 """Metadata of an asset that only fails: why, and the file that cannot be used."""
 
@@ -26,6 +32,17 @@ def code_version(*texts: str) -> str:
 def key(asset: str) -> dg.AssetKey:
     """`store/table` as an asset key."""
     return dg.AssetKey(asset.split("/"))
+
+
+def queue(pool: str | None, at_home: bool = False) -> dict[str, str]:
+    """Tags of a step for Celery: the queue is the home's, or is named like the pool (docs/servers.md).
+
+    Args:
+        pool: of the step.
+        at_home: whether it needs files of the home.
+    """
+    name = HOME_QUEUE if at_home else pool
+    return {QUEUE: name} if name else {}
 
 
 def options(
@@ -41,6 +58,7 @@ def options(
     owners: Sequence[str] = (),
     tags: Iterable[str] = (),
     lookback_days: int = 0,
+    at_home: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments of `dg.asset` for a table of the graph.
 
@@ -56,6 +74,7 @@ def options(
         owners: who is asked about the table, if not the project.
         tags: words to find it by.
         lookback_days: how many days before its own a row reads; `partitions.looking_back` maps the parents so.
+        at_home: whether the body reads or writes files of the home.
     """
     store = kind_of(contract.store)
     # The contract of a file whose header was all that was said of it says the same.
@@ -78,6 +97,7 @@ def options(
         "partitions_def": daily_partitions(settings.partitions_start) if daily else None,
         "backfill_policy": dg.BackfillPolicy.single_run(),
         "pool": store.pool,
+        "op_tags": queue(store.pool, at_home=at_home or store.at_home),
         "freshness_policy": automation.FRESH_WITHIN_A_DAY if fresh else None,
         "automation_condition": condition if automated else None,
     }

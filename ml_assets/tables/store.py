@@ -150,6 +150,9 @@ class TableStore(Maintained):
     pool: ClassVar[str | None] = None
     """Pool of the steps that open it, where it cannot be opened twice at once."""
 
+    at_home: ClassVar[bool] = False
+    """Whether it lies in the home whatever is set, so that only steps of that machine can open it."""
+
     limits: ClassVar[Limits]
     """What the store can hold."""
 

@@ -13,6 +13,7 @@ ROOMS = (
     "definitions",
     "components",
     "build",
+    "executors",
     "defs",
     "demo",
     "stack",

@@ -132,6 +132,7 @@ def _leaderboard(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
             "leaderboard 2",
         ],
         kinds=["sql"],
+        at_home=True,
         deps=[key(POSTGRES)],
     )
     def run_leaderboard(

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from ml_assets.contracts import Tables
 from ml_assets.defs.checks import checked_days, table_checks
-from ml_assets.defs.options import key, table_asset
+from ml_assets.defs.options import key, queue, table_asset
 from ml_assets.lib.days import DayRange
 from ml_assets.lib.words import counted
 from ml_assets.operations.performance_proof import prove
@@ -72,6 +72,7 @@ def _proved(tables: Tables, asset: str) -> dg.AssetChecksDefinition:
             "all if it is run by itself. Counts are equal, means within 1e-9, quantiles of sketches within 0.5 %."
         ),
         pool=kind_of(tables[asset].store).pool,
+        op_tags=queue(kind_of(tables[asset].store).pool),
     )
     def proved(context: dg.AssetCheckExecutionContext, clickhouse: ClickHouseResource) -> dg.AssetCheckResult:
         built = kept_of(tables[EVENTS], checked_days(context))

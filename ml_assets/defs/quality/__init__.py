@@ -8,7 +8,7 @@ import dagster as dg
 from ml_assets.automation import HOURLY
 from ml_assets.contracts import INDEXED, Tables
 from ml_assets.defs.checks import fetching
-from ml_assets.defs.options import OWNERS, code_version, key
+from ml_assets.defs.options import OWNERS, code_version, key, queue
 from ml_assets.defs.quality import (
     engines,
     leaks,
@@ -70,6 +70,7 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
             )
         ],
         pool=needed_pool(),
+        op_tags=queue(needed_pool(), at_home=True),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=HOURLY,
     )

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from ml_assets.defs.checks import checked_days
-from ml_assets.defs.options import key
+from ml_assets.defs.options import key, queue
 from ml_assets.operations.engines import EXACT, TOLERANCE, Engines, engines_agree
 from ml_assets.operations.reconcile import short
 from ml_assets.resources.clickhouse import ClickHouseResource
@@ -33,6 +33,7 @@ def same_rollup(kept_days: int | None) -> dg.AssetChecksDefinition:
             "events."
         ),
         pool=ClickHouseStore.pool,
+        op_tags=queue(ClickHouseStore.pool),
     )
     def check(
         context: dg.AssetCheckExecutionContext, lake: DuckLakeResource, clickhouse: ClickHouseResource

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_assets.defs.options import OWNERS, code_version, key
+from ml_assets.defs.options import OWNERS, code_version, key, queue
 from ml_assets.defs.quality.slow_statements import SLOW_STATEMENTS
 from ml_assets.maintenance import MaintenanceReport
 from ml_assets.operations.upkeep import keep_small
@@ -30,6 +30,7 @@ def build(settings: Settings) -> dg.Definitions:
         code_version=code_version("maintenance 3"),
         required_resource_keys=needed_resources() | {"mlflow"},
         pool=needed_pool(),
+        op_tags=queue(needed_pool(), at_home=True),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def maintenance(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

@@ -6,7 +6,7 @@ import dagster as dg
 
 from ml_assets import automation
 from ml_assets.contracts import Tables
-from ml_assets.defs.options import OWNERS, code_version, key
+from ml_assets.defs.options import OWNERS, code_version, key, queue
 from ml_assets.errors import Refusal
 from ml_assets.lib.promotion import CHECKS, Decision
 from ml_assets.operations.performance_gate import ALERTS, DRIFT, PREDICTIONS, REGRESSIONS, TRAINING_SET, Gate
@@ -45,6 +45,7 @@ def build(settings: Settings, tables: Tables) -> dg.Definitions:
         # A version that was just trained has answered nothing yet: a warning that is always there warns of nothing.
         check_specs=[promotable] if in_force else [],
         pool=needed_pool(),
+        op_tags=queue(needed_pool(), at_home=True),
         backfill_policy=dg.BackfillPolicy.single_run(),
         automation_condition=automation.HOURLY,
     )

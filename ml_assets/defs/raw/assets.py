@@ -92,6 +92,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
         ),
         logic=["intake 1"],
         automated=False,
+        at_home=True,
         deps=[landing, dg.AssetKey(["mlflow", "runs"])] if stream.from_mlflow else [landing],
     )
     def intake(

@@ -58,6 +58,7 @@ class SQLiteStore(TableStore):
 
     name: ClassVar[str] = "sqlite"
     prefix: ClassVar[str] = "sqlite"
+    at_home: ClassVar[bool] = True
     kind: ClassVar[str] = "sqlite"
     resources: ClassVar[tuple[str, ...]] = ("sqlite",)
     asks: ClassVar[str | None] = "sqlite"

@@ -1,0 +1,252 @@
+"""Steps by Celery: dagster-celery's executor, and one thing besides, that a worker may be lost.
+
+dagster-celery waits for ever for a step whose worker was killed or cut off, or whose queue no worker takes from. Here
+each step that waits is looked after: workers are asked whether they live, steps of one that does not answer are given
+to another one, and a queue that nobody takes from is told in a sentence. A step may so be executed twice at once, if
+its worker lives but cannot be reached; every write of the stores is one transaction that replaces days or rows, under
+the lock of its table, so that is the same as once.
+
+Broker and backend come from the environment of each process and stand in no run's configuration.
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from celery import Celery
+from celery.exceptions import WorkerLostError
+from celery.result import AsyncResult
+from celery.states import READY_STATES
+from dagster_celery.config import DEFAULT_CONFIG
+from dagster_celery.core_execution_loop import core_celery_execution_loop
+from dagster_celery.executor import CELERY_CONFIG, CeleryExecutor, _submit_task
+from dagster_celery.make_app import make_app
+from dagster_celery.tasks import create_task
+
+from ml_assets.errors import Refusal
+from ml_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster._core.execution.context.system import PlanOrchestrationContext
+
+MOST_LOSSES = 3
+"""As many workers may be lost with one step; a step that kills each one is not given to a fourth."""
+
+_ANSWER_S = 1.0
+"""How long workers have to answer once asked; they are asked several times before one is given up."""
+
+_REDELIVERED_S = 60
+"""A step that a worker had fetched and not begun when it was killed is another one's after this time.
+
+Redis keeps it aside until then. It can be short, since what has begun is not kept there any more, whatever it takes.
+"""
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """Arguments of the Celery application, the same for whoever hands steps out and for whoever executes them."""
+    backend = {} if settings.celery_results_url is None else {"backend": settings.celery_results_url}
+    config = {
+        **DEFAULT_CONFIG,
+        # The name of the worker that executes a step stands beside it.
+        "task_track_started": True,
+        # A step waits in the queue, where any worker can take it, and not behind a long one.
+        "worker_disable_prefetch": True,
+        "broker_connection_retry_on_startup": True,
+        "result_expires": 24 * 3600,
+        "broker_transport_options": {
+            **DEFAULT_CONFIG["broker_transport_options"],
+            "visibility_timeout": _REDELIVERED_S,
+        },
+    }
+    return {"broker": settings.celery_broker_url, **backend, "config_source": config}
+
+
+def worker_app(settings: Settings) -> Celery:
+    """The application that `ml-assets worker` runs."""
+    app = make_app(options(settings))
+    create_task(app)
+    return app
+
+
+def celery_steps(settings: Settings) -> dg.ExecutorDefinition:
+    """The executor; its configuration has nothing but retries."""
+
+    @dg.executor(
+        name="celery",
+        config_schema={"retries": CELERY_CONFIG["retries"]},
+        requirements=dg.multiple_process_executor_requirements(),
+    )
+    def celery(init_context: dg.InitExecutorContext) -> "WatchedCeleryExecutor":
+        from dagster._core.execution.retries import RetryMode  # what the base takes; it has no public name
+
+        given: Any = init_context.executor_config
+        return WatchedCeleryExecutor(settings, RetryMode.from_config(given["retries"]))
+
+    return celery
+
+
+class WatchedCeleryExecutor(CeleryExecutor):
+    """dagster-celery's executor, whose steps outlive their workers.
+
+    Args:
+        settings: broker, backend, and how long a worker may be silent.
+        retries: of steps that fail.
+    """
+
+    def __init__(self, settings: Settings, retries: Any) -> None:
+        given = options(settings)
+        super().__init__(retries, given["broker"], given.get("backend"), None, given["config_source"])
+        self._lost_after_s = settings.celery_lost_after_s
+
+    def execute(
+        self, plan_context: "PlanOrchestrationContext", execution_plan: Any
+    ) -> Generator[Any, Any, None]:
+        """The events of the steps, as they end."""
+        workers = Workers(self._lost_after_s)
+
+        def submit(app: Celery, context: Any, step: Any, queue: str, priority: int, state: Any) -> "Step":
+            return Step(
+                lambda: _submit_task(app, context, step, queue, priority, state),
+                workers.of(app),
+                step.key,
+                queue,
+                context.log.warning,
+            )
+
+        return core_celery_execution_loop(plan_context, execution_plan, step_execution_fn=submit)
+
+
+class Workers:
+    """Who of the workers answers, asked at most a few times within the time in which one is given up.
+
+    Args:
+        lost_after_s: how long one may be silent.
+    """
+
+    def __init__(self, lost_after_s: float) -> None:
+        self._lost_after_s = lost_after_s
+        self._asked_at = -lost_after_s
+        self._heard: dict[str, float] = {}
+        self._queues: dict[str, float] = {}
+        self._app: Celery | None = None
+
+    def of(self, app: Celery) -> "Workers":
+        """The same, asked over this application's broker."""
+        self._app = app
+        return self
+
+    def silent(self, worker: str, since: float) -> bool:
+        """Whether a worker has not answered for too long.
+
+        Args:
+            since: when it was known to live, if it has never answered.
+        """
+        self._ask(since)
+        return self._is_over(self._heard.get(worker, since))
+
+    def deserted(self, queue: str, since: float) -> bool:
+        """Whether nobody has taken from a queue for too long, as in `silent`."""
+        self._ask(since)
+        return self._is_over(self._queues.get(queue, since))
+
+    def _is_over(self, heard: float) -> bool:
+        # Only what a question has found counts, and not the time since then.
+        return self._asked_at - heard >= self._lost_after_s
+
+    def _ask(self, since: float) -> None:
+        # Waiting for answers holds the run up for a second, so short steps are not asked about.
+        if self._app is None or time.monotonic() - max(since, self._asked_at) < self._lost_after_s / 5:
+            return
+        answers = self._app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+        self._asked_at = time.monotonic()
+        for worker, queues in answers.items():
+            self._heard[worker] = self._asked_at
+            self._queues |= dict.fromkeys((queue["name"] for queue in queues), self._asked_at)
+
+
+class Step:
+    """What dagster-celery holds in place of a Celery result: the same answers, of whichever worker gave them.
+
+    Args:
+        submit: gives the step to Celery.
+        workers: who is asked about them.
+        key: of the step.
+        queue: that it goes to.
+        warn: is told of losses.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[], AsyncResult],
+        workers: Workers,
+        key: str,
+        queue: str,
+        warn: Callable[[str], object],
+    ) -> None:
+        self._submit, self._workers, self._key, self._queue, self._warn = submit, workers, key, queue, warn
+        self._losses = 0
+        self._fault: Refusal | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._result = self._submit()
+        self._since = time.monotonic()
+        self._worker: str | None = None
+
+    def ready(self) -> bool:
+        """Whether there is something to `get`."""
+        if self._fault is not None:
+            return True
+        known = self._result._get_task_meta()  # state and value of one answer; its public names ask for each
+        state, value = known["status"], known["result"]
+        if state == "FAILURE" and isinstance(value, WorkerLostError):
+            self._lost(f"the process that executed it was killed ({value})")
+        elif state == "STARTED":
+            self._look_after(value["hostname"])
+        elif state == "PENDING":
+            self._look_for_takers()
+        else:
+            return state in READY_STATES
+        return self._fault is not None
+
+    def _look_after(self, worker: str) -> None:
+        if worker != self._worker:
+            self._worker, self._since = worker, time.monotonic()
+        if self._workers.silent(worker, self._since):
+            # Should it be alive after all, it may end what it does.
+            self._lost(f"worker {worker} does not answer any more")
+
+    def _look_for_takers(self) -> None:
+        if self._workers.deserted(self._queue, self._since):
+            self._result.revoke()
+            self._fault = Refusal(
+                f"No Celery worker takes steps from the queue {self._queue!r}: start one with `ml-assets worker "
+                f"--queue {self._queue}`, on a machine with the same broker, and launch the run again."
+            )
+
+    def _lost(self, why: str) -> None:
+        self._losses += 1
+        if self._losses >= MOST_LOSSES:
+            self._fault = Refusal(
+                f"Step {self._key} was begun {self._losses} times, and each time its worker was lost, last because "
+                f"{why}: see what the step needs (memory, most often), then launch the run again."
+            )
+            return
+        self._warn(f"Step {self._key} is given to another worker, because {why}.")
+        self._begin()
+
+    def get(self) -> Sequence[str]:
+        """The step's events.
+
+        Raises:
+            Refusal: nobody executes it.
+            Exception: what the worker raised.
+        """
+        if self._fault is not None:
+            raise self._fault
+        return self._result.get() or ()
+
+    def revoke(self) -> None:
+        """Have nobody begin it any more."""
+        self._result.revoke()
