@@ -1,0 +1,177 @@
+"""What becomes of a step whose worker is silent, without any worker: time and answers are the test's."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from celery.exceptions import WorkerLostError
+
+from ml_assets.errors import Refusal
+from ml_assets.executors import celery
+
+
+@dataclass
+class Clock:
+    now: float = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass
+class Broker:
+    """Stands for the application: who answers now, with which queues."""
+
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    asked: int = 0
+
+    @property
+    def control(self) -> "Broker":
+        return self
+
+    def inspect(self, timeout: float) -> "Broker":
+        return self
+
+    def active_queues(self) -> dict[str, list[dict[str, str]]] | None:
+        self.asked += 1
+        return {worker: [{"name": q} for q in queues] for worker, queues in self.answers.items()} or None
+
+
+@dataclass
+class Result:
+    """Stands for a Celery result."""
+
+    state: str = "PENDING"
+    value: Any = None
+    revoked: bool = False
+
+    def _get_task_meta(self) -> dict[str, Any]:
+        return {"status": self.state, "result": self.value}
+
+    def get(self) -> Any:
+        return self.value
+
+    def revoke(self) -> None:
+        self.revoked = True
+
+
+@dataclass
+class World:
+    clock: Clock
+    broker: Broker = field(default_factory=Broker)
+    submitted: list[Result] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def submit(self) -> Any:
+        self.submitted.append(Result())
+        return self.submitted[-1]
+
+    def step(self) -> celery.Step:
+        workers = celery.Workers(10.0).of(self.broker)  # type: ignore[arg-type]
+        return celery.Step(self.submit, workers, "raw_runs", "dagster", self.warnings.append)
+
+    def wait(self, step: celery.Step, seconds: int) -> bool:
+        """Look at the step once a second, as the run does; whether it got ready."""
+        for _ in range(seconds):
+            self.clock.now += 1
+            if step.ready():
+                return True
+        return False
+
+
+@pytest.fixture
+def world(monkeypatch) -> World:
+    clock = Clock()
+    monkeypatch.setattr(celery, "time", clock)
+    return World(clock)
+
+
+def begun(world: World, worker: str) -> None:
+    world.submitted[-1].state, world.submitted[-1].value = "STARTED", {"hostname": worker, "pid": 1}
+
+
+def test_a_step_of_a_living_worker_may_take_as_long_as_it_takes(world):
+    step = world.step()
+    world.broker.answers = {"b@host": ["dagster"]}
+    begun(world, "b@host")
+    assert not world.wait(step, 3_600)
+    assert len(world.submitted) == 1
+    world.submitted[0].state, world.submitted[0].value = "SUCCESS", ["event"]
+    assert step.ready()
+    assert step.get() == ["event"]
+
+
+def test_short_steps_are_not_asked_about(world):
+    step = world.step()
+    begun(world, "b@host")
+    assert not world.wait(step, 2)
+    assert world.broker.asked == 0
+
+
+def test_a_step_of_a_silent_worker_is_given_to_another_one(world):
+    step = world.step()
+    world.broker.answers = {"a@host": ["dagster"], "b@host": ["dagster"]}
+    begun(world, "b@host")
+    assert not world.wait(step, 60)
+    del world.broker.answers["b@host"]
+    assert not world.wait(step, 15)
+    assert len(world.submitted) == 2
+    assert world.warnings == [
+        "Step raw_runs is given to another worker, because worker b@host does not answer any more."
+    ]
+    begun(world, "a@host")
+    assert not world.wait(step, 60)
+    assert len(world.submitted) == 2
+
+
+def test_one_missed_answer_is_no_loss(world):
+    step = world.step()
+    world.broker.answers = {"b@host": ["dagster"]}
+    begun(world, "b@host")
+    for _ in range(20):
+        answers, world.broker.answers = world.broker.answers, {}
+        assert not world.wait(step, 3)
+        world.broker.answers = answers
+        assert not world.wait(step, 7)
+    assert len(world.submitted) == 1
+
+
+def test_a_step_whose_process_was_killed_is_given_to_another_one(world):
+    step = world.step()
+    world.submitted[0].state, world.submitted[0].value = "FAILURE", WorkerLostError("signal 9 (SIGKILL)")
+    assert not step.ready()
+    assert len(world.submitted) == 2
+    assert "signal 9 (SIGKILL)" in world.warnings[0]
+
+
+def test_a_step_that_kills_its_workers_ends(world):
+    step = world.step()
+    for _ in range(celery.MOST_LOSSES):
+        world.submitted[-1].state, world.submitted[-1].value = "FAILURE", WorkerLostError("signal 9")
+        ready = step.ready()
+    assert ready
+    assert len(world.submitted) == celery.MOST_LOSSES
+    with pytest.raises(Refusal, match="Step raw_runs was begun 3 times, and each time its worker was lost"):
+        step.get()
+
+
+def test_a_fault_of_the_step_itself_is_no_loss(world):
+    step = world.step()
+    world.submitted[0].state, world.submitted[0].value = "FAILURE", ValueError("no such table")
+    assert step.ready()
+    assert len(world.submitted) == 1
+
+
+def test_a_queue_that_nobody_takes_from_is_told(world):
+    step = world.step()
+    world.broker.answers = {"a@host": ["home"]}
+    assert world.wait(step, 15)
+    assert world.submitted[0].revoked
+    with pytest.raises(Refusal, match="`ml-assets worker --queue dagster`"):
+        step.get()
+
+
+def test_a_step_waits_for_a_busy_worker(world):
+    step = world.step()
+    world.broker.answers = {"a@host": ["dagster"]}
+    assert not world.wait(step, 3_600)
