@@ -3,12 +3,13 @@
 No ClickHouse server comes as a Python package, so the tests of our client code, of our SQL and of several
 processes on one ClickHouse talk to this one. It is the same engine; it is no test of the server's HTTP layer.
 
-    python clickhouse_front.py FOLDER PASSWORD [FILE]      prints its port, serves until killed
+    python clickhouse_front.py FOLDER PASSWORD [--host HOST] [--noted FILE]      prints its port, serves until killed
 
 With FILE it takes statements for a cluster of replicas: each is noted there, a line of JSON, and carried out as the same
 one for a single server, since no cluster runs in one process.
 """
 
+import argparse
 import base64
 import email
 import json
@@ -227,8 +228,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, folder: str, password: str, noted: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, folder: str, password: str, host: str, noted: str) -> None:
+        super().__init__((host, 0), Handler)
         self.folder = folder
         self.password = password
         self.noted = noted
@@ -236,6 +237,11 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    server = Server(*sys.argv[1:4])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("password")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--noted", default="")
+    server = Server(**vars(parser.parse_args()))
     print(server.server_address[1], flush=True)
     server.serve_forever()

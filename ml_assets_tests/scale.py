@@ -27,3 +27,6 @@ def examples(count: int) -> int:
 
 BACKUPS = 20 if LONG else 2
 """Backups under constant writes, each of which is restored."""
+
+BACKFILLED_DAYS = 60 if LONG else 4
+"""Days of the backfill that several machines share."""

@@ -48,7 +48,7 @@ def told(tmp_path: Path) -> Iterator[tuple[ClickHouseResource, Path]]:
     """A server that takes itself for a cluster, and the file of what it was told."""
     noted = tmp_path / "told.jsonl"
     front = Path(ml_assets_tests.__path__[0]) / "clickhouse_front.py"
-    command = [sys.executable, str(front), str(tmp_path / "server"), "s3cret", str(noted)]
+    command = [sys.executable, str(front), str(tmp_path / "server"), "s3cret", "--noted", str(noted)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = server.stdout.readline().strip()

@@ -1,0 +1,187 @@
+"""Two machines share a backfill, with nothing in common but URLs; one is killed in the middle, and nothing is lost."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import psycopg
+import pytest
+import redis
+
+from ml_assets.intake.raw import unbalanced_intake, unbalanced_raw
+from ml_assets.resources import store_resources
+from ml_assets.settings import Settings
+from ml_assets_tests import cluster
+from ml_assets_tests.scale import BACKFILLED_DAYS
+
+pytestmark = pytest.mark.timeout(1800)  # a dozen processes, on machines that do other things as well
+
+FIRST = date(2026, 3, 1)
+DAYS = [FIRST + timedelta(days=n) for n in range(BACKFILLED_DAYS)]
+A_DAY = 5
+"""Rows of each stream."""
+
+STREAMS = {
+    "runs": "run_id",
+    "metrics": "run_id, key, step",
+    "performance": "event_id",
+    "predictions": "prediction_id",
+}
+TABLES = (
+    *(f"duckdb/intake_{stream}" for stream in STREAMS),
+    *(f"duckdb/raw_{stream}" for stream in STREAMS),
+    *("duckdb/run_features", "duckdb/model_performance_events", "duckdb/ml_predictions"),
+    *("postgres/ml_experiments", "clickhouse/ml_model_performance", "clickhouse/performance_hourly"),
+)
+
+# A step that a worker has begun and not ended, with the run's id.
+_BEGUN = """
+SELECT begun.run_id, begun.step_key FROM event_logs AS begun
+WHERE begun.event LIKE '%%in celery worker%%' AND begun.event LIKE %s AND NOT EXISTS (
+    SELECT FROM event_logs AS ended WHERE ended.run_id = begun.run_id AND ended.step_key = begun.step_key
+        AND ended.dagster_event_type IN ('STEP_SUCCESS', 'STEP_FAILURE', 'STEP_UP_FOR_RETRY')
+) AND EXISTS (
+    SELECT FROM event_logs AS started WHERE started.run_id = begun.run_id AND started.step_key = begun.step_key
+        AND started.dagster_event_type = 'STEP_START'
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[cluster.Cluster]:
+    """PostgreSQL, Valkey, ClickHouse and Chroma."""
+    with cluster.running() as made:
+        yield made
+
+
+def land(machine: cluster.Machine) -> None:
+    """Rows of every stream and day in the landing folders of a machine."""
+    for stream in STREAMS:
+        rows = [row(stream, day, n) for day in DAYS for n in range(A_DAY)]
+        file = machine.home / "landing" / stream / "rows.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+
+
+def row(stream: str, day: date, n: int) -> dict[str, object]:
+    """One row; five of a stream make a day."""
+    at, run = f"{day}T10:0{n}:00Z", f"r-{day}-{n}"
+    model = {"model_name": "dogs", "model_version": "1"}
+    return {
+        "runs": {
+            "run_id": run,
+            "experiment": "e",
+            "status": "completed",
+            "created_at": at,
+            "metrics": {"loss": 0.5},
+        },
+        "metrics": {"run_id": run, "key": "loss", "step": n, "value": 0.5, "timestamp": at},
+        "performance": {
+            **{"event_id": f"e-{day}-{n}", "kind": "inference", "timestamp": at, "run_id": run, **model},
+            **{"inference_time_ms": 2.5, "batch_size": 1},
+        },
+        "predictions": {
+            **{"prediction_id": f"p-{day}-{n}", "created_at": at, "input_features": {"legs": n}, **model},
+            **{"prediction": "dog", "confidence": 0.9, "label": "dog"},
+        },
+    }[stream]
+
+
+def killed_inside_a_step(machine: cluster.Machine, worker: str, history: psycopg.Connection) -> str:
+    """Kill a machine while its worker is within a step, which is returned."""
+    while True:
+        found: list[tuple[str, str]] = []
+
+        def begun(found: list[tuple[str, str]] = found) -> bool:
+            found[:] = history.execute(_BEGUN, [f"%{worker}%"]).fetchall()
+            return bool(found)
+
+        cluster.until(begun, f"{worker} to begin a step", machine.log)
+        for process in machine.processes:
+            os.killpg(process.pid, signal.SIGSTOP)
+        # It may have ended before it was stopped.
+        if still := history.execute(_BEGUN, [f"%{worker}%"]).fetchall():
+            machine.kill()
+            return still[0][1]
+        for process in machine.processes:
+            os.killpg(process.pid, signal.SIGCONT)
+
+
+def test_a_backfill_outlives_a_machine(servers: cluster.Cluster) -> None:
+    home, other = servers.machine("a"), servers.machine("b")
+    land(home)
+    worker = other.worker("dagster", "clickhouse")
+    home.worker("home", "dagster", "clickhouse")
+    select = ",".join(TABLES)
+    launched = home.start(*home.materialize(select, f"{DAYS[0]}...{DAYS[-1]}"))
+
+    with psycopg.connect(servers.urls["DAGSTER_POSTGRES_URL"], autocommit=True) as history:
+        cluster.until(lambda: _has_history(history), "Dagster's history", home.log)
+        step = killed_inside_a_step(other, worker, history)
+        assert launched.wait(timeout=1200) == 0, home.log()[-8000:]
+        told = _messages(history)
+        assert any(
+            f"Step {step} is given to another worker, because worker {worker}" in text for text in told
+        )
+        assert history.execute("SELECT status FROM runs").fetchall() == [("SUCCESS",)]
+        everything = "\n".join(text for (text,) in history.execute("SELECT event FROM event_logs"))
+        everything += "\n".join(text for (text,) in history.execute("SELECT run_body FROM runs"))
+
+    _every_row_once(servers)
+    _no_password(servers, everything + home.log() + other.log())
+
+
+def _has_history(history: psycopg.Connection) -> bool:
+    found = history.execute(
+        "SELECT to_regclass('event_logs') IS NOT NULL AND to_regclass('runs') IS NOT NULL"
+    )
+    return bool((found.fetchone() or (False,))[0])
+
+
+def _messages(history: psycopg.Connection) -> list[str]:
+    found = history.execute("SELECT event FROM event_logs").fetchall()
+    return [json.loads(event).get("user_message") or "" for (event,) in found]
+
+
+def _every_row_once(servers: cluster.Cluster) -> None:
+    """In the lake, in PostgreSQL, in ClickHouse, and in the accounts."""
+    names = ("postgres_url", "lake_url", "lake_data", "clickhouse_url", "chroma_url", "redis_url")
+    given = {name: servers.urls[f"ML_ASSETS_{name.upper()}"] for name in names}
+    resources = store_resources(Settings(home=servers.folder / "reader", **given))
+    lake, postgres, clickhouse = (resources[name] for name in ("lake", "postgres", "clickhouse"))
+    expected = len(DAYS) * A_DAY
+    with lake.get_connection() as connection:
+        for stream, key in STREAMS.items():
+            for table in (f"intake.intake_{stream}", f"raw.raw_{stream}"):
+                counted = connection.execute(
+                    f"SELECT count(*), count(DISTINCT ({key})) FROM {table}"
+                ).fetchone()
+                assert (table, counted) == (table, (expected, expected))
+        for table in ("model_performance_events", "ml_predictions", "run_features"):
+            counted = connection.execute(f"SELECT count(*) FROM features.{table}").fetchone()
+            assert (table, counted) == (table, (expected,))
+    with postgres.connect() as connection:
+        counted = connection.execute("SELECT count(*), count(DISTINCT id) FROM ml_experiments").fetchone()
+        assert tuple(counted) == (expected, expected)
+    with clickhouse.client() as client:
+        for table, key in (("ml_model_performance", "event_id"),):
+            counted = client.query(f"SELECT count(), uniqExact({key}) FROM ml_metrics.{table}").result_rows
+            assert counted == [(expected, expected)]
+        (hours,) = client.query("SELECT sum(request_count) FROM ml_metrics.performance_hourly").result_rows
+        assert hours == (expected,)
+    for stream in STREAMS:
+        assert unbalanced_intake(postgres, lake, stream) == []
+        assert unbalanced_raw(postgres, lake, stream) == []
+
+
+def _no_password(servers: cluster.Cluster, told: str) -> None:
+    """Neither in Dagster's history, nor in what was printed, nor in what went through the broker."""
+    for name in ("BROKER", "BACKEND"):
+        with redis.Redis.from_url(servers.urls[f"ML_ASSETS_CELERY_{name}_URL"]) as kept:
+            for key in kept.scan_iter():
+                told += repr(kept.get(key) if kept.type(key) == b"string" else kept.dump(key))
+    assert told
+    assert cluster.PASSWORD not in told
+    assert cluster.QUOTED not in told
