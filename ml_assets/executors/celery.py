@@ -23,6 +23,7 @@ from dagster_celery.core_execution_loop import core_celery_execution_loop
 from dagster_celery.executor import CELERY_CONFIG, CeleryExecutor, _submit_task
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
+from kombu.exceptions import OperationalError
 
 from ml_assets.errors import Refusal
 from ml_assets.settings import Settings
@@ -54,6 +55,9 @@ def options(settings: Settings) -> dict[str, Any]:
         "worker_disable_prefetch": True,
         "broker_connection_retry_on_startup": True,
         "result_expires": 24 * 3600,
+        # A backend that is started anew loses nobody's result: it is asked and told again, for five minutes or so.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 40,
         "broker_transport_options": {
             **DEFAULT_CONFIG["broker_transport_options"],
             "visibility_timeout": _REDELIVERED_S,
@@ -126,14 +130,16 @@ class Workers:
 
     def __init__(self, lost_after_s: float) -> None:
         self._lost_after_s = lost_after_s
-        self._asked_at = -lost_after_s
+        self._asked_at = self._blind_until = -lost_after_s
         self._heard: dict[str, float] = {}
         self._queues: dict[str, float] = {}
         self._app: Celery | None = None
+        self._unreachable: tuple[type[Exception], ...] = ()
 
     def of(self, app: Celery) -> "Workers":
         """The same, asked over this application's broker."""
         self._app = app
+        self._unreachable = (OperationalError, *app.connection_for_read().recoverable_connection_errors)
         return self
 
     def silent(self, worker: str, since: float) -> bool:
@@ -151,14 +157,21 @@ class Workers:
         return self._is_over(self._queues.get(queue, since))
 
     def _is_over(self, heard: float) -> bool:
-        # Only what a question has found counts, and not the time since then.
-        return self._asked_at - heard >= self._lost_after_s
+        # Only what questions have found counts, and not the time in which nobody was asked.
+        return self._asked_at - max(heard, self._blind_until) >= self._lost_after_s
 
     def _ask(self, since: float) -> None:
         # Waiting for answers holds the run up for a second, so short steps are not asked about.
         if self._app is None or time.monotonic() - max(since, self._asked_at) < self._lost_after_s / 5:
             return
-        answers = self._app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+        if time.monotonic() - self._asked_at > self._lost_after_s:
+            self._blind_until = time.monotonic()
+        try:
+            answers = self._app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+        except self._unreachable:
+            # A broker that cannot be asked says nothing about workers, which have to find it again, too.
+            self._blind_until = time.monotonic()
+            return
         self._asked_at = time.monotonic()
         for worker, queues in answers.items():
             self._heard[worker] = self._asked_at

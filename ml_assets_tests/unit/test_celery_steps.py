@@ -24,6 +24,11 @@ class Broker:
 
     answers: dict[str, list[str]] = field(default_factory=dict)
     asked: int = 0
+    is_down: bool = False
+    recoverable_connection_errors: tuple[type[Exception], ...] = (ConnectionError,)
+
+    def connection_for_read(self) -> "Broker":
+        return self
 
     @property
     def control(self) -> "Broker":
@@ -34,6 +39,8 @@ class Broker:
 
     def active_queues(self) -> dict[str, list[dict[str, str]]] | None:
         self.asked += 1
+        if self.is_down:
+            raise ConnectionError("refused")
         return {worker: [{"name": q} for q in queues] for worker, queues in self.answers.items()} or None
 
 
@@ -175,3 +182,30 @@ def test_a_step_waits_for_a_busy_worker(world):
     step = world.step()
     world.broker.answers = {"a@host": ["dagster"]}
     assert not world.wait(step, 3_600)
+
+
+def test_a_broker_that_does_not_answer_is_no_lost_worker(world):
+    step = world.step()
+    world.broker.answers = {"a@host": ["dagster"]}
+    begun(world, "a@host")
+    assert not world.wait(step, 30)
+    world.broker.is_down = True
+    assert not world.wait(step, 600)
+    world.broker.is_down, answers, world.broker.answers = False, world.broker.answers, {}
+    assert not world.wait(step, 8)  # it has not found the broker again yet
+    world.broker.answers = answers
+    assert not world.wait(step, 60)
+    assert len(world.submitted) == 1
+
+
+def test_a_run_that_was_held_up_itself_loses_no_worker(world):
+    step = world.step()
+    world.broker.answers = {"a@host": ["dagster"]}
+    begun(world, "a@host")
+    assert not world.wait(step, 30)
+    world.clock.now += 3_600
+    answers, world.broker.answers = world.broker.answers, {}
+    assert not world.wait(step, 3)
+    world.broker.answers = answers
+    assert not world.wait(step, 60)
+    assert len(world.submitted) == 1
