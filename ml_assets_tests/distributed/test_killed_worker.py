@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -36,10 +37,10 @@ TABLES = (
     *("postgres/ml_experiments", "clickhouse/ml_model_performance", "clickhouse/performance_hourly"),
 )
 
-# A step that a worker has begun and not ended, with the run's id.
+# A step that writes a table, which a worker has begun and not ended, with the run's id.
 _BEGUN = """
 SELECT begun.run_id, begun.step_key FROM event_logs AS begun
-WHERE begun.event LIKE '%%in celery worker%%' AND begun.event LIKE %s AND NOT EXISTS (
+WHERE begun.event LIKE '%%in celery worker%%' AND begun.event LIKE %s AND begun.step_key = ANY (%s) AND NOT EXISTS (
     SELECT FROM event_logs AS ended WHERE ended.run_id = begun.run_id AND ended.step_key = begun.step_key
         AND ended.dagster_event_type IN ('STEP_SUCCESS', 'STEP_FAILURE', 'STEP_UP_FOR_RETRY')
 ) AND EXISTS (
@@ -90,19 +91,20 @@ def row(stream: str, day: date, n: int) -> dict[str, object]:
 
 
 def killed_inside_a_step(machine: cluster.Machine, worker: str, history: psycopg.Connection) -> str:
-    """Kill a machine while its worker is within a step, which is returned."""
+    """Kill a machine while its worker writes a table; the step is returned."""
+    sought = [f"%{worker}%", [table.replace("/", "__") for table in TABLES]]
     while True:
         found: list[tuple[str, str]] = []
 
         def begun(found: list[tuple[str, str]] = found) -> bool:
-            found[:] = history.execute(_BEGUN, [f"%{worker}%"]).fetchall()
+            found[:] = history.execute(_BEGUN, sought).fetchall()
             return bool(found)
 
         cluster.until(begun, f"{worker} to begin a step", machine.log)
         for process in machine.processes:
             os.killpg(process.pid, signal.SIGSTOP)
         # It may have ended before it was stopped.
-        if still := history.execute(_BEGUN, [f"%{worker}%"]).fetchall():
+        if still := history.execute(_BEGUN, sought).fetchall():
             machine.kill()
             return still[0][1]
         for process in machine.processes:
@@ -148,7 +150,7 @@ def _messages(history: psycopg.Connection) -> list[str]:
 def _every_row_once(servers: cluster.Cluster) -> None:
     """In the lake, in PostgreSQL, in ClickHouse, and in the accounts."""
     names = ("postgres_url", "lake_url", "lake_data", "clickhouse_url", "chroma_url", "redis_url")
-    given = {name: servers.urls[f"ML_ASSETS_{name.upper()}"] for name in names}
+    given: dict[str, Any] = {name: servers.urls[f"ML_ASSETS_{name.upper()}"] for name in names}
     resources = store_resources(Settings(home=servers.folder / "reader", **given))
     lake, postgres, clickhouse = (resources[name] for name in ("lake", "postgres", "clickhouse"))
     expected = len(DAYS) * A_DAY

@@ -152,7 +152,7 @@ def test_a_step_whose_process_was_killed_is_given_to_another_one(world):
 
 
 def test_a_step_that_kills_its_workers_ends(world):
-    step = world.step()
+    step, ready = world.step(), False
     for _ in range(celery.MOST_LOSSES):
         world.submitted[-1].state, world.submitted[-1].value = "FAILURE", WorkerLostError("signal 9")
         ready = step.ready()
