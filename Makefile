@@ -12,7 +12,7 @@ WORKERS ?= 3
 LOCKED = --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: up demo down test test-all faults lint format bench soak lock pin-images clean
+.PHONY: up demo down test test-all test-servers faults lint format bench soak lock pin-images clean
 
 # The whole thing: environment, services, demo models, graph, then the UI until Ctrl-C. EMPTY=1: no demo.
 up: .venv/ready
@@ -37,6 +37,12 @@ test-all: .venv/test-ready
 # The kills and outages of test-all alone.
 faults: .venv/test-ready
 	ML_ASSETS_TEST_SCALE=long $(PYTEST) --timeout 3600 ml_assets_tests/faults ml_assets_tests/raw/test_killed_intake.py
+
+# Contract, integration and faults against servers, not embedded stores: one of ours for each ML_ASSETS_*_URL that is
+# not set (ml_assets_tests/servers.py); TESTS narrows them down.
+TESTS ?= ml_assets_tests/contract ml_assets_tests/integration ml_assets_tests/faults
+test-servers: .venv/test-ready
+	$(BIN)/python -m ml_assets_tests.servers $(BIN)/pytest -q $(TESTS)
 
 lint: .venv/test-ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright

@@ -26,6 +26,10 @@
 
 No test sees the ML_ASSETS_* variables of whoever runs it. A session that was killed leaves its servers
 behind; the next session stops them.
+
+With ML_ASSETS_TEST_SERVERS=1 (`make test-servers`, see servers.py) the same fixtures lead to the servers that the
+ML_ASSETS_*_URL variables name: `clickhouse`, too, and `settings` has its URL. What is marked `embedded_only` is
+deselected then, and counted by its reason at the end.
 """
 
 import ctypes
@@ -37,9 +41,9 @@ import sys
 import tempfile
 import traceback
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -58,6 +62,10 @@ from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.settings import SQL_DIR, Settings
 from ml_assets.stores.duckdb import connections
+from ml_assets_tests import servers
+
+SERVERS = servers.in_use()
+"""URLs of the servers that the tests use, by store; empty for those that are started for them."""
 
 _HOME_PREFIX = "mla-test-"
 _PR_CAPBSET_DROP = 24
@@ -86,9 +94,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo takes longest, so it starts first."""
+_left_out = pytest.StashKey[Counter[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The demo takes longest, so it starts first; on servers what is of embedded ones alone stays out."""
     items.sort(key=lambda item: item.nodeid.split("::")[0] not in _DEMO_FILES)
+    reasons = {item: marker.args[0] for item in items if (marker := item.get_closest_marker("embedded_only"))}
+    if SERVERS and reasons:
+        config.stash[_left_out] = Counter(reasons.values())
+        config.hook.pytest_deselected(items=list(reasons))
+        items[:] = [item for item in items if item not in reasons]
 
 
 _SLOWEST = 15
@@ -109,6 +125,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties
         if name == "kills"
     ]
+    left_out = terminalreporter.config.stash.get(_left_out, None)
+    if left_out:
+        terminalreporter.section("not run on servers, by reason")
+        terminalreporter.write("".join(f"{count:8}  {reason}\n" for reason, count in left_out.most_common()))
     if lines:
         terminalreporter.section("killed writers")
         terminalreporter.write("".join(f"{line}\n" for line in lines))
@@ -258,12 +278,12 @@ class _Databases:
     """Empty databases on one server. Making one takes ten times as long as clearing one away that was used.
 
     Args:
-        service_home: home of the server.
+        server: where they are made.
         init: statements that each database begins with.
     """
 
-    def __init__(self, service_home: Path, init: Sequence[Path]) -> None:
-        self._server = PostgresResource(home=str(service_home))
+    def __init__(self, server: PostgresResource, init: Sequence[Path]) -> None:
+        self._server = server
         self._init = init
         self._free: list[str] = []
 
@@ -278,11 +298,18 @@ class _Databases:
         PostgresResource(url=url).close()
         self._run(
             "postgres",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'; "
+            # No superuser may end what works for the server itself.
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{name}' AND usename = current_user; "
             f"ALTER DATABASE {name} RESET ALL",
         )
         self._run(name, _EMPTY)
         self._free.append(name)
+
+    def drop(self) -> None:
+        """Leave nothing behind on the server."""
+        while self._free:
+            self._run("postgres", f"DROP DATABASE {self._free.pop()} WITH (FORCE)")
 
     def _new(self) -> str:
         name = f"t_{uuid.uuid4().hex[:16]}"
@@ -319,13 +346,21 @@ END $$
 
 
 @pytest.fixture(scope="session")
-def _databases(service_home: Path) -> _Databases:
-    return _Databases(service_home, sorted((SQL_DIR / "postgres" / "init").glob("*.sql")))
+def _databases(service_home: Path) -> Iterator[_Databases]:
+    init = sorted((SQL_DIR / "postgres" / "init").glob("*.sql"))
+    yield from _lent_of(service_home, SERVERS.get("postgres", ""), init)
 
 
 @pytest.fixture(scope="session")
-def _catalogs(service_home: Path) -> _Databases:
-    return _Databases(service_home, [])
+def _catalogs(service_home: Path) -> Iterator[_Databases]:
+    yield from _lent_of(service_home, SERVERS.get("lake", ""), [])
+
+
+def _lent_of(service_home: Path, url: str, init: Sequence[Path]) -> Iterator[_Databases]:
+    found = _Databases(PostgresResource(home=str(service_home), url=url), init)
+    yield found
+    if url:  # the embedded server goes as a whole
+        found.drop()
 
 
 @pytest.fixture
@@ -426,20 +461,27 @@ def shared_lake(_shared_lake: DuckLakeResource) -> Iterator[DuckLakeResource]:
 
 
 @pytest.fixture
-def clickhouse(tmp_path: Path) -> ClickHouseResource:
+def clickhouse(tmp_path: Path) -> Iterator[ClickHouseResource]:
     """An empty embedded ClickHouse."""
-    return ClickHouseResource(home=str(tmp_path))
+    if not SERVERS:
+        yield ClickHouseResource(home=str(tmp_path))
+        return
+    with _emptied(SERVERS["clickhouse"]) as url:
+        yield ClickHouseResource(home=str(tmp_path), url=url)
 
 
 @pytest.fixture
 def clickhouse_server(tmp_path: Path) -> Iterator[ClickHouseResource]:
-    """An empty ClickHouse server whose user has the password `s3cret/pass`."""
-    with _clickhouse_front(tmp_path) as url:
+    """An empty ClickHouse server of this test, whose user has the password `s3cret/pass`."""
+    with _emptied(SERVERS["clickhouse"]) if SERVERS else _clickhouse_front(tmp_path) as url:
         yield ClickHouseResource(home=str(tmp_path), url=url)
 
 
 @pytest.fixture(scope="session")
 def _shared_clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if SERVERS:
+        yield SERVERS["clickhouse"]
+        return
     with _clickhouse_front(tmp_path_factory.mktemp("clickhouse")) as url:
         yield url
 
@@ -447,10 +489,16 @@ def _shared_clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 @pytest.fixture
 def shared_clickhouse_server(tmp_path: Path, _shared_clickhouse: str) -> Iterator[ClickHouseResource]:
     """An empty database on the server that the tests of this process share."""
-    resource = ClickHouseResource(home=str(tmp_path), url=_shared_clickhouse)
-    yield resource
-    with resource.client(write=True) as client:
-        client.command("DROP DATABASE ml_metrics SYNC")
+    with _emptied(_shared_clickhouse) as url:
+        yield ClickHouseResource(home=str(tmp_path), url=url)
+
+
+@contextmanager
+def _emptied(url: str) -> Iterator[str]:
+    """URL of a server that others use too, whose database is dropped afterwards."""
+    yield url
+    with ClickHouseResource(url=url).client(write=True) as client:
+        client.command("DROP DATABASE IF EXISTS ml_metrics SYNC")
 
 
 @contextmanager
@@ -471,7 +519,7 @@ def _clickhouse_front(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def chroma(service_home: Path) -> Iterator[ChromaResource]:
     """A Chroma server without collections."""
-    resource = ChromaResource(home=str(service_home))
+    resource = ChromaResource(home=str(service_home), url=SERVERS.get("chroma", ""))
     yield resource
     with resource.client() as client:
         for collection in client.list_collections():
@@ -481,13 +529,18 @@ def chroma(service_home: Path) -> Iterator[ChromaResource]:
 @pytest.fixture
 def redis(service_home: Path) -> Iterator[RedisResource]:
     """An empty logical database of Redis."""
-    url = services.ensure("redis", service_home)
-    resource = RedisResource(home=str(service_home), url=f"{url}{'&' if '?' in url else '?'}db=1")
+    resource = RedisResource(home=str(service_home), url=_redis_url(service_home, 1))
     yield resource
     client = resource.client()
     assert client is not None
     with client:
         client.flushdb()
+
+
+def _redis_url(service_home: Path, database: int) -> str:
+    """URL of a logical database."""
+    url = SERVERS.get("redis") or services.ensure("redis", service_home)
+    return f"{url}{'&' if '?' in url else '?'}db={database}"
 
 
 @pytest.fixture
@@ -497,26 +550,45 @@ def sqlite(tmp_path: Path) -> SQLiteResource:
 
 
 @pytest.fixture
-def mlflow(tmp_path: Path) -> MLflowResource:
+def mlflow(tmp_path: Path) -> Iterator[MLflowResource]:
     """An empty tracking store."""
-    return MLflowResource(home=str(tmp_path))
+    resource = MLflowResource(home=str(tmp_path), url=SERVERS.get("mlflow", ""))
+    if SERVERS:
+        _forget_runs(resource)
+    yield resource
+
+
+def _forget_runs(resource: MLflowResource) -> None:
+    """Delete what a server's tracking store shows, so that names may be given again."""
+    client = resource.client()
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id]):
+            client.delete_run(run.info.run_id)
+        if experiment.experiment_id != "0":
+            client.rename_experiment(experiment.experiment_id, uuid.uuid4().hex)
+            client.delete_experiment(experiment.experiment_id)
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, service_home: Path, _database: str, _catalog: str) -> Settings:
+def settings(tmp_path: Path, service_home: Path, _database: str, _catalog: str) -> Iterator[Settings]:
     """Settings of a fresh home that borrows the session's servers."""
-    return Settings(
+    found = Settings(
         home=tmp_path / "home",
         postgres_url=_database,
         lake_url=_catalog,
-        chroma_url=services.ensure("chroma", service_home),
-        redis_url=f"{services.ensure('redis', service_home)}?db=2",
+        clickhouse_url=SERVERS.get("clickhouse"),
+        chroma_url=SERVERS.get("chroma") or services.ensure("chroma", service_home),
+        redis_url=_redis_url(service_home, 2),
     )
+    with _emptied(SERVERS["clickhouse"]) if SERVERS else nullcontext():
+        yield found
 
 
 @pytest.fixture
 def environment(settings: Settings) -> dict[str, str]:
     """The variables by which another process finds the stores of `settings`."""
-    urls = ("postgres_url", "lake_url", "chroma_url", "redis_url")
+    urls = ("postgres_url", "lake_url", "clickhouse_url", "chroma_url", "redis_url")
     given = {f"ML_ASSETS_{name.upper()}": getattr(settings, name) for name in urls}
     return {"ML_ASSETS_HOME": str(settings.home), **{name: url for name, url in given.items() if url}}

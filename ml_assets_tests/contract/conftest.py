@@ -29,6 +29,7 @@ from ml_assets.io_managers.sqlite import SQLiteIOManager
 from ml_assets.stores.postgres import PostgresStore
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.store import TableStore
+from ml_assets_tests import servers
 
 FIRST = date(2026, 1, 1)
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST.isoformat(), end_date="2026-02-01", timezone="UTC")
@@ -188,6 +189,7 @@ def _row(identity: str, day: int = 0, **values: Any) -> dict[str, Any]:
     }
 
 
+SERVERS = servers.in_use()
 STORES = ("duckdb", "postgres", "clickhouse-server", "chroma", "sqlite", "serving")
 
 
@@ -195,7 +197,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`case` is every store, unless a test says which."""
     markers = metafunc.definition.iter_markers("parametrize")
     if "case" in metafunc.fixturenames and not any("case" in marker.args[0] for marker in markers):
-        embedded = metafunc.definition.get_closest_marker("embedded")
+        embedded = metafunc.definition.get_closest_marker("embedded") and not SERVERS
         metafunc.parametrize("case", (*STORES, "clickhouse") if embedded else STORES, indirect=True)
 
 

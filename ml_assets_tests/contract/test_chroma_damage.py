@@ -27,6 +27,8 @@ from ml_assets.stores.vectors.repair import restore
 from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 ROWS = 1_500
 """Of fewer than 1,000 Chroma keeps no index on disk."""
 

@@ -272,6 +272,7 @@ with clickhouse.client():
 """
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_the_embedded_engine_gives_rows_as_a_stream(clickhouse):
     """Peak memory of a process of its own: what it reads must not be in it at once (that takes 330 MB)."""
     with clickhouse.client(write=True) as client:

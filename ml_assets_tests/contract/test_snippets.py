@@ -95,7 +95,7 @@ BEFORE = {"Types in and out": "PostgreSQL"}
 
 @pytest.fixture
 def environment(
-    service_home: Path, tmp_path: Path, _database: str, _catalog: str, request: pytest.FixtureRequest
+    tmp_path: Path, _database: str, _catalog: str, request: pytest.FixtureRequest
 ) -> dict[str, str]:
     """The variables that the page names, and none of ours."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ML_ASSETS_", "DAGSTER_"))}
@@ -104,7 +104,7 @@ def environment(
         **inherited,
         "LAKE_CATALOG_URL": _catalog,
         "POSTGRES_URL": _database,
-        "CLICKHOUSE_URL": f"chdb://{tmp_path}/clickhouse",
+        "CLICKHOUSE_URL": request.getfixturevalue("clickhouse").url or f"chdb://{tmp_path}/clickhouse",
         "CHROMA_URL": chroma.server_url(),
         "REDIS_URL": request.getfixturevalue("redis").url,
     }

@@ -38,6 +38,8 @@ from ml_assets.tables.staging import stage
 from ml_assets.tables.validation import WHOLE
 from ml_assets_tests.scale import KILLS, LONG
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 ROWS = 1_200
 """Of fewer than 1,000 Chroma keeps no index on disk."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import psycopg
@@ -38,6 +37,7 @@ from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.conflicts import waited_too_long
+from ml_assets_tests import servers
 
 ROWS = 600
 """Of a write; half a megabyte."""
@@ -143,6 +143,7 @@ ON_DISK = {
 }
 
 
+@pytest.mark.embedded_only("needs the stores' files on a disk of its own")
 @pytest.mark.parametrize("store", ON_DISK)
 def test_a_disk_that_fills_up_leaves_the_old_rows(store, small_disk, stored, request):
     disk = small_disk(200 if store == "postgres" else 64)
@@ -183,31 +184,31 @@ SECRET = "tell/nobody"
 """With a character that a URL must encode."""
 
 
+def between_us(wire: Callable[..., Any], url: str) -> tuple[Any, str]:
+    """A wire before a server, and its URL by it, with a password if the server knows none."""
+    between = wire(servers.place(url))
+    return between, servers.relayed(url, between.port, "tell%2Fnobody")
+
+
 @pytest.fixture
 def wired(store: str, wire: Callable[..., Any], request: pytest.FixtureRequest) -> tuple[Any, TableIOManager]:
     """An IO manager that reaches its server by a wire; by a URL with a password, where there can be one."""
     get = request.getfixturevalue
     if store in ("postgres", "duckdb"):
-        url = get("_database" if store == "postgres" else "_catalog")
-        between = wire(f"{parse_qs(urlsplit(url).query)['host'][0]}/.s.PGSQL.5432")
-        far = f"postgresql://postgres:tell%2Fnobody@127.0.0.1:{between.port}{urlsplit(url).path}"
+        between, far = between_us(wire, get("_database" if store == "postgres" else "_catalog"))
         if store == "postgres":
             return between, PostgresIOManager(postgres=PostgresResource(home="unused", url=far))
         lake = DuckLakeResource(home=str(get("tmp_path")), catalog_url=far)
         return between, DuckLakeIOManager(lake=lake)
     if store == "serving":
-        between = wire(urlsplit(get("redis").url).path)
-        far = f"redis://default:tell%2Fnobody@127.0.0.1:{between.port}/1"
+        between, far = between_us(wire, get("redis").url)
         redis = RedisResource(home="unused", url=far)
         return between, RedisIOManager(redis=redis, postgres=get("postgres"))
     if store == "chroma":
-        parts = urlsplit(get("chroma").server_url())
-        between = wire((parts.hostname, parts.port))
-        chroma = ChromaResource(home="unused", url=f"http://127.0.0.1:{between.port}")
+        between, far = between_us(wire, get("chroma").server_url())
+        chroma = ChromaResource(home="unused", url=far)
         return between, ChromaIOManager(chroma=chroma, postgres=get("postgres"))
-    parts = urlsplit(get("shared_clickhouse_server").url)
-    between = wire((parts.hostname, parts.port))
-    far = f"clickhouse://{parts.username}:{parts.password}@127.0.0.1:{between.port}"
+    between, far = between_us(wire, get("shared_clickhouse_server").url)
     return between, ClickHouseIOManager(clickhouse=ClickHouseResource(home="unused", url=far))
 
 
@@ -251,7 +252,7 @@ def goes_away_during_a_write(part: float, wired: Any, stored: Callable[[TableIOM
 
 
 def assert_no_secret(said: str) -> None:
-    for secret in (SECRET, "tell%2Fnobody", "s3cret"):
+    for secret in (SECRET, "tell%2Fnobody", "s3cret", *servers.passwords()):
         assert secret not in said
 
 
@@ -280,8 +281,7 @@ def test_a_command_during_which_postgresql_goes_away_ends_in_a_sentence(
     cli_process, environment, wire, _database
 ):
     """While it looks for what is new, and while it takes it in."""
-    between = wire(f"{parse_qs(urlsplit(_database).query)['host'][0]}/.s.PGSQL.5432")
-    far = f"postgresql://postgres:tell%2Fnobody@127.0.0.1:{between.port}{urlsplit(_database).path}"
+    between, far = between_us(wire, _database)
     environment = {**environment, "ML_ASSETS_POSTGRES_URL": far}
     home = Path(environment.pop("ML_ASSETS_HOME"))
     done = cli_process(home, "refresh", **environment)

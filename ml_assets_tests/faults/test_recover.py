@@ -100,6 +100,7 @@ def test_recover_after_a_killed_write(store, survivor, places, settings, cli):
     assert {each["state"] for each in json.loads(again.stdout)["stores"].values()} == {"clean"}
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_recover_tells_what_opening_the_embedded_engine_finished(environment, settings, cli):
     assert written(environment, "clickhouse", 1, dies=False).stdout == "1\n"
     assert written(environment, "clickhouse", 2, dies=True).returncode == -signal.SIGKILL
@@ -111,6 +112,7 @@ def test_recover_tells_what_opening_the_embedded_engine_finished(environment, se
         assert client.query("SELECT DISTINCT version FROM attacked").result_rows == [(2,)]
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_a_redis_that_comes_back_with_an_old_state_is_not_believed(
     tmp_path: Path, postgres: PostgresResource
 ):

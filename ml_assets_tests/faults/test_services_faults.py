@@ -25,6 +25,8 @@ from ml_assets.services.chroma import Chroma
 from ml_assets.services.postgres import Postgres
 from ml_assets.services.redis import Redis
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:

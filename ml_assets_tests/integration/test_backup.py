@@ -187,6 +187,7 @@ def look(settings: Settings, manifest: Manifest) -> None:
         assert light.artifacts.path(file["run_id"], file["path"]).exists()  # its content was hashed, too
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_backups_under_constant_writes_restore_to_one_state(cli_process, folder: Path):
     home, backups = folder / "home", BackupFolder(folder / "backups")
     with written(home) as writer:
@@ -241,6 +242,7 @@ def _kill_a_restore(home: Path, backups: BackupFolder) -> None:
     assert str(home) in (draft / "UNFINISHED-RESTORE.txt").read_text()
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_what_is_damaged_or_in_the_way_is_refused_before_anything_is_written(cli, folder: Path):
     backups, target = BackupFolder(folder / "backups"), folder / "target"
     newest = backups.ids()[-1]
@@ -268,6 +270,7 @@ def test_what_is_damaged_or_in_the_way_is_refused_before_anything_is_written(cli
     assert [each.name for each in target.iterdir()] == ["mine"]
 
 
+@pytest.mark.embedded_only("needs a pg_dump of the server's release that speaks TLS")
 def test_servers_are_named_and_postgresql_is_dumped_through_its_url(
     settings: Settings, tmp_path: Path, _databases: Any, _catalogs: Any, monkeypatch: pytest.MonkeyPatch
 ):

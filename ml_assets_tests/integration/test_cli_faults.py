@@ -243,6 +243,7 @@ def test_status_of_an_unused_home_makes_nothing(cli, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_status_while_postgresql_alone_cannot_be_reached(cli, service_home):
     """Chroma and Redis answer, but what they hold is recorded there."""
     services.ensure("chroma", service_home)
@@ -255,6 +256,7 @@ def test_status_while_postgresql_alone_cannot_be_reached(cli, service_home):
     assert "postgres, which records what they hold, is down" in stores["chroma"]["detail"]
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 @pytest.mark.parametrize("with_redis", [True, False])
 def test_status_does_not_start_a_postgresql_that_was_killed(own_home, with_redis, monkeypatch):
     if not with_redis:
@@ -352,6 +354,7 @@ def test_full_disk(cli_process, environment, tmp_path):
         assert json.loads(verified.stdout)["stores"]["postgres"]["tables"]["ml_experiments"]["rows"] == 151
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_clickhouse_in_use_by_another_process(cli, environment, settings):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD_CLICKHOUSE],
@@ -465,6 +468,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_impatience_leaves_no_servers_behind(tmp_path, number):
     """Ctrl-C again and again, or a closed terminal, while UI and daemon are being stopped."""
@@ -478,6 +482,7 @@ def test_impatience_leaves_no_servers_behind(tmp_path, number):
         assert (up.returncode, session.members(mark)) == (0, [])
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_a_killed_up_leaves_no_servers_behind(tmp_path):
     """By itself; and the `down` of a copy of the home touches none."""
     with serving(tmp_path / "home") as (up, mark):
@@ -488,6 +493,7 @@ def test_a_killed_up_leaves_no_servers_behind(tmp_path):
         wait_for(lambda: not session.members(mark))
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_down_finds_what_a_killed_up_and_its_killed_keeper_left(cli, tmp_path):
     with serving(tmp_path / "home") as (up, mark):
         (keeper,) = psutil.Process(up.pid).children()

@@ -116,6 +116,7 @@ def test_a_statement_that_takes_too_long_is_ended(
         client.query(ENDLESS)
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_asking_for_health_makes_no_folder(clickhouse: ClickHouseResource) -> None:
     health = clickhouse.health()
     assert (health.state, health.unwritten) == ("healthy", True)
@@ -155,6 +156,7 @@ def test_threads_share_the_engine(clickhouse: ClickHouseResource) -> None:
     assert sums == [499_500] * 8
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_another_process_is_named_with_pid_and_purpose(clickhouse: ClickHouseResource) -> None:
     hasty = clickhouse.model_copy(update={"lock_timeout_s": 0.3})
     with held_by_another_process(clickhouse) as other:
@@ -167,6 +169,7 @@ def test_another_process_is_named_with_pid_and_purpose(clickhouse: ClickHouseRes
     assert hasty.health().state == "healthy"
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_who_waits_gets_in_when_the_other_one_leaves(clickhouse: ClickHouseResource) -> None:
     with held_by_another_process(clickhouse) as other:
         assert other.stdin is not None
@@ -178,6 +181,7 @@ def test_who_waits_gets_in_when_the_other_one_leaves(clickhouse: ClickHouseResou
             assert client.command("SELECT 1") == 1
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_a_holder_that_is_killed_leaves_the_engine_free(clickhouse: ClickHouseResource) -> None:
     with held_by_another_process(clickhouse) as other:
         other.kill()
@@ -186,6 +190,7 @@ def test_a_holder_that_is_killed_leaves_the_engine_free(clickhouse: ClickHouseRe
             assert client.command("SELECT 1") == 1
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_a_block_that_raises_releases_the_engine(clickhouse: ClickHouseResource) -> None:
     with pytest.raises(ZeroDivisionError), clickhouse.client():
         _ = 1 / 0
@@ -193,6 +198,7 @@ def test_a_block_that_raises_releases_the_engine(clickhouse: ClickHouseResource)
         pass
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_many_uses_one_after_the_other_take_no_more_threads_or_files(clickhouse: ClickHouseResource) -> None:
     with clickhouse.client(write=True) as client:
         client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
@@ -209,6 +215,7 @@ def test_many_uses_one_after_the_other_take_no_more_threads_or_files(clickhouse:
     assert held[-1][1] < held[4][1] + 60
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_a_home_that_is_removed_and_made_anew_is_opened_anew(clickhouse: ClickHouseResource) -> None:
     with clickhouse.client(write=True) as client:
         client.command("CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a")
@@ -220,6 +227,7 @@ def test_a_home_that_is_removed_and_made_anew_is_opened_anew(clickhouse: ClickHo
         pass
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_two_folders_in_one_process_are_opened_one_after_the_other(
     clickhouse: ClickHouseResource, tmp_path: Path
 ) -> None:
@@ -243,6 +251,7 @@ def forked(clickhouse: ClickHouseResource, said: "multiprocessing.Queue[str]") -
         said.put(str(fault))
 
 
+@pytest.mark.embedded_only("looks at ClickHouse's engine within the process")
 def test_a_forked_child_is_told_to_be_spawned(clickhouse: ClickHouseResource) -> None:
     context = multiprocessing.get_context("fork")
     said = context.Queue()

@@ -29,6 +29,8 @@ from ml_assets.demo.manifest import Day, Manifest
 from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.settings import PROJECT_ROOT, Settings
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 TODAY = datetime.now(UTC).replace(microsecond=0)
 EARLIER = TODAY - timedelta(days=5)
 DAYS = {TODAY.date().isoformat(), EARLIER.date().isoformat()}

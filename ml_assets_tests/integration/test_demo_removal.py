@@ -264,6 +264,7 @@ def tables(cli, home: Path) -> dict[tuple[str, str], tuple[int, str | None]]:
     }
 
 
+@pytest.mark.embedded_only("works in a home of its own, whose stores are all embedded")
 @pytest.mark.skipif(not LONG, reason="four whole refreshes: part of make test-all")
 def test_one_s_own_rows_are_in_every_store_as_if_there_had_been_no_demo(cli, home, monkeypatch):
     land(home)

@@ -224,6 +224,7 @@ def empty_home() -> Iterator[Path]:
     shutil.rmtree(home)
 
 
+@pytest.mark.embedded_only("works in a home of its own, whose stores are all embedded")
 def test_a_model_of_1536_dimensions_goes_through_the_whole_graph(cli, empty_home, ollama):
     model = {
         "ML_ASSETS_EMBEDDER": "ollama",

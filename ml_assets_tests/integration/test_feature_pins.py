@@ -22,7 +22,6 @@ from ml_assets.lib.versions import shown
 from ml_assets.maintenance.upgrade.step_1 import move_pins
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.mlflow import MLflowResource
-from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
 from ml_assets.sql_files import read_sql
 from ml_assets.stack import Stack
@@ -43,13 +42,13 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def _stack(_catalogs: Any, service_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def _stack(_databases: Any, _catalogs: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("pins")
-    with _catalogs.lend() as catalog:
+    with _databases.lend() as database, _catalogs.lend() as catalog:
         yield Stack(
             Settings(
                 home=home,
-                postgres_url=PostgresResource(home=str(service_home)).connection_url(),
+                postgres_url=database,
                 lake_url=catalog,
                 lake_data=str(home / "lake"),
             )

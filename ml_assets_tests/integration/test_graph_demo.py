@@ -18,6 +18,8 @@ from ml_assets.demo import Manifest, Plan
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
 
+pytestmark = pytest.mark.embedded_only("works in a home of its own, whose stores are all embedded")
+
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
 
 

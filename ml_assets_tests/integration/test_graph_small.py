@@ -34,6 +34,8 @@ from ml_assets.resources import store_resources
 from ml_assets.settings import PROJECT_ROOT, Settings
 from ml_assets.stores.registry import stores as registered
 
+pytestmark = pytest.mark.embedded_only("works in a home of its own, whose stores are all embedded")
+
 pytestmark = pytest.mark.timeout(900)  # whole refreshes, on machines that do other things as well
 
 # As the README has it: one run, nothing else said about it.

@@ -193,6 +193,7 @@ def test_connections_share_what_is_attached_and_nothing_else(lake: DuckLakeResou
     assert sum(lake.data in str(key) for key in connections._cache) == 1
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_a_catalog_whose_server_was_started_anew_is_used_on(tmp_path: Path) -> None:
     lake = DuckLakeResource(home=str(tmp_path))
     try:
@@ -304,6 +305,7 @@ def test_another_data_folder_than_the_catalogs_is_refused(lake: DuckLakeResource
             pass
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_an_embedded_lake_is_read_where_its_folder_was_moved_to(service_home: Path, tmp_path: Path) -> None:
     before = DuckLakeResource(home=str(service_home), data_path=str(tmp_path / "before"))
     with before.get_connection(write=True) as connection:

@@ -33,6 +33,8 @@ from ml_assets.stores.duckdb import pins
 from ml_assets.stores.duckdb.write import writing
 from ml_assets.tables.validation import WHOLE
 
+pytestmark = pytest.mark.embedded_only("works in a home of its own, whose stores are all embedded")
+
 STORES = ("duckdb", "postgres", "clickhouse", "chroma", "sqlite")
 DAYS, TIMES = 3, 6
 

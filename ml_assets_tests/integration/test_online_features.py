@@ -389,6 +389,7 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     services.stop_all(home)
 
 
+@pytest.mark.embedded_only("starts, stops or kills servers of its own")
 def test_without_redis_it_is_slower_and_then_filled_again(
     own_redis: tuple[Path, RedisResource], postgres: PostgresResource
 ):

@@ -137,6 +137,7 @@ def test_healthy_names_version_and_extensions(postgres: PostgresResource) -> Non
     assert 0 < health.latency_ms < 5000
 
 
+@pytest.mark.embedded_only("takes an extension away, which belongs to the server's owner")
 def test_a_server_without_pgvector_is_down_and_says_so(postgres: PostgresResource) -> None:
     with postgres.connect(write=True) as connection:
         connection.execute("DROP EXTENSION vector")

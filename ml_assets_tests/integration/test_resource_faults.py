@@ -10,12 +10,10 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from dagster import EnvVar
 
-from ml_assets import services
 from ml_assets.cli.faults import sentence
 from ml_assets.errors import StoreUnavailable
 from ml_assets.resources.base import CONNECT_TRIES, connecting
@@ -26,6 +24,7 @@ from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
+from ml_assets_tests import servers
 
 PASSWORD = "tell/nobody"
 """With a character that a URL must encode."""
@@ -124,18 +123,14 @@ def _elsewhere(tmp_path, monkeypatch):
 @pytest.fixture
 def target(store: str, request: pytest.FixtureRequest) -> tuple[Any, str]:
     """Where the real server of a store listens, and its URL on a relay's `{port}`."""
+    get = request.getfixturevalue
     if store in ("postgres", "lake"):
-        url = request.getfixturevalue("_database" if store == "postgres" else "_catalog")
-        folder = parse_qs(urlsplit(url).query)["host"][0]
-        return f"{folder}/.s.PGSQL.5432", f"postgresql://postgres@127.0.0.1:{{port}}{urlsplit(url).path}"
-    if store == "redis":
-        url = request.getfixturevalue("redis").url
-        return urlsplit(url).path, "redis://127.0.0.1:{port}/1"
-    if store == "chroma":
-        parts = urlsplit(services.ensure("chroma", request.getfixturevalue("service_home")))
-        return (parts.hostname, parts.port), "http://127.0.0.1:{port}"
-    parts = urlsplit(request.getfixturevalue("clickhouse_server").url)
-    return (parts.hostname, parts.port), f"clickhouse://{parts.username}:{parts.password}@127.0.0.1:{{port}}"
+        url = get("_database" if store == "postgres" else "_catalog")
+    elif store == "chroma":
+        url = get("chroma").server_url()
+    else:
+        url = get("redis" if store == "redis" else "clickhouse_server").url
+    return servers.place(url), servers.relayed(url, "{port}")
 
 
 SERVERS = ["postgres", "lake", "clickhouse", "chroma", "redis"]
@@ -251,17 +246,16 @@ def test_the_tries_are_apart_and_only_for_the_named_faults() -> None:
 
 
 def test_a_server_that_refuses_at_first_is_reached_once_it_listens(_database: str) -> None:
-    folder = parse_qs(urlsplit(_database).query)["host"][0]
     with socket.socket() as door, ExitStack() as stack:
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
-        resource = make("postgres", f"postgresql://postgres@127.0.0.1:{port}{urlsplit(_database).path}")
+        resource = make("postgres", servers.relayed(_database, port))
 
         def let_in() -> None:
             door.listen()
             visitor, _ = door.accept()
             # Whoever is let in reaches the real server.
-            relay = stack.enter_context(relayed(f"{folder}/.s.PGSQL.5432", faults=0))
+            relay = stack.enter_context(relayed(servers.place(_database), faults=0))
             relay.process_request(visitor, ("127.0.0.1", 0))
 
         opening = threading.Timer(0.1, let_in)

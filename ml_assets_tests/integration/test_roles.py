@@ -22,6 +22,8 @@ from ml_assets.services.postgres import _wheel
 from ml_assets.settings import PROJECT_ROOT, SQL_DIR, Settings
 from ml_assets.stores import touched_days
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 SCRIPTS = ("postgres-init.sh", "postgres-roles.sh")
 OWN = {
     "ml_writer": ("ml_dev", "lake"),

@@ -72,6 +72,7 @@ def test_without_any_redis_the_client_is_none(service_home: object, monkeypatch:
     assert (health.state, "PostgreSQL alone" in health.detail) == ("healthy", True)
 
 
+@pytest.mark.embedded_only("looks at MLflow's store in a file")
 def test_mlflow_reads_its_own_store_whatever_the_environment_says(
     mlflow: MLflowResource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_configured_file_that_does_not_exist_is_down_and_says_so(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.embedded_only("looks at MLflow's store in a file")
 def test_a_file_that_is_not_mlflows_is_down_and_says_so(mlflow: MLflowResource) -> None:
     assert mlflow.database is not None
     mlflow.database.parent.mkdir(parents=True)

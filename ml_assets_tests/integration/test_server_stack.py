@@ -26,6 +26,8 @@ from ml_assets.resources.base import with_database
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.settings import PROJECT_ROOT, SQL_DIR
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 STACK = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())["services"]
 WITH_SECRETS = ("with-secrets", str(PROJECT_ROOT / "deploy" / "with-secrets.sh"))
 

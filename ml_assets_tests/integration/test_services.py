@@ -25,6 +25,8 @@ from ml_assets.services import postgres as postgres_service
 from ml_assets.services.postgres import Postgres
 from ml_assets.settings import Settings
 
+pytestmark = pytest.mark.embedded_only("starts, stops or kills servers of its own")
+
 ROOT = Path(services.__file__).parents[2]
 NAMES = list(services.SERVERS)
 EXTENSIONS = ("vector", "btree_gin", "btree_gist", "pg_stat_statements", "pg_trgm", "unaccent")

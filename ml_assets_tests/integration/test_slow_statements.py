@@ -43,6 +43,7 @@ def test_statements_of_ours_are_told_without_their_values(stores):
         slow_statements(stores["postgres"], stores["lake"], False, 0)
 
 
+@pytest.mark.embedded_only("takes an extension away, which belongs to the server's owner")
 def test_a_server_that_does_not_count_them_is_told_of_with_the_way_out(stores):
     with stores["postgres"].connect(write=True) as connection:
         connection.execute("DROP EXTENSION pg_stat_statements")
