@@ -1,13 +1,15 @@
 """Servers as others run them: PostgreSQL with TLS and a role of its own, Valkey with a password, all stores by URL."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from ml_assets.errors import StoreUnavailable
+from ml_assets.errors import Refusal, StoreUnavailable
+from ml_assets.maintenance.backup import postgres as backup
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
@@ -77,6 +79,49 @@ def test_a_statement_that_takes_too_long_is_ended_by_tls_too(with_tls: str) -> N
     with psycopg.connect(with_tls) as connection:
         connection.cancel_safe(timeout=10)  # a connection of its own, with TLS before the request
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_dump_by_tls_is_refused_where_no_program_of_the_release_speaks_it(
+    with_tls: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wheel's pg_dump has no TLS, and one of release 15, say, refuses a server of release 18."""
+    for release in (15, 17):
+        program = tmp_path / str(release) / "bin" / "pg_dump"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {release}.3 (Debian {release}.3-1)'\n")
+        program.chmod(0o700)
+    monkeypatch.setattr(backup, "DEBIAN", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "15" / "bin"))
+    with pytest.raises(
+        Refusal, match=r"PostgreSQL 18 is reached by TLS.*install .* of release 18 or later"
+    ) as caught:
+        backup.Dump("ml_dev", with_tls, tmp_path / "dump")
+    assert with_tls.partition(f"{servers.ROLE}:")[2].partition("@")[0] not in str(caught.value)
+
+
+@pytest.mark.skipif(
+    servers.debian_programs() is None, reason="apt-get install postgresql: its server speaks TLS itself"
+)
+def test_a_catalog_on_debian_s_postgresql_is_dumped_and_restored_by_tls(
+    files: servers.Certificates, tmp_path: Path
+) -> None:
+    programs = servers.debian_programs()
+    assert programs
+    with (
+        tempfile.TemporaryDirectory(prefix="mla-test-pg-") as folder,
+        servers.debian_postgres(Path(folder) / "lake", files, programs) as url,
+    ):
+        with psycopg.connect(url) as connection:
+            assert connection.pgconn.ssl_in_use
+            connection.execute("CREATE TABLE t AS SELECT 7 AS a")
+        dump = backup.Dump("lake", url, tmp_path / "dump")
+        dump.wait_until_it_sees()
+        dump.finish()
+        with psycopg.connect(url) as connection:
+            connection.execute("DROP TABLE t")
+        backup.restore_server(url, tmp_path / "dump")
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT a FROM t").fetchall() == [(7,)]
 
 
 def test_redis_lets_in_who_knows_the_password(tmp_path: Path) -> None:

