@@ -286,6 +286,7 @@ class _Databases:
         self._server = server
         self._init = init
         self._free: list[str] = []
+        self._made: list[str] = []
 
     @contextmanager
     def lend(self) -> Iterator[str]:
@@ -308,12 +309,13 @@ class _Databases:
 
     def drop(self) -> None:
         """Leave nothing behind on the server."""
-        while self._free:
-            self._run("postgres", f"DROP DATABASE {self._free.pop()} WITH (FORCE)")
+        for name in self._made:
+            self._run("postgres", f"DROP DATABASE {name} WITH (FORCE)")
 
     def _new(self) -> str:
         name = f"t_{uuid.uuid4().hex[:16]}"
         self._run("postgres", f"CREATE DATABASE {name}")
+        self._made.append(name)
         return name
 
     def _run(self, database: str, statement: str) -> None:
