@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
@@ -406,11 +407,14 @@ def test_the_catalogs_password_reaches_the_server_and_no_query(lake: DuckLakeRes
     assert "sesame" not in str(failed.value)
     assert password.encode() in heard[0]
 
-    # The embedded server asks for none, whatever it is given.
-    given = lake.model_copy(update={"catalog_url": f"{lake.catalog_url}&password=o%27pen%20sesame"})
+    # The embedded server asks for none, whatever it is given; another one has its own.
+    own = urlsplit(lake.catalog_url).password
+    spoilt = f"{lake.catalog_url}&password=o%27pen%20sesame"
+    given = lake if own else lake.model_copy(update={"catalog_url": spoilt})
     for write in (True, False):
         with given.get_connection(write=write) as connection:
             for shown in ("databases", "settings", "secrets", "views", "tables", "variables"):
-                assert "sesame" not in str(connection.execute(f"FROM duckdb_{shown}()").fetchall()), shown
+                found = str(connection.execute(f"FROM duckdb_{shown}()").fetchall())
+                assert (own or "sesame") not in found, shown
             with pytest.raises(duckdb.Error):
                 connection.execute("FROM duckdb_secrets(redact = false)")
