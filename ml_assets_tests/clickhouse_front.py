@@ -14,7 +14,6 @@ import base64
 import email
 import json
 import re
-import sys
 import tempfile
 import uuid
 from dataclasses import dataclass
