@@ -185,7 +185,10 @@ def test_old_traces_go_if_a_setting_says_so(tmp_path: Path, mlflow):
     environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.tracking_uri()}
     (tmp_path / "mlflow").mkdir()
     subprocess.run(
-        [sys.executable, "-c", f"{tracing}mlflow.flush_trace_async_logging()"], check=True, env=environment
+        [sys.executable, "-c", f"{tracing}mlflow.flush_trace_async_logging()"],
+        check=True,
+        env=environment,
+        cwd=tmp_path,  # artifacts of the default experiment lie in the working folder
     )
     client = mlflow.client()
     kept = Settings(home=Path(mlflow.home))
