@@ -298,7 +298,7 @@ def test_without_judgments_nobody_can_tell_and_nothing_moves(
     assert "takes more judgments" in told.sentence
     # It was given what the graph gives: no heading twice.
     assert {
-        f"{title}\n{title} > Part 1\n# {title}\n\n## Part 1\n\n{text}" for title, text in TEXTS.values()
+        f"{title}\nPart 1\n# {title}\n\n## Part 1\n\n{text}" for title, text in TEXTS.values()
     } <= server.asked
 
     # It moves while somebody's question is embedded by the former model, and the question is answered all the same, if
