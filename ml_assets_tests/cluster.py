@@ -2,7 +2,8 @@
 
 What belongs here: starting, killing and stopping them, for the tests in distributed/ and benchmarks/distributed.py. Each
 machine is a network namespace with a home of its own where this system lets one be made (root, `ip netns`), and
-otherwise a home alone. PostgreSQL asks for SCRAM, Valkey for a password; ClickHouse is the HTTP front over chDB.
+otherwise a home alone. PostgreSQL asks for SCRAM, Valkey for a password; ClickHouse is the HTTP front over chDB, the
+object store of the lake moto's server.
 """
 
 import os
@@ -26,6 +27,7 @@ from ml_assets.settings import PROJECT_ROOT, SQL_DIR
 
 PASSWORD = "S3CRET/pass"
 QUOTED = "S3CRET%2Fpass"
+BUCKET = "lake-files"
 LOST_AFTER_S = 6
 PATIENCE_S = 600
 
@@ -214,7 +216,7 @@ def running() -> Iterator[Cluster]:
             **_valkey(stack, folder, network.host),
             **_clickhouse(stack, folder, network.host),
             **_chroma(stack, folder, network.host),
-            "ML_ASSETS_LAKE_DATA": str(folder / "lake"),
+            **_object_store(stack, network.host),
             "ML_ASSETS_EXECUTOR": "celery",
             "ML_ASSETS_CELERY_LOST_AFTER_S": str(LOST_AFTER_S),
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
@@ -287,6 +289,28 @@ def _clickhouse(stack: ExitStack, folder: Path, host: str) -> dict[str, str]:
     assert server.stdout
     port = server.stdout.readline().strip()
     return {"ML_ASSETS_CLICKHOUSE_URL": f"clickhouse://ml:{QUOTED}@{host}:{port}"}
+
+
+def _object_store(stack: ExitStack, host: str) -> dict[str, str]:
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), BUCKET]
+    server = stack.enter_context(
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "ML_ASSETS_TEST_HOST": host},
+        )
+    )
+    stack.callback(server.kill)
+    assert server.stdout
+    url, key, secret = server.stdout.readline().split()
+    return {
+        "ML_ASSETS_LAKE_DATA": f"s3://{BUCKET}/lake",
+        "ML_ASSETS_S3_ENDPOINT": url,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+    }
 
 
 def _chroma(stack: ExitStack, folder: Path, host: str) -> dict[str, str]:

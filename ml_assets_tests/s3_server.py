@@ -27,7 +27,7 @@ POLICY = {
 
 def main(bucket: str) -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer(os.environ.get("ML_ASSETS_TEST_HOST", "127.0.0.1"), 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"

@@ -52,8 +52,10 @@ WHERE begun.event LIKE '%%in celery worker%%' AND begun.event LIKE %s AND begun.
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[cluster.Cluster]:
-    """PostgreSQL, Valkey, ClickHouse and Chroma."""
-    with cluster.running() as made:
+    """PostgreSQL, Valkey, ClickHouse, Chroma and an object store."""
+    with cluster.running() as made, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, made.urls[name])
         yield made
 
 
@@ -149,7 +151,15 @@ def _messages(history: psycopg.Connection) -> list[str]:
 
 def _every_row_once(servers: cluster.Cluster) -> None:
     """In the lake, in PostgreSQL, in ClickHouse, and in the accounts."""
-    names = ("postgres_url", "lake_url", "lake_data", "clickhouse_url", "chroma_url", "redis_url")
+    names = (
+        "postgres_url",
+        "lake_url",
+        "lake_data",
+        "s3_endpoint",
+        "clickhouse_url",
+        "chroma_url",
+        "redis_url",
+    )
     given: dict[str, Any] = {name: servers.urls[f"ML_ASSETS_{name.upper()}"] for name in names}
     resources = store_resources(Settings(home=servers.folder / "reader", **given))
     lake, postgres, clickhouse = (resources[name] for name in ("lake", "postgres", "clickhouse"))
@@ -187,3 +197,4 @@ def _no_password(servers: cluster.Cluster, told: str) -> None:
     assert told
     assert cluster.PASSWORD not in told
     assert cluster.QUOTED not in told
+    assert servers.urls["AWS_SECRET_ACCESS_KEY"] not in told
