@@ -218,9 +218,7 @@ def test_no_query_and_no_catalog_shows_the_key(s3_lake, object_store):
     assert [each for each in kept if secret in each] == []
 
 
-def test_the_graph_refreshes_and_is_maintained(
-    cli, settings, environment, object_store, s3_lake, bucket, tmp_path
-):
+def test_the_graph_refreshes_and_is_verified(cli, settings, environment, object_store, s3_lake):
     given = {
         **environment,
         **object_store.environment,
@@ -250,9 +248,6 @@ def test_the_graph_refreshes_and_is_maintained(
         file.write_text(f"{json.dumps(row)}\n")
     done = cli(home, "refresh", "--json", **given)
     assert done.returncode == 0, done.stderr
-    again = cli(home, "refresh", "--json", **given)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["days"] == []
     assert not (home / "lake").exists()
 
     status = cli(home, "status", "--json", "--verify", **given)
@@ -260,18 +255,10 @@ def test_the_graph_refreshes_and_is_maintained(
     told = json.loads(status.stdout)["stores"]["duckdb"]
     assert told["state"] == "healthy"
     assert told["tables"]["raw_runs"]["rows"] == 1
-    assert told["bytes"] == sum(
-        each.size for each in bucket.objects.filter(Prefix=s3_lake.data.split("/", 3)[3])
-    )
 
     asked = cli(home, "sql", "duckdb", "SELECT run_id FROM raw.raw_runs", "--json", **given)
     assert json.loads(asked.stdout) == [{"run_id": "r1"}], asked.stderr
 
-    backup = tmp_path / "backup"
-    taken = cli(home, "backup", str(backup), "--json", **given)
-    assert taken.returncode == 0, taken.stderr
-    assert f"aws s3 sync --endpoint-url {object_store.url} '{s3_lake.data}'" in taken.stdout
-
     secret = object_store.environment["AWS_SECRET_ACCESS_KEY"].encode()
-    holding = [each for folder in (home, backup) for each in folder.rglob("*") if each.is_file()]
+    holding = [each for each in home.rglob("*") if each.is_file()]
     assert [each for each in holding if secret in each.read_bytes()] == []

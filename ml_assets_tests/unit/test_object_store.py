@@ -5,6 +5,8 @@ import pytest
 from ml_assets.errors import StoreUnavailable
 from ml_assets.lib.object_store import ObjectStore, fault_of, host_of, prefix_of
 from ml_assets.maintenance import doctor
+from ml_assets.maintenance.backup.folder import BackupFolder
+from ml_assets.maintenance.backup.take import _Taking
 from ml_assets.resources import store_resources
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.settings import Settings
@@ -163,3 +165,15 @@ def test_keys_of_aws_are_masked_in_whatever_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "S3CRETtoken")
     told = Settings(home=tmp_path).masked("refused S3CRETkey and S3CRETtoken")
     assert told == "refused *** and ***"
+
+
+def test_a_backup_names_what_copies_the_files(tmp_path):
+    settings = Settings(home=tmp_path / "home", lake_data="s3://bucket/lake", s3_endpoint="http://h:9000")
+    taking = _Taking(settings, BackupFolder(tmp_path / "backups"), tmp_path / "stage", lambda *_: None)
+    taking._note_left_out()
+    [left] = [each for each in taking._left_out if each.what == "files of the lake"]
+    assert (
+        left.command
+        == "aws s3 sync --endpoint-url http://h:9000 's3://bucket/lake' s3://ANOTHER-BUCKET/PREFIX"
+    )
+    assert "s3://bucket/lake" in left.why
