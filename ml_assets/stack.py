@@ -58,7 +58,7 @@ def connect_light(home: Path | str | None = None, settings: Settings | None = No
 def _settings(home: Path | str | None, settings: Settings | None) -> Settings:
     if settings is not None and home is not None:
         raise Refusal("Settings have a home of their own: give either home or settings.")
-    from ml_assets.maintenance.upgrade import refuse_newer_home
+    from ml_assets.services.home import refuse_newer_home
 
     found = settings or read_settings(**({} if home is None else {"home": Path(home)}))
     refuse_newer_home(found.home)

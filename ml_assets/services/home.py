@@ -58,6 +58,16 @@ def read_format(home: Path) -> HomeFormat:
     return HomeFormat(0 if is_kept(home) else FORMAT)
 
 
+def refuse_newer_home(home: Path) -> None:
+    """Refuse a home that a newer release has made or opened; nothing but one small file is read.
+
+    Raises:
+        Refusal: it is one, or its file is damaged.
+    """
+    told = read_format(home)
+    home_format.refuse_newer(f"The home {home}", told.number, told.written_by)
+
+
 def write_format(home: Path, told: HomeFormat) -> None:
     """Have a home say its format, all of it or what it said before.
 

@@ -21,9 +21,8 @@ from ml_assets.lib.words import counted
 from ml_assets.maintenance.backup import facts, places, postgres
 from ml_assets.maintenance.backup.folder import BackupFolder, Progress, hold
 from ml_assets.maintenance.backup.places import Found
-from ml_assets.maintenance.upgrade import refuse_newer_home
 from ml_assets.resources import store_resources
-from ml_assets.services.home import read_format
+from ml_assets.services.home import read_format, refuse_newer_home
 from ml_assets.settings import Settings, redact_url
 from ml_assets.stores.duckdb import pins
 from ml_assets.stores.registry import stores

@@ -18,22 +18,12 @@ from ml_assets.errors import Refusal
 from ml_assets.lib import home_format
 from ml_assets.lib.home_format import DoneStep
 from ml_assets.maintenance.upgrade.steps import STEPS, Step
-from ml_assets.services.home import read_format, release, write_format
+from ml_assets.services.home import read_format, refuse_newer_home, release, write_format
 from ml_assets.settings import Settings
 
-__all__ = ["STEPS", "Step", "done_steps", "due_steps", "open_home", "refuse_newer_home"]
+__all__ = ["STEPS", "Step", "done_steps", "due_steps", "open_home"]
 
 _POLL_S = 0.05
-
-
-def refuse_newer_home(home: Path) -> None:
-    """Refuse a home that a newer release has made or opened; nothing but one small file is read.
-
-    Raises:
-        Refusal: it is one, or its file is damaged.
-    """
-    told = read_format(home)
-    home_format.refuse_newer(f"The home {home}", told.number, told.written_by)
 
 
 def due_steps(home: Path) -> list[Step]:
