@@ -233,6 +233,33 @@ def test_the_upgrade_moves_pins_of_a_former_release_and_notes_what_they_hold(sta
     assert rows == [("lost",)]  # of which nothing is known but its name
 
 
+def test_a_pin_that_is_let_go_while_the_upgrade_waits_does_not_come_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+):
+    lake = lake_of(stack)
+    overwrite(stack, contract("events"), 0, 2, 1)
+    pin_as_before(lake, "old")
+    make = pins._ensure_schema
+
+    def let_go_by_somebody(of: DuckLakeResource) -> None:
+        make(of)
+        pins.unpin(of, "old")
+
+    monkeypatch.setattr(pins, "_ensure_schema", let_go_by_somebody)
+    assert pins.move_former(lake) == []
+    assert stack.features.pins().num_rows == 0
+
+
+def pin_as_before(lake: DuckLakeResource, name: str) -> None:
+    """Pin the newest version as a former release did."""
+    with lake.get_connection(write=True) as connection:
+        ((version,),) = connection.execute("SELECT id FROM lake.current_snapshot()").fetchall()
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS lake.ledger.pins (name VARCHAR, version BIGINT, pinned_at TIMESTAMPTZ)"
+        )
+        connection.execute("INSERT INTO lake.ledger.pins VALUES ($1, $2, $3)", [name, version, FIRST])
+
+
 def test_a_run_of_mlflow_knows_its_pin(stack: Stack):
     overwrite(stack, contract("events"), 0, 2, 1)
     mlflow: MLflowResource = stack._resources["mlflow"]

@@ -191,20 +191,25 @@ def move_former(lake: "Lake") -> list[str]:
         found = catalog.execute("SELECT to_regclass('public.ducklake_snapshot') IS NOT NULL").fetchone()
         if not (found and found[0]):
             return []  # nobody has made the lake yet, and this is no reason to
-    with lake.get_connection() as connection:
-        former, held = _former(connection), versions(connection)
-    going = {name: pin for name, pin in former.items() if pin[0] in held}
-    if not going:
+    if not _movable(lake):
         return []
     _ensure_schema(lake)
     with only_one(lake):
-        for name, (version, pinned_at) in going.items():
-            row = _row(name, version, held[version], contents(lake.at(version)))
+        going = _movable(lake)  # anew: who was waited for may have moved one, or let it go
+        for name, (version, written_at, pinned_at) in going.items():
+            row = _row(name, version, written_at, contents(lake.at(version)))
             with lake.catalog(write=True) as catalog:
                 catalog.execute(read_sql("postgres/pins/move.sql"), row | {"pinned_at": pinned_at})
             with lake.get_connection(write=True) as connection:
                 connection.execute(f"DELETE FROM {_FORMER} WHERE name = $1", [name])
     return sorted(going)
+
+
+def _movable(lake: "Lake") -> dict[str, tuple[int, datetime, datetime]]:
+    """By name, the pins of former releases whose version is there: it, when it was written, and when it was pinned."""
+    with lake.get_connection() as connection:
+        former, held = _former(connection), versions(connection)
+    return {name: (version, held[version], at) for name, (version, at) in former.items() if version in held}
 
 
 def _row(
