@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 
 from ml_assets.errors import Refusal
 
-FORMAT = 1
-"""Of the manifest. A newer one is refused."""
+FORMAT = 2
+"""Of the manifest. A newer one is refused; it rises with every field, which a release before does not know. 2 has
+`home_format`."""
 
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

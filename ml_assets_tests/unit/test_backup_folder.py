@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -96,10 +96,28 @@ def test_a_path_that_leads_out_of_the_home_is_refused(place: str, path: str):
 
 
 def test_a_manifest_of_a_newer_release_is_refused():
-    newer = json.dumps(json.loads(manifests.to_bytes(manifest())) | {"format": 2}).encode()
+    newer = json.dumps(json.loads(manifests.to_bytes(manifest())) | {"format": manifests.FORMAT + 1}).encode()
     name = f"20261129T200000Z-{manifests._digest(newer)}"
     with pytest.raises(Refusal, match="newer release"):
         manifests.from_bytes(newer, name)
+
+
+def test_a_field_that_the_release_before_does_not_know_has_raised_the_format():
+    """It reads no other fields than it knows, and would end in a traceback in place of the sentence."""
+    first = {
+        "made_at",
+        "home",
+        "versions",
+        "modes",
+        "databases",
+        "tables",
+        "left_out",
+        "under_way",
+        "paused_s",
+    }
+    added = {1: {*first, "entries", "format"}, 2: {"home_format"}}
+    assert {each.name for each in fields(Manifest)} == set().union(*added.values())
+    assert max(added) == manifests.FORMAT
 
 
 def test_which_backup_is_meant():
