@@ -88,6 +88,20 @@ def test_a_newer_home_is_refused_everywhere_and_left_alone(former: Path, cli):
     assert {each.name for each in former.iterdir()} == {"dagster", FORMAT_FILE}
 
 
+def test_a_backup_has_the_format_of_what_it_holds_though_the_home_is_upgraded_meanwhile(former: Path):
+    from ml_assets.maintenance.backup import places
+    from ml_assets.maintenance.backup.take import format_of_staged
+
+    staged = former / "tmp" / "staged"
+    places.stage(former, staged, [former / "tmp"])
+    open_home(Settings(home=former))
+    assert read_format(former).number == FORMAT
+    assert format_of_staged(staged, former) == 0
+    places.stage(former, staged, [former / "tmp"])
+    assert format_of_staged(staged, former) == FORMAT
+    assert format_of_staged(staged, former / "nothing kept") == FORMAT
+
+
 def test_the_code_location_refuses_a_newer_home_in_the_same_words(former: Path, monkeypatch):
     from ml_assets.definitions import defs
 

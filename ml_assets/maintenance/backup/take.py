@@ -14,15 +14,17 @@ from typing import Any
 
 from ml_assets.contracts import STREAMS, tables
 from ml_assets.errors import Refusal, StoreBusy
+from ml_assets.home import is_kept
 from ml_assets.intake import ledger
 from ml_assets.lib import backup as manifests
 from ml_assets.lib.backup import Entry, LeftOut, Manifest, TableFact
+from ml_assets.lib.home_format import FORMAT
 from ml_assets.lib.words import counted
 from ml_assets.maintenance.backup import facts, places, postgres
 from ml_assets.maintenance.backup.folder import BackupFolder, Progress, hold
 from ml_assets.maintenance.backup.places import Found
 from ml_assets.resources import store_resources
-from ml_assets.services.home import read_format, refuse_newer_home
+from ml_assets.services.home import FORMAT_FILE, read_format, refuse_newer_home
 from ml_assets.settings import Settings, redact_url
 from ml_assets.stores.duckdb import pins
 from ml_assets.stores.registry import stores
@@ -72,6 +74,7 @@ class _State:
     found: dict[str, list[Found]] = field(default_factory=dict)
     facts: dict[str, TableFact] = field(default_factory=dict)
     dumps: dict[str, postgres.Dump] = field(default_factory=dict)
+    home_format: int = 0
     lake_version: int | None = None
     lake_kept: ExitStack = field(default_factory=ExitStack)
     under_way: list[str] = field(default_factory=list)
@@ -186,7 +189,7 @@ class _Taking:
             under_way=tuple(state.under_way),
             paused_s=round(state.paused_s, 3),
             entries=tuple(entries),
-            home_format=read_format(self._settings.home).number,
+            home_format=state.home_format,
         )
         return manifest, kept
 
@@ -329,6 +332,7 @@ class _Taking:
             beside = {roots["sqlite"].with_name(roots["sqlite"].name + each) for each in ("", "-wal", "-shm")}
             without = places.runtime_files(settings) | elsewhere | beside | {settings.dagster_home}
             state.found["home"] = places.stage(home, self._stage / "home", without)
+            state.home_format = format_of_staged(self._stage / "home", home)
             state.found["home"] += [
                 replace(each, path=f"{settings.dagster_home.name}/{each.path}") for each in self._history
             ]
@@ -464,6 +468,13 @@ def _staging(home: Path) -> Iterator[Path]:
             yield stage
         finally:
             shutil.rmtree(stage)
+
+
+def format_of_staged(staged: Path, home: Path) -> int:
+    """The format of what was staged of a home, which somebody may have upgraded since."""
+    if (staged / FORMAT_FILE).exists():
+        return read_format(staged).number
+    return 0 if is_kept(home) else FORMAT
 
 
 def _refuse_inside(settings: Settings, folder: Path) -> None:
