@@ -20,7 +20,7 @@ second time, on a new connection, which cannot be turned off: one of our three t
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -45,6 +45,7 @@ from ml_assets.resources.base import (
     unwritten,
 )
 from ml_assets.resources.engine import EmbeddedEngine
+from ml_assets.services.home import private_home
 from ml_assets.stores.clickhouse.cluster import SETTINGS as CLUSTER_SETTINGS
 from ml_assets.stores.clickhouse.cluster import join, on_cluster
 from ml_assets.tables.store import StoreHealth
@@ -191,6 +192,10 @@ class ClickHouseResource(StoreResource):
             with _closing(self._connect_server(write)) as client:
                 yield client
         else:
+            if not path.parent.is_dir() and not plain(self.url):
+                with suppress(OSError):  # which the engine's own folder meets as well
+                    # Before there is a folder in it that tells of a home.
+                    private_home(Path(os.path.abspath(self.home)))
             with (
                 _ENGINE.opened(
                     path,

@@ -28,6 +28,7 @@ from ml_assets.resources.base import (
     require_scheme,
     unwritten,
 )
+from ml_assets.services.home import private_home
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
@@ -215,6 +216,9 @@ class SQLiteResource(StoreResource):
         path = self.path
         connection = None
         try:
+            if not path.parent.is_dir() and not plain(self.url):
+                # Before there is a folder in it that tells of a home.
+                private_home(Path(os.path.abspath(self.home)))
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, isolation_level=None, timeout=lock_timeout_s)
             connection.execute("PRAGMA journal_mode = WAL")

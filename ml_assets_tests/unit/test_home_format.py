@@ -56,6 +56,25 @@ def test_a_new_home_has_this_format_and_an_old_one_lacks_all_steps(tmp_path: Pat
     assert due_steps(tmp_path / "nowhere") == []
 
 
+def test_a_home_that_a_store_makes_has_this_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whichever is used first: readers of a home that seems to be a former one would be refused."""
+    from ml_assets.resources.clickhouse import ClickHouseResource
+    from ml_assets.resources.sqlite import SQLiteResource
+
+    with SQLiteResource(home=str(tmp_path / "sqlite first")).connect():
+        pass
+    # The lock and the folder of the engine are real; the engine itself takes seconds.
+    monkeypatch.setattr(
+        ClickHouseResource, "_connect_chdb", lambda *_, **__: (_ for _ in ()).throw(OSError())
+    )
+    with pytest.raises(OSError), ClickHouseResource(home=str(tmp_path / "clickhouse first")).client():
+        pass
+    for home in tmp_path.iterdir():
+        assert due_steps(home) == []
+        assert open_home(Settings(home=home, read_only=True)) == []
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_home_without_stores_is_upgraded_without_a_server(former: Path):
     told: list[str] = []
     done = open_home(Settings(home=former), told.append)
