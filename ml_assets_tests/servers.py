@@ -441,7 +441,16 @@ def main(command: Sequence[str]) -> int:
     ):
         for name, url in variables.items():
             print(f"{name:26}{_shown(url)}", flush=True)
-        return subprocess.call(list(command), env={**os.environ, **variables, ASKED: "1"})
+        return _to_its_end(command, {**os.environ, **variables, ASKED: "1"})
+
+
+def _to_its_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command that has something to clear away when it is stopped, such as databases; its exit status."""
+    with subprocess.Popen(list(command), env=environment) as running:
+        # Ctrl-C reaches it as well, and a signal to this process alone is handed on.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: running.terminate())
+        return running.wait()
 
 
 def _shown(url: str) -> str:
