@@ -7,6 +7,7 @@ it, which is the business of who puts it there, and how a home of a former forma
 
 import os
 import stat
+import uuid
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -74,7 +75,8 @@ def write_format(home: Path, told: HomeFormat) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    draft = home / f"{FORMAT_FILE}.{os.getpid()}"
+    # Containers that share a home may have the same process ids, and threads of one process do.
+    draft = home / f"{FORMAT_FILE}.{uuid.uuid4().hex}"
     with draft.open("w") as file:
         file.write(home_format.to_text(told))
         file.flush()

@@ -56,6 +56,21 @@ def test_a_new_home_has_this_format_and_an_old_one_lacks_all_steps(tmp_path: Pat
     assert due_steps(tmp_path / "nowhere") == []
 
 
+def test_two_that_make_a_home_at_once_write_its_format_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Threads, or containers whose process ids are the same: one must not empty what the other has written."""
+    sync, others = os.fsync, [HomeFormat(FORMAT, "other")]
+
+    def come_between(file: int) -> None:
+        if others:
+            write_format(tmp_path, others.pop())
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", come_between)
+    write_format(tmp_path, HomeFormat(FORMAT, "one"))
+    assert read_format(tmp_path).written_by == "one"
+    assert [each.name for each in tmp_path.iterdir()] == [FORMAT_FILE]
+
+
 def test_a_home_that_a_store_makes_has_this_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Whichever is used first: readers of a home that seems to be a former one would be refused."""
     from ml_assets.resources.clickhouse import ClickHouseResource
