@@ -260,6 +260,27 @@ def pin_as_before(lake: DuckLakeResource, name: str) -> None:
         connection.execute("INSERT INTO lake.ledger.pins VALUES ($1, $2, $3)", [name, version, FIRST])
 
 
+def test_a_version_that_has_lost_its_files_stops_no_upgrade(stack: Stack):
+    lake, of = lake_of(stack), contract("fragile")
+    overwrite(stack, of, 0, 2, 1)
+    with lake.get_connection(write=True) as connection:  # so that its rows are read
+        connection.execute("UPDATE lake.ledger.writes SET hash_version = 'former'")
+    pin_as_before(lake, "damaged")
+    (file,) = Path(lake.data, "features", "fragile").rglob("*.parquet")
+    overwrite(stack, of, 0, 2, 2)
+    pin_as_before(lake, "sound")
+    file.rename(file.with_suffix(".lost"))
+    try:
+        assert pins.move_former(lake) == ["sound"]
+    finally:
+        file.with_suffix(".lost").rename(file)
+    assert sorted(stack.features.pins()["name"].to_pylist()) == ["damaged", "sound"]
+    maintain(stack)
+    assert values(stack.features.pinned("damaged", "fragile")) == [
+        1
+    ]  # kept, and read as soon as the files are back
+
+
 def test_a_run_of_mlflow_knows_its_pin(stack: Stack):
     overwrite(stack, contract("events"), 0, 2, 1)
     mlflow: MLflowResource = stack._resources["mlflow"]

@@ -178,15 +178,17 @@ def pinned(lake: "Lake", connection: "duckdb.DuckDBPyConnection") -> dict[str, i
 def move_former(lake: "Lake") -> list[str]:
     """Move the pins of former releases to where pins are now; may be killed at any point, and done again.
 
-    A pin whose version is gone stays where it is: nothing is known of it but its name.
+    A pin whose version is gone, or has lost files, stays where it is, and keeps its version as before: nothing is known
+    of it but its name, and nobody could open the home to let it go if it stopped the upgrade.
 
     Returns:
-        Their names.
+        The names of those that were moved.
 
     Raises:
-        LookupError: the ledger of a pinned version cannot be read.
-        StoreUnavailable: the catalog does not answer.
+        StoreUnavailable: the catalog, or the lake's object store, does not answer.
     """
+    import duckdb
+
     with lake.catalog() as catalog:
         found = catalog.execute("SELECT to_regclass('public.ducklake_snapshot') IS NOT NULL").fetchone()
         if not (found and found[0]):
@@ -195,14 +197,20 @@ def move_former(lake: "Lake") -> list[str]:
         return []
     _ensure_schema(lake)
     with only_one(lake):
-        going = _movable(lake)  # anew: who was waited for may have moved one, or let it go
-        for name, (version, written_at, pinned_at) in going.items():
-            row = _row(name, version, written_at, contents(lake.at(version)))
+        moved = []
+        # Anew: who was waited for may have moved one, or let it go.
+        for name, (version, written_at, pinned_at) in _movable(lake).items():
+            try:
+                states = contents(lake.at(version))
+            except duckdb.IOException:  # files of its tables, or of its ledger, are lost
+                continue
+            row = _row(name, version, written_at, states)
             with lake.catalog(write=True) as catalog:
                 catalog.execute(read_sql("postgres/pins/move.sql"), row | {"pinned_at": pinned_at})
             with lake.get_connection(write=True) as connection:
                 connection.execute(f"DELETE FROM {_FORMER} WHERE name = $1", [name])
-    return sorted(going)
+            moved.append(name)
+    return sorted(moved)
 
 
 def _movable(lake: "Lake") -> dict[str, tuple[int, datetime, datetime]]:
