@@ -116,14 +116,18 @@ def _vectors(
         embedder: EmbedderResource,
         postgres: PostgresResource,
     ) -> Iterator[dg.Output[pa.RecordBatchReader]]:
-        model = embedder.get()
+        def made_for() -> str:
+            # Passages of another cut would undo a switch as well as vectors of another model.
+            return embedder.served().cut_for if is_cut else embedder.get().name
+
+        began_for, model = made_for(), embedder.get()  # in this order: what is served between them is noticed
         count = EmbeddingCount(progress=lambda c: context.log.info(f"{c.embedded} embedded, {c.kept} kept"))
         known = _known_vectors(postgres, table, key_column, model.name)
         if is_cut:
-            texts = _if_cut_for(texts, embedder.served().cut_for)
+            texts = _if_cut_for(texts, began_for)
         made = embed_changed(_select(texts, columns), key_column, model, known, count)
         yield dg.Output(
-            _if_still_served(made, model.name, lambda: embedder.get().name),
+            _if_still_served(made, began_for, made_for),
             metadata={"embedding_model": model.name, "dimension": model.dimension},
         )
         # The rows are written: what a switch keeps of those that are gone goes with them.
