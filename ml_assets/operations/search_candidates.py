@@ -125,7 +125,7 @@ class Builder:
             with self._postgres.connect() as asked:
                 found = self.versions(subjects, asked)
             if DOCUMENTS in subjects:
-                found[RAW] = str(self._lake().ledger_state(contracts[RAW]).content_hash)
+                found[RAW] = self.documents()
             return found
         return {
             subject.asset: table_version(
@@ -136,6 +136,10 @@ class Builder:
             )
             for subject in subjects
         }
+
+    def documents(self) -> str:
+        """What the documents are now that passages are cut from."""
+        return str(self._lake().ledger_state(tables(self.new.settings)[RAW]).content_hash)
 
     @contextmanager
     def cut(self) -> "Iterator[Staged]":

@@ -23,6 +23,7 @@ from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.words import counted
 from ml_assets.operations.search_candidates import (
     CHUNKS,
+    RAW,
     Builder,
     Built,
     Setup,
@@ -482,10 +483,20 @@ def _follow(move: _Move, assets: Sequence[str], built: Built | None = None) -> N
 def _follow_with_passages(move: _Move, contract: Contract, built: Built | None) -> None:
     from ml_assets.stores.duckdb import DuckLakeStore
 
-    with ExitStack() as until_then:
-        chunks = (built.chunks if built else None) or until_then.enter_context(move.builder.cut())
-        with pause.writing(move.new.settings.home):
-            DuckLakeStore(move.resources["lake"], move.resources["postgres"]).write(contract, chunks)
+    lake = DuckLakeStore(move.resources["lake"], move.resources["postgres"])
+    chunks = built.chunks if built else None
+    cut_from = built.versions[RAW] if built and chunks else None
+    while True:
+        documents = move.builder.documents()
+        with ExitStack() as until_then:
+            if chunks is None or cut_from != documents:
+                chunks = until_then.enter_context(move.builder.cut())
+            with pause.writing(move.new.settings.home):
+                lake.write(contract, chunks)
+        if move.builder.documents() == documents:
+            return
+        # The graph may have cut the newer ones in the meantime: these passages would be without them for good.
+        chunks = None
 
 
 def _follow_with_index(move: _Move, contract: Contract, upstream: Contract) -> None:
@@ -495,12 +506,17 @@ def _follow_with_index(move: _Move, contract: Contract, upstream: Contract) -> N
     from ml_assets.tables.validation import WHOLE
 
     held = {store.prefix: store for store in stores(move.resources)}
-    store = held[contract.store]
-    rows = held[upstream.store].read(upstream, contract.names, WHOLE)
-    with stage(rows, contract, store.limits) as staged, pause.writing(move.new.settings.home):
-        if isinstance(store, VectorStore) and _of_another_length(
-            store.last_contract(contract.asset), contract
-        ):
-            # Whoever is killed from here on has it noted that the index has to follow.
-            store.forget(contract)
-        store.write(contract, staged)
+    store, source = held[contract.store], held[upstream.store]
+    while True:
+        state = source.ledger_state(upstream)
+        rows = source.read(upstream, contract.names, WHOLE)
+        with stage(rows, contract, store.limits) as staged, pause.writing(move.new.settings.home):
+            if isinstance(store, VectorStore) and _of_another_length(
+                store.last_contract(contract.asset), contract
+            ):
+                # Whoever is killed from here on has it noted that the index has to follow.
+                store.forget(contract)
+            store.write(contract, staged)
+        if source.ledger_state(upstream) == state:
+            return
+        # The graph may have carried the newer rows on in the meantime.
