@@ -226,6 +226,13 @@ def test_orphans_of_a_lake_go_and_those_of_a_shared_folder_stay(home: Path):
     assert orphan.exists()
     assert any("another catalog has its data there" in done for done in kept.done), kept
     other.unlink()
+    inner = Path(lake.data) / "inner" / other.name  # a lake within the folder of this one is listed with it
+    inner.parent.mkdir()
+    inner.touch()
+    (kept,) = [u for u in maintain(store_resources(Settings(home=home)), RETENTION) if u.store == "duckdb"]
+    assert orphan.exists()
+    assert any(str(inner) in done for done in kept.done), kept
+    inner.unlink()
     nights_later(place)
     assert not orphan.exists()
 

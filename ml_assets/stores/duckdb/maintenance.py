@@ -238,7 +238,9 @@ def _delete_orphans(lake: "Lake", connection: "duckdb.DuckDBPyConnection", oldes
 def _why_not_orphans(lake: "Lake", connection: "duckdb.DuckDBPyConnection", found: list[str]) -> str:
     """Why files that no version knows may be somebody's all the same; "" if they are nobody's."""
     own = lake.mark(lake.identity(connection))
-    marks = {row[0] for row in connection.execute(f"FROM glob({quote_literal(lake.mark('*'))})").fetchall()}
+    # A lake that lies in a folder of this one is listed with it.
+    signed = f"{lake.data.rstrip('/')}/**/{Path(lake.mark('*')).name}"
+    marks = {row[0] for row in connection.execute(f"FROM glob({quote_literal(signed)})").fetchall()}
     others = sorted(mark for mark in marks if Path(mark).name != Path(own).name)
     if others:
         return (
