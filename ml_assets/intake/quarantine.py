@@ -21,7 +21,7 @@ from ml_assets.intake.input_files import text_path
 from ml_assets.intake.judge import Bounds
 from ml_assets.intake.raw import unbalanced_contents
 from ml_assets.intake.sources import sources, stream_listings
-from ml_assets.lib.sql import quote_identifier
+from ml_assets.lib.sql import quote_identifier, quote_literal
 from ml_assets.sql_files import read_sql
 from ml_assets.stores import touched_days
 from ml_assets.stores.touched_days import Postgres
@@ -33,6 +33,9 @@ _SHOWN_VALUE = r"(?s)^(\w+ (?:is|begins with)) '.{0,60}?'([,;]| and has)"
 
 _COUNTED = r"^(has|the line has|the bytes from) [\d,]+ (fields|bytes|on)"
 """The number in a reason, as splitter.py writes it."""
+
+_ANY_SHARE = 1e-9
+"""Share of deleted rows of a file: more than none, and no more than one of a file's rows."""
 
 _LIVE = pa.schema(
     {"unit_hash": pa.string(), "origin": pa.string(), "loaded_at": pa.timestamp("us", tz="UTC")}
@@ -80,9 +83,16 @@ def forget_texts(lake: Lake, postgres: Postgres, stream: str, before: datetime) 
         hashes = ledger.quarantined_before(connection, stream, before)
     if not hashes:
         return 0
-    text = read_sql("duckdb/raw/forget_texts.sql").format(table=quote_identifier(f"intake_{stream}"))
+    table = f"intake_{stream}"
+    text = read_sql("duckdb/raw/forget_texts.sql").format(table=quote_identifier(table))
+    # A file keeps what its rows were; so those with any such row are written anew, also what a kill has left of that.
+    rewrite = (
+        f"CALL ducklake_rewrite_data_files('lake', {quote_literal(table)}, schema => 'intake', "
+        f"delete_threshold => {_ANY_SHARE})"
+    )
     with touched_days.only_one(postgres, stream), lake.get_connection(write=True) as connection:
         found = connection.execute(text, {"hashes": hashes}).fetchone()
+        connection.execute(rewrite).fetchall()
     return int(found[0]) if found else 0
 
 

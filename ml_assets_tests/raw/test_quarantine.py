@@ -55,6 +55,24 @@ def test_old_texts_go_and_the_accounts_still_add_up(room):
     assert quarantine.counts(room.postgres) == {"runs": 2}
 
 
+def test_no_file_of_the_newest_version_has_an_old_text(room):
+    room.put("runs", "a.jsonl", lines(*({**RUN, "run_id": f"r{n}"} for n in range(9)), {"experiment": "e"}))
+    room.take_in("runs")
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert quarantine.forget_texts(room.lake, room.postgres, "runs", later) == 1
+    with room.lake.get_connection() as connection:
+        files = connection.execute(
+            "SELECT data_file FROM ducklake_list_files('lake', 'intake_runs', schema => 'intake')"
+        ).fetchall()
+        texts = connection.execute(
+            "SELECT raw_text FROM read_parquet($1)", [[name for (name,) in files]]
+        ).fetchall()
+        count = connection.execute("SELECT count(*) FROM intake.intake_runs").fetchone()
+    assert '{"experiment": "e"}' not in str(texts)
+    assert count == (len(texts),) == (10,)
+    assert raw.unbalanced_contents(room.postgres, room.lake, "runs") == {}
+
+
 def test_rows_are_grouped_by_reason_whatever_value_file_and_line(room):
     room.put(
         "runs",
