@@ -20,6 +20,7 @@ from ml_assets.automation import PARTITIONED, WHOLE
 from ml_assets.maintenance.history import DagsterHistory, forget_runs
 from ml_assets.maintenance.home_parts import MLflowTraces, ServerLogs
 from ml_assets.settings import Settings
+from ml_assets.sql_files import read_sql
 from ml_assets.tables.store import Retention
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_offset=1)
@@ -133,6 +134,23 @@ def test_old_runs_go_from_postgresql(tmp_path: Path, postgres):
         old_runs_go(instance)
         assert DagsterHistory(settings, instance).size() > 2**20
         assert list(DagsterHistory(settings, instance).maintain(AT_ONCE)) == []
+
+
+def test_tags_of_many_events_are_not_looked_up_row_by_row(tmp_path: Path, postgres):
+    with instance_of(
+        Settings(home=tmp_path), f"storage: {{postgres: {{postgres_url: '{postgres.url}'}}}}\n"
+    ) as instance:
+        storage: Any = instance.event_log_storage
+        with storage.index_connection() as connection, connection.begin():
+            for statement in (
+                "INSERT INTO event_logs (event) SELECT '' FROM generate_series(1, 10000)",
+                "INSERT INTO asset_event_tags (event_id, asset_key, key) SELECT id, '', '' FROM event_logs",
+                "ANALYZE event_logs, asset_event_tags",
+                "SET LOCAL work_mem = '64kB'",  # these are to it as a year's are to what a server has
+            ):
+                connection.execute(text(statement))
+            plan = connection.execute(text(f"EXPLAIN {read_sql('dagster/forget_tags.sql')}")).fetchall()
+    assert "SubPlan" not in str(plan), plan
 
 
 def test_days_before_the_first_partition_go_with_their_run(tmp_path: Path):
