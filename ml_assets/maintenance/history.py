@@ -88,6 +88,8 @@ class DagsterHistory(Maintained):
 
     def _sweep(self, instance: "DagsterInstance", grace: timedelta) -> int:
         """Files of runs that the history does not know. Those of a run that is just being made are young."""
+        if not self._is_of(instance):
+            return 0
         oldest = time.time() - grace.total_seconds()
         places = [
             *(self._folder / "history" / "runs").glob("*.db"),
@@ -105,6 +107,15 @@ class DagsterHistory(Maintained):
                 for file in (each, *(each.with_name(each.name + end) for end in ("-wal", "-shm"))):
                     file.unlink(missing_ok=True)
         return len(unknown)
+
+    def _is_of(self, instance: "DagsterInstance") -> bool:
+        """Whether the runs in Dagster's folder are this instance's: neither another one's nor a former storage's."""
+        from dagster._core.storage.event_log import SqliteEventLogStorage
+
+        if Path(instance.root_directory).resolve() != self._folder.resolve():
+            return False  # such as that of `dagster.materialize`, which knows no run but its own
+        in_files = isinstance(instance.event_log_storage, SqliteEventLogStorage)
+        return in_files or not (self._folder / "history").exists()
 
     def _give_back(self) -> Iterator[str]:
         for name in _FILES:

@@ -181,6 +181,18 @@ def test_a_young_file_of_an_unknown_run_stays(tmp_path: Path):
         assert not young.exists()
 
 
+def test_files_of_another_instance_stay(tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    with instance_of(settings) as instance:
+        (run_id,) = materialized(instance, "2026-01-01")
+    with dg.DagsterInstance.ephemeral() as another:  # as `dagster.materialize` has it
+        assert not any(
+            "not known any more" in done for done in DagsterHistory(settings, another).maintain(AT_ONCE)
+        )
+    assert (settings.dagster_home / "history" / "runs" / f"{run_id}.db").exists()
+    assert (settings.dagster_home / "storage" / run_id).exists()
+
+
 def test_a_large_log_of_a_server_is_emptied_and_its_end_kept(tmp_path: Path):
     settings = Settings(home=tmp_path, server_log_mb=1)
     log = services.describe(tmp_path)["redis"].log
