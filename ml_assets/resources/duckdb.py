@@ -545,6 +545,8 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             else:
                 self._attach_readable(connection, url)
         except (duckdb.Error, OSError) as fault:
+            if told := self._fault_of_files(fault):
+                raise told from None
             # Without `from`: the driver's message may hold the password.
             cause = one_sentence(fault).rpartition("Unable to connect to Postgres at ")[2]
             raise unavailable("DuckLake's catalog", url, cause, self._remedy(cause)) from None
@@ -653,10 +655,24 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             raise
 
     def _is_unsigned(self, connection: "duckdb.DuckDBPyConnection") -> bool:
-        """Whether the catalog was made when nothing could be written to the store, and has not written since."""
+        """Whether the catalog was made when nothing could be written to the store, and has not written since.
+
+        Raises:
+            StoreUnavailable: its files lie elsewhere, so what is written here would be parted from them. An embedded
+                catalog follows whatever prefix it is given.
+        """
+        mark = self.mark(self.identity(connection))
+        # Before the marks are listed: whoever writes the first file has signed.
         question = "SELECT NOT EXISTS (SELECT FROM public.ducklake_data_file)"
-        rows = connection.execute("FROM postgres_query(?, ?)", [METADATA, question]).fetchall()
-        return rows == [(True,)] and self.mark(self.identity(connection)) not in self._marks(connection)
+        ((is_empty,),) = connection.execute("FROM postgres_query(?, ?)", [METADATA, question]).fetchall()
+        if Path(mark).name in {Path(each).name for each in self._marks(connection)}:
+            return False
+        if is_empty:
+            return True
+        raise StoreUnavailable(
+            f"The lake's files do not lie at {self.data} (the catalog names files, and {mark} is not there): correct "
+            "ML_ASSETS_LAKE_DATA, or copy the files there with their mark; if only that is lacking, make it, empty."
+        )
 
     def identity(self, connection: "duckdb.DuckDBPyConnection") -> str:
         """The catalog's own identity, which it keeps wherever it is moved."""

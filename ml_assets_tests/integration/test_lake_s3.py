@@ -163,6 +163,18 @@ def test_what_goes_wrong_is_one_sentence(s3_lake, object_store, monkeypatch):
     assert widths(s3_lake) == [(7, 100)]
 
 
+def test_nothing_is_written_where_the_other_files_are_not(s3_lake, bucket):
+    write(s3_lake, 1)
+    elsewhere = other(s3_lake, data_path=f"{s3_lake.data}-wrong")
+    with psycopg.connect(s3_lake.catalog_url) as catalog:  # an embedded catalog follows the setting by itself
+        catalog.execute(
+            "UPDATE public.ducklake_metadata SET value = %s WHERE key = 'data_path'", (f"{elsewhere.data}/",)
+        )
+    with pytest.raises(StoreUnavailable, match=r"catalog-.*is not there.: correct ML_ASSETS_LAKE_DATA"):
+        write(elsewhere, 2)
+    assert names(bucket, elsewhere) == []
+
+
 def test_a_file_that_vanished_is_told_with_its_table(s3_lake, bucket):
     write(s3_lake, 1)
     for name in names(bucket, s3_lake):
