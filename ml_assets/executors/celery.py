@@ -1,8 +1,8 @@
 """Steps by Celery: dagster-celery's executor, and one thing besides, that a worker may be lost.
 
 dagster-celery waits for ever for a step whose worker was killed or cut off, or whose queue no worker takes from. Here
-each step that waits is looked after: workers are asked whether they live, steps of one that does not answer are given
-to another one, and a queue that nobody takes from is told in a sentence. A step may so be executed twice at once, if
+each step that waits is looked after: workers are asked what they execute, a step that none of them names is given to
+another one, and a queue that nobody takes from is told in a sentence. A step may so be executed twice at once, if
 its worker lives but cannot be reached; every write of the stores is one transaction that replaces days or rows, under
 the lock of its table, so that is the same as once.
 
@@ -131,7 +131,7 @@ class Workers:
     def __init__(self, lost_after_s: float) -> None:
         self._lost_after_s = lost_after_s
         self._asked_at = self._blind_until = -lost_after_s
-        self._heard: dict[str, float] = {}
+        self._executed: dict[str, float] = {}
         self._queues: dict[str, float] = {}
         self._app: Celery | None = None
         self._unreachable: tuple[type[Exception], ...] = ()
@@ -142,17 +142,20 @@ class Workers:
         self._unreachable = (OperationalError, *app.connection_for_read().recoverable_connection_errors)
         return self
 
-    def silent(self, worker: str, since: float) -> bool:
-        """Whether a worker has not answered for too long.
+    def lost(self, task: str, since: float) -> bool:
+        """Whether no worker has said for too long that it executes a task.
+
+        That a worker of its name answers is not enough: one that was killed is often started anew, under the same name.
 
         Args:
-            since: when it was known to live, if it has never answered.
+            task: Celery's id.
+            since: when it was known to be executed, if nobody has ever said so.
         """
         self._ask(since)
-        return self._is_over(self._heard.get(worker, since))
+        return self._is_over(self._executed.get(task, since))
 
     def deserted(self, queue: str, since: float) -> bool:
-        """Whether nobody has taken from a queue for too long, as in `silent`."""
+        """Whether nobody has taken from a queue for too long, as in `lost`."""
         self._ask(since)
         return self._is_over(self._queues.get(queue, since))
 
@@ -164,18 +167,24 @@ class Workers:
         # Waiting for answers holds the run up for a second, so short steps are not asked about.
         if self._app is None or time.monotonic() - max(since, self._asked_at) < self._lost_after_s / 5:
             return
-        if time.monotonic() - self._asked_at > self._lost_after_s:
-            self._blind_until = time.monotonic()
+        asked_at = time.monotonic()
+        if asked_at - self._asked_at > self._lost_after_s:
+            self._blind_until = asked_at
         try:
-            answers = self._app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+            ask = self._app.control.inspect
+            answers = ask(timeout=_ANSWER_S).active_queues() or {}
+            # As many as have just answered will do so at once.
+            executed = ask(timeout=_ANSWER_S, limit=len(answers)).active(safe=True) or {} if answers else {}
         except self._unreachable:
             # A broker that cannot be asked says nothing about workers, which have to find it again, too.
             self._blind_until = time.monotonic()
             return
-        self._asked_at = time.monotonic()
-        for worker, queues in answers.items():
-            self._heard[worker] = self._asked_at
-            self._queues |= dict.fromkeys((queue["name"] for queue in queues), self._asked_at)
+        # A question shows silence until it is put; how long the answers take shows nothing.
+        self._asked_at, heard_at = asked_at, time.monotonic()
+        for queues in answers.values():
+            self._queues |= dict.fromkeys((queue["name"] for queue in queues), heard_at)
+        for tasks in executed.values():
+            self._executed |= dict.fromkeys((task["id"] for task in tasks), heard_at)
 
 
 class Step:
@@ -226,9 +235,9 @@ class Step:
     def _look_after(self, worker: str) -> None:
         if worker != self._worker:
             self._worker, self._since = worker, time.monotonic()
-        if self._workers.silent(worker, self._since):
+        if self._workers.lost(self._result.id, self._since):
             # Should it be alive after all, it may end what it does.
-            self._lost(f"worker {worker} does not answer any more")
+            self._lost(f"worker {worker} does not answer any more, or was started anew")
 
     def _look_for_takers(self) -> None:
         if self._workers.deserted(self._queue, self._since):

@@ -20,9 +20,10 @@ class Clock:
 
 @dataclass
 class Broker:
-    """Stands for the application: who answers now, with which queues."""
+    """Stands for the application: who answers now, with which queues, and what each executes."""
 
     answers: dict[str, list[str]] = field(default_factory=dict)
+    executed: dict[str, list[str]] = field(default_factory=dict)
     asked: int = 0
     is_down: bool = False
     recoverable_connection_errors: tuple[type[Exception], ...] = (ConnectionError,)
@@ -34,7 +35,7 @@ class Broker:
     def control(self) -> "Broker":
         return self
 
-    def inspect(self, timeout: float) -> "Broker":
+    def inspect(self, timeout: float, limit: int | None = None) -> "Broker":
         return self
 
     def active_queues(self) -> dict[str, list[dict[str, str]]] | None:
@@ -43,11 +44,17 @@ class Broker:
             raise ConnectionError("refused")
         return {worker: [{"name": q} for q in queues] for worker, queues in self.answers.items()} or None
 
+    def active(self, safe: bool) -> dict[str, list[dict[str, str]]] | None:
+        return {
+            worker: [{"id": task} for task in self.executed.get(worker, ())] for worker in self.answers
+        } or None
+
 
 @dataclass
 class Result:
     """Stands for a Celery result."""
 
+    id: str
     state: str = "PENDING"
     value: Any = None
     revoked: bool = False
@@ -70,7 +77,7 @@ class World:
     warnings: list[str] = field(default_factory=list)
 
     def submit(self) -> Any:
-        self.submitted.append(Result())
+        self.submitted.append(Result(f"task-{len(self.submitted)}"))
         return self.submitted[-1]
 
     def step(self) -> celery.Step:
@@ -95,6 +102,7 @@ def world(monkeypatch) -> World:
 
 def begun(world: World, worker: str) -> None:
     world.submitted[-1].state, world.submitted[-1].value = "STARTED", {"hostname": worker, "pid": 1}
+    world.broker.executed.setdefault(worker, []).append(world.submitted[-1].id)
 
 
 def test_a_step_of_a_living_worker_may_take_as_long_as_it_takes(world):
@@ -124,9 +132,23 @@ def test_a_step_of_a_silent_worker_is_given_to_another_one(world):
     assert not world.wait(step, 15)
     assert len(world.submitted) == 2
     assert world.warnings == [
-        "Step raw_runs is given to another worker, because worker b@host does not answer any more."
+        "Step raw_runs is given to another worker, because worker b@host does not answer any more, "
+        "or was started anew."
     ]
     begun(world, "a@host")
+    assert not world.wait(step, 60)
+    assert len(world.submitted) == 2
+
+
+def test_a_step_of_a_worker_that_was_started_anew_is_given_to_another_one(world):
+    step = world.step()
+    world.broker.answers = {"b@host": ["dagster"]}
+    begun(world, "b@host")
+    assert not world.wait(step, 60)
+    del world.broker.executed["b@host"]  # killed, and back under its name before anybody asked
+    assert not world.wait(step, 15)
+    assert len(world.submitted) == 2
+    begun(world, "b@host")
     assert not world.wait(step, 60)
     assert len(world.submitted) == 2
 
