@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from celery import Celery
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.result import AsyncResult
 from celery.states import READY_STATES
 from dagster_celery.config import DEFAULT_CONFIG
@@ -208,7 +208,8 @@ class Step:
     ) -> None:
         self._submit, self._workers, self._key, self._queue, self._warn = submit, workers, key, queue, warn
         self._losses = 0
-        self._fault: Refusal | None = None
+        self._is_revoked = False
+        self._fault: Exception | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -242,12 +243,15 @@ class Step:
     def _look_for_takers(self) -> None:
         if self._workers.deserted(self._queue, self._since):
             self._result.revoke()
-            self._fault = Refusal(
+            self._fault = self._revoked() or Refusal(
                 f"No Celery worker takes steps from the queue {self._queue!r}: start one with `ml-assets worker "
                 f"--queue {self._queue}`, on a machine with the same broker, and launch the run again."
             )
 
     def _lost(self, why: str) -> None:
+        if fault := self._revoked():
+            self._fault = fault
+            return
         self._losses += 1
         if self._losses >= MOST_LOSSES:
             self._fault = Refusal(
@@ -258,11 +262,20 @@ class Step:
         self._warn(f"Step {self._key} is given to another worker, because {why}.")
         self._begin()
 
+    def _revoked(self) -> TaskRevokedError | None:
+        """What is told of a step of a cancelled run, which nobody is given any more."""
+        return (
+            TaskRevokedError(f"step {self._key} was revoked, and nobody executes it")
+            if self._is_revoked
+            else None
+        )
+
     def get(self) -> Sequence[str]:
         """The step's events.
 
         Raises:
             Refusal: nobody executes it.
+            TaskRevokedError: and nobody shall.
             Exception: what the worker raised.
         """
         if self._fault is not None:
@@ -271,4 +284,5 @@ class Step:
 
     def revoke(self) -> None:
         """Have nobody begin it any more."""
+        self._is_revoked = True
         self._result.revoke()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TaskRevokedError, WorkerLostError
 
 from ml_assets.errors import Refusal
 from ml_assets.executors import celery
@@ -197,6 +197,18 @@ def test_a_queue_that_nobody_takes_from_is_told(world):
     assert world.wait(step, 15)
     assert world.submitted[0].revoked
     with pytest.raises(Refusal, match="`ml-assets worker --queue dagster`"):
+        step.get()
+
+
+def test_a_lost_step_of_a_cancelled_run_is_given_to_nobody(world):
+    step = world.step()
+    world.broker.answers = {"a@host": ["dagster"], "b@host": ["dagster"]}
+    begun(world, "b@host")
+    step.revoke()
+    del world.broker.answers["b@host"]
+    assert world.wait(step, 30)
+    assert len(world.submitted) == 1
+    with pytest.raises(TaskRevokedError, match="raw_runs"):
         step.get()
 
 
