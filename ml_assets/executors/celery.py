@@ -14,10 +14,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from celery import Celery
+from celery import Celery, Task
 from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.result import AsyncResult
 from celery.states import READY_STATES
+from celery.utils.log import get_task_logger
 from dagster_celery.config import DEFAULT_CONFIG
 from dagster_celery.core_execution_loop import core_celery_execution_loop
 from dagster_celery.executor import CELERY_CONFIG, CeleryExecutor, _submit_task
@@ -69,8 +70,31 @@ def options(settings: Settings) -> dict[str, Any]:
 def worker_app(settings: Settings) -> Celery:
     """The application that `ml-assets worker` runs."""
     app = make_app(options(settings))
-    create_task(app)
+    create_task(app, base=StepOfRun)
     return app
+
+
+class StepOfRun(Task):
+    """dagster-celery's task, which leaves what waited in the queue for a run that is over meanwhile.
+
+    Workers forget which tasks were revoked when they are started anew, and nobody revokes those of a killed run.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from dagster._grpc.types import ExecuteStepArgs  # what the task takes; it has no public name
+        from dagster._serdes import unpack_value
+
+        step = unpack_value(kwargs["execute_step_args_packed"], as_type=ExecuteStepArgs)
+        instance_ref: Any = step.instance_ref  # handed out with each step
+        with dg.DagsterInstance.from_ref(instance_ref) as instance:
+            run = instance.get_run_by_id(step.run_id)
+        if run is None or run.is_finished or run.status is dg.DagsterRunStatus.CANCELING:
+            told = "gone" if run is None else run.status.value.lower()
+            get_task_logger(__name__).warning(
+                "Not begun: %s, since run %s is %s.", step.step_keys_to_execute, step.run_id, told
+            )
+            return []
+        return self.run(*args, **kwargs)
 
 
 def celery_steps(settings: Settings) -> dg.ExecutorDefinition:

@@ -1,13 +1,16 @@
 """What becomes of a step whose worker is silent, without any worker: time and answers are the test's."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
 
 from ml_assets.errors import Refusal
 from ml_assets.executors import celery
+from ml_assets.settings import Settings
 
 
 @dataclass
@@ -243,3 +246,31 @@ def test_a_run_that_was_held_up_itself_loses_no_worker(world):
     world.broker.answers = answers
     assert not world.wait(step, 60)
     assert len(world.submitted) == 1
+
+
+def test_what_waited_for_a_run_that_is_over_is_not_begun(tmp_path: Path):
+    from dagster._core.code_pointer import ModuleCodePointer
+    from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+    from dagster._grpc.types import ExecuteStepArgs
+    from dagster._serdes import pack_value
+
+    class Begun(celery.StepOfRun):
+        def run(self, *args: Any, **kwargs: Any) -> list[str]:
+            return ["event"]
+
+    assert isinstance(celery.worker_app(Settings(home=tmp_path)).tasks["execute_plan"], celery.StepOfRun)
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    pointer = ModuleCodePointer("ml_assets.definitions", "defs")
+    origin = JobPythonOrigin("job", RepositoryPythonOrigin("python", pointer))
+    status, told = dg.DagsterRunStatus, {}
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        for each in (status.STARTED, status.CANCELING, status.CANCELED, status.FAILURE):
+            run = instance.add_run(dg.DagsterRun("job", status=each))
+            step = ExecuteStepArgs(origin, run.run_id, ["raw_runs"], instance.get_ref())
+            told[each] = Begun()(execute_step_args_packed=pack_value(step), executable_dict={})
+    assert told == {
+        status.STARTED: ["event"],
+        status.CANCELING: [],
+        status.CANCELED: [],
+        status.FAILURE: [],
+    }
