@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 umask 077
 
 if [ -e .env ]; then
+  # Its last line may have no end, and would take the next one in.
+  [ -z "$(tail -c 1 .env)" ] || echo >>.env
   # What a newer .env.example has besides.
   grep '^[A-Z_]*=' .env.example | while IFS= read -r line; do
     grep -q "^${line%%=*}=" .env || printf '%s\n' "$line" >>.env

@@ -583,6 +583,14 @@ def test_new_env_writes_fresh_secrets_once(compose: dict[str, Any], checkout: Pa
     assert {file.name: file.read_text() for file in folder.iterdir()} == written
 
 
+def test_new_env_keeps_the_last_line_of_an_env_that_has_no_end(checkout: Path) -> None:
+    (checkout / ".env").write_text("ML_ASSETS_PORT=3007")
+    done = run("sh", str(checkout / "deploy" / "new-env.sh"))
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = {name: value for name, value in example_variables().items() if value}
+    assert dotenv(checkout) == expected | {"ML_ASSETS_PORT": "3007"}
+
+
 def test_new_env_takes_over_what_is_there(checkout: Path) -> None:
     script = ("sh", str(checkout / "deploy" / "new-env.sh"))
     # An .env of before there were files, by which the volumes were made.
