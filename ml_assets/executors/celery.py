@@ -260,7 +260,7 @@ class Step:
     def _look_after(self, worker: str) -> None:
         if worker != self._worker:
             self._worker, self._since = worker, time.monotonic()
-        if self._workers.lost(self._result.id, self._since):
+        if self._workers.lost(str(self._result.id), self._since):
             # Should it be alive after all, it may end what it does.
             self._lost(f"worker {worker} does not answer any more, or was started anew")
 
