@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -82,3 +83,15 @@ def test_nothing_is_lost_while_another_process_of_dagster_has_the_home(
     run = instance.get_run_by_id(run_id)
     assert run is not None
     assert run.status == dg.DagsterRunStatus.STARTED
+
+
+def test_runs_of_a_history_that_lies_elsewhere_are_let_be(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine may be working at them."""
+    with dg.DagsterInstance.ephemeral() as elsewhere:
+        run = begun(elsewhere, SERVED, dg.DagsterRunStatus.STARTED)
+        monkeypatch.setattr("ml_assets.cli.instance.open_instance", lambda _: nullcontext(elsewhere))
+        assert fail_lost_runs(settings) == []
+        (found,) = elsewhere.get_runs(dg.RunsFilter(run_ids=[run]))
+        assert found.status is dg.DagsterRunStatus.STARTED
