@@ -4,7 +4,14 @@ This module imports nothing of the project, so that every room can raise and cat
 """
 
 
-class Refusal(RuntimeError):
+class _ToldInASentence(RuntimeError):
+    """A notebook shows the message alone, as the command line does: the way to it tells nobody what to do."""
+
+    def _render_traceback_(self) -> list[str]:  # what IPython asks for
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Refusal(_ToldInASentence):
     """Something cannot be done; the message is one sentence that says what and what to do."""
 
 
@@ -16,7 +23,7 @@ class WriteBusy(RuntimeError):
     """Somebody else kept writing to the same table for too long. One sentence: table, cause, way out."""
 
 
-class StoreUnavailable(RuntimeError):
+class StoreUnavailable(_ToldInASentence):
     """A store cannot be reached or used. One sentence: which store, its URL without password, what to do."""
 
 

@@ -3,6 +3,7 @@
 What belongs here: verdicts of plain figures, in sentences. What does not: reading the stores, and moving anything.
 """
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
@@ -76,6 +77,17 @@ class Decision:
 
     def __bool__(self) -> bool:
         return self.promotable
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = "".join(
+            f"<tr><td>{check.name}</td><td>{'passed' if check.passed else 'refused'}</td>"
+            f"<td style='text-align:left'>{html.escape(check.sentence)}</td></tr>"
+            for check in self.checks
+        )
+        verdict = "may be promoted" if self.promotable else "is refused"
+        told = html.escape(f"Version {self.version} of {self.model_name} {verdict}.")
+        return f"<p>{told}</p><table>{rows}</table>"
 
     def __str__(self) -> str:
         what = f"Version {self.version} of {self.model_name}"

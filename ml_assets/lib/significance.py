@@ -16,6 +16,7 @@ Several comparisons at once are corrected by Holm (1979); Nemenyi's p values alr
 in every run has no spread that a t-test could use; its p value is the exact one of signs or of separation.
 """
 
+import html
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -139,6 +140,10 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         """All of it, and the sentence."""
         return {**asdict(self), "sentence": str(self)}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<p>{html.escape(str(self))}</p>"
 
     def __str__(self) -> str:
         at = f" at {self.metric}" if self.metric else ""

@@ -284,6 +284,10 @@ class Explanation:
         ]
         return "\n".join(lines) + "\n"
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return self.markdown(level=3)
+
 
 def explain(facts: Facts) -> Explanation:
     """What the facts say of each cause."""

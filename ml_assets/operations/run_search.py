@@ -4,6 +4,7 @@ PostgreSQL answers. What asks for a metric at a step is asked of the lake first,
 as the ids of the runs for which it holds.
 """
 
+import html
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,6 +105,11 @@ class Page:
     def to_pandas(self) -> "pd.DataFrame":
         """As `to_columns`, which is how MLflow shows runs."""
         return self.to_columns().to_pandas()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: as many of the runs as pandas shows, or why there are none."""
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"{self.to_pandas().to_html(max_rows=20, max_cols=20, show_dimensions=True)}{notes}"
 
 
 class Search:
