@@ -51,6 +51,7 @@ from ml_assets.sql_files import read_sql
 from ml_assets.stores.duckdb import connections, inlining
 from ml_assets.stores.duckdb.extensions import extension_file, not_installed
 from ml_assets.stores.duckdb.inlining import METADATA
+from ml_assets.tables.progress import hide_progress_bar
 from ml_assets.tables.store import StoreHealth
 
 if TYPE_CHECKING:
@@ -209,8 +210,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         connection = connections.connection(key, lambda: self._fresh(write))
         try:
             connection.execute("SET TimeZone = 'UTC'")
-            # On by default, and printed to standard output even when that is a pipe that expects JSON.
-            connection.execute("SET enable_progress_bar = false")
+            hide_progress_bar(connection)
             # Rows of each partition that a write keeps in memory beyond the limit: two row groups' worth.
             connection.execute("SET partitioned_write_flush_threshold = 131072")
             connection.execute("USE lake")
@@ -478,8 +478,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         if not self._is_remote:
             # Memory is not kept for files that were read; the operating system has them.
             connection.execute("SET enable_external_file_cache = false")
-        # As in `open`: it cannot be set for all connections of an instance.
-        connection.execute("SET enable_progress_bar = false")
+        hide_progress_bar(connection)
 
     def _load_extensions(self, connection: "duckdb.DuckDBPyConnection") -> None:
         for name in ("postgres_scanner", "ducklake", *(EXTENSIONS if self._is_remote else ())):

@@ -14,6 +14,7 @@ from pyarrow import types
 from ml_assets.errors import Refusal
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.tables.arrow_types import ARROW_TYPES, vectors_to_text
+from ml_assets.tables.progress import hide_progress_bar
 
 Write = Callable[[pa.RecordBatch], object]
 
@@ -122,7 +123,7 @@ def _duckdb(path: Path, schema: pa.Schema, table: str) -> Iterator[Write]:
     with duckdb.connect(str(path)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET memory_limit = '1GB'")
-        connection.execute("SET enable_progress_bar = false")
+        hide_progress_bar(connection)
         connection.register("empty", schema.empty_table())
         connection.execute(f"CREATE TABLE {name} AS FROM empty")
         connection.unregister("empty")

@@ -2,10 +2,13 @@
 
 import re
 from datetime import date
+from textwrap import dedent
 
 import pytest
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from ml_assets.contracts.experiments import RUNS
 from ml_assets.errors import EmbedderError, Refusal, TableUnavailable
@@ -62,3 +65,18 @@ def test_a_page_of_runs_is_shown_as_a_table():
     assert "metrics.loss" in told and "r1" in told and "r&lt;2" in told and "2 rows" in told
     none = shown(Page([], notes=("No run has a metric 'los'.",)))["text/html"]
     assert "No run has a metric &#x27;los&#x27;." in none
+
+
+def test_duckdb_is_used_in_a_kernel_that_can_show_no_progress():
+    """Without ipywidgets, DuckDB refuses in a kernel to be told that there shall be no progress bar."""
+    cell = """
+        import duckdb
+        from ml_assets.tables.progress import hide_progress_bar
+
+        with duckdb.connect() as connection:
+            hide_progress_bar(connection)
+            print(connection.execute("SELECT current_setting('enable_progress_bar')").fetchone())
+    """
+    notebook = new_notebook(cells=[new_code_cell(dedent(cell))])
+    NotebookClient(notebook).execute()
+    assert [each.text for each in notebook.cells[0].outputs] == ["(False,)\n"]
