@@ -20,6 +20,7 @@
     without_root_rights  for a child process: root obeys the permissions of files, as other users do
     cli           runs `ml-assets ARGS` on a home, in this process
     cli_process   the same as a process of its own, where that is the point
+    run_notebook  executes one of `notebooks/` from top to bottom on a home
     settings      Settings with a home of its own; its PostgreSQL (fresh databases), Chroma and Redis are the
                   session's, so using it starts no server; ClickHouse, SQLite and MLflow are embedded there
     environment   ML_ASSETS_* variables that lead another process (see cli) to the stores of `settings`
@@ -43,7 +44,7 @@ import traceback
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -60,7 +61,7 @@ from ml_assets.resources.mlflow import MLflowResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.resources.redis import RedisResource
 from ml_assets.resources.sqlite import SQLiteResource
-from ml_assets.settings import SQL_DIR, Settings
+from ml_assets.settings import PROJECT_ROOT, SQL_DIR, Settings
 from ml_assets.stores.duckdb import connections
 from ml_assets_tests import servers
 
@@ -78,7 +79,11 @@ def pytest_configure(config: pytest.Config) -> None:
         _sweep()
 
 
-_DEMO_FILES = ("ml_assets_tests/e2e/test_ui.py", "ml_assets_tests/integration/test_graph_demo.py")
+_DEMO_FILES = (
+    "ml_assets_tests/e2e/test_ui.py",
+    "ml_assets_tests/integration/test_graph_demo.py",
+    "ml_assets_tests/integration/test_notebooks.py",
+)
 """Files whose tests use `demo_home`."""
 
 
@@ -272,6 +277,35 @@ def demo_home(cli_process: CLI) -> Iterator[Path]:
     assert done.returncode == 0, done.stderr[-4000:]
     yield home
     _discard(home)
+
+
+class RunNotebook(Protocol):
+    """A notebook as a person runs it: all cells, one after the other, in a kernel of its own."""
+
+    def __call__(self, name: str, home: Path) -> Any:
+        """Execute `notebooks/NAME.ipynb`; its cells have their outputs, and the first that fails is the last."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def run_notebook() -> RunNotebook:
+    """Executes a notebook with ML_ASSETS_HOME set."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    folder = PROJECT_ROOT / "notebooks"
+
+    def run(name: str, home: Path) -> Any:
+        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
+        # What is read should not be noted as served: the home is shared.
+        environment = _of_a_command(dict(os.environ), home, {"ML_ASSETS_SERVING_LOG_SHARE": "0"})
+        with suppress(CellExecutionError):  # it stands in the cell's output
+            client.execute(env=environment)
+        return notebook
+
+    return run
 
 
 class _Databases:
