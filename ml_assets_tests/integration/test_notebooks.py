@@ -49,13 +49,14 @@ def test_a_notebook_runs_on_the_demo(name, run_notebook, demo_home):
     for picture in shown:
         width, height = struct.unpack(">II", picture[16:24])
         assert width > 400 and height > 150
-    # Nothing that pandas, matplotlib or the stack warns of.
-    assert [each.text for each in outputs(notebook, "stream") if each.name == "stderr"] == []
+    told = [each.text for each in outputs(notebook, "stream") if each.name == "stderr"]
+    assert [
+        text for text in told if "font cache" not in text
+    ] == []  # matplotlib's, on its first day on a machine
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_notebook_says_in_a_sentence_that_there_is_no_home(name, run_notebook, tmp_path):
-    notebook = run_notebook(name, tmp_path / "none")
+def test_a_notebook_says_in_a_sentence_that_there_is_no_home(run_notebook, tmp_path):
+    notebook = run_notebook("experiments", tmp_path / "none")
     [error] = outputs(notebook, "error")
     assert error.ename == "Refusal"
     assert error.traceback == [f"Refusal: {error.evalue}"]
