@@ -44,6 +44,8 @@ def connect(
     Raises:
         Refusal: both were given, a setting cannot be read, or the home is of a newer release.
     """
+    # Libraries of ours import tqdm, which warns in a notebook without ipywidgets of bars that nobody here draws.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     found = _settings(home, settings)
     return Stack(found.for_reading() if read_only else found)
 

@@ -67,11 +67,15 @@ def test_a_page_of_runs_is_shown_as_a_table():
     assert "No run has a metric &#x27;los&#x27;." in none
 
 
-def test_duckdb_is_used_in_a_kernel_that_can_show_no_progress():
-    """Without ipywidgets, DuckDB refuses in a kernel to be told that there shall be no progress bar."""
+def test_a_kernel_that_can_show_no_progress_is_no_hindrance():
+    """Without ipywidgets, DuckDB refuses to be told that there shall be no progress bar, and tqdm warns of it."""
     cell = """
         import duckdb
+        import ml_assets
         from ml_assets.tables.progress import hide_progress_bar
+
+        ml_assets.connect("nowhere")
+        import tqdm.auto
 
         with duckdb.connect() as connection:
             hide_progress_bar(connection)
@@ -79,4 +83,4 @@ def test_duckdb_is_used_in_a_kernel_that_can_show_no_progress():
     """
     notebook = new_notebook(cells=[new_code_cell(dedent(cell))])
     NotebookClient(notebook).execute()
-    assert [each.text for each in notebook.cells[0].outputs] == ["(False,)\n"]
+    assert [(each.name, each.text) for each in notebook.cells[0].outputs] == [("stdout", "(False,)\n")]
