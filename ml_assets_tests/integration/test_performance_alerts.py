@@ -20,6 +20,7 @@ from ml_assets.operations import performance_alerts
 from ml_assets.operations.alert_messages import check_urls, tell, url_hash
 from ml_assets.resources.clickhouse import ClickHouseResource
 from ml_assets.resources.postgres import PostgresResource
+from ml_assets.services.home import private_home
 from ml_assets.settings import Settings
 from ml_assets.stack import Stack
 from ml_assets.stores.clickhouse.ddl import ensure_table
@@ -291,7 +292,7 @@ def test_the_commands(
     stores: Callable[..., Settings], postgres: PostgresResource, clickhouse: ClickHouseResource, cli
 ) -> None:
     settings = stores()
-    (settings.home / "services").mkdir(exist_ok=True)
+    private_home(settings.home)
 
     def run(*arguments: str) -> Any:
         return cli(settings.home, "alerts", *arguments, ML_ASSETS_POSTGRES_URL=postgres.url)
