@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import dagster as dg
 
+from ml_assets.cli.lost_runs import PROCESS, end_killed_refreshes, this_process
 from ml_assets.contracts import STREAMS
 from ml_assets.defs.options import FAULT, FEATURE_FILE, key
 from ml_assets.defs.raw.sensors import REQUESTED_BY
@@ -43,7 +44,8 @@ class Report:
         days: days that were rebuilt, ISO dates.
         runs: Dagster run ids.
         left_alone: reason by path for files that were not read.
-        recovered: what was landed of processes that were killed while they recorded, a sentence each.
+        recovered: what was landed of processes that were killed while they recorded, and runs of killed ones that
+            were ended, a sentence each.
         phases: wall time in seconds by phase.
     """
 
@@ -85,7 +87,7 @@ def refresh_graph(
     report = report or Report()
     with open_instance(settings) as instance:
         with phase(report, "intake"):
-            report.recovered += due.land_abandoned(settings)
+            report.recovered += [*end_killed_refreshes(instance), *due.land_abandoned(settings)]
             refresher = Refresher(settings, build_defs(settings), instance, progress)
             ingests = refresher.take_in(again)
         with phase(report, "daily tables"):
@@ -215,7 +217,7 @@ class Refresher:
             asset_selection=selected,
             run_id=run_id,
             run_config=QUIET,
-            tags={REQUESTED_BY: "refresh", **tags},
+            tags={REQUESTED_BY: "refresh", PROCESS: this_process(), **tags},
         )
 
     def run_due_days(self) -> None:

@@ -16,7 +16,7 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from ml_assets.cli.instance import open_instance
-from ml_assets.cli.lost_runs import fail_lost_runs
+from ml_assets.cli.lost_runs import PROCESS, end_killed_refreshes, fail_lost_runs
 from ml_assets.settings import Settings
 
 SERVED = RemoteJobOrigin(
@@ -95,3 +95,49 @@ def test_runs_of_a_history_that_lies_elsewhere_are_let_be(
         assert fail_lost_runs(settings) == []
         (found,) = elsewhere.get_runs(dg.RunsFilter(run_ids=[run]))
         assert found.status is dg.DagsterRunStatus.STARTED
+
+
+WORKER = """
+import sys
+import dagster as dg
+from ml_assets.cli.instance import open_instance
+from ml_assets.cli.lost_runs import PROCESS, this_process
+from ml_assets.settings import Settings
+
+with open_instance(Settings(home=sys.argv[1])) as instance:
+    tags = {PROCESS: this_process()}
+    run = instance.add_run(dg.DagsterRun("__ASSET_JOB", status=dg.DagsterRunStatus.STARTED, tags=tags))
+    instance.event_log_storage.initialize_concurrency_limit_to_default("clickhouse")
+    claim = instance.event_log_storage.claim_concurrency_slot("clickhouse", run.run_id, "step")
+    print(run.run_id, claim.is_claimed, flush=True)
+    input()
+"""
+
+
+def test_a_killed_refresh_gives_back_its_place_in_the_pool(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    """The next one would wait for it for ever. One that goes on keeps it."""
+    status = dg.DagsterRunStatus
+    elsewhere = dg.DagsterRun("__ASSET_JOB", status=status.STARTED, tags={PROCESS: "another-machine 1 0.00"})
+    instance.add_run(elsewhere)
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(settings.home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stdout is not None
+        run_id, claimed = worker.stdout.readline().split()
+        assert claimed == "True"
+        storage = instance.event_log_storage
+        assert end_killed_refreshes(instance) == []
+        assert not storage.claim_concurrency_slot("clickhouse", "next", "step").is_claimed
+        worker.kill()
+        worker.wait()
+    [told] = end_killed_refreshes(instance)
+    assert run_id[:8] in told
+    assert storage.claim_concurrency_slot("clickhouse", "next", "step").is_claimed
+    found = {run.run_id: run.status for run in instance.get_runs()}
+    assert found == {run_id: status.FAILURE, elsewhere.run_id: status.STARTED}
+    assert end_killed_refreshes(instance) == []
