@@ -64,9 +64,10 @@ def fail_lost_runs(settings: Settings) -> list[str]:
     """Mark runs as failed that nobody works at; the daemon then makes them again. Sentences on what was done.
 
     Only for the one `up` of the home, before it starts a code server, and for a history that lies in the home: in one in
-    PostgreSQL, runs may be those of other machines, whose processes nobody here can see. Runs of `ml-assets refresh` and
-    `dg launch`, which have no code server, are let be, and so are all while another code server or run has this home's
-    history: then they end by the longest time of a run, as dagster.yaml says it.
+    PostgreSQL, runs may be those of other machines, whose processes nobody here can see. Runs of `dg launch`, which have
+    no code server, are let be, and so are all while another code server or run has this home's history: then they end by
+    the longest time of a run, as dagster.yaml says it. Those of `ml-assets refresh` name their process; see
+    `end_killed_refreshes`.
     """
     from dagster import DagsterRunStatus, RunsFilter
     from dagster._core.storage.runs import SqliteRunStorage
@@ -74,11 +75,11 @@ def fail_lost_runs(settings: Settings) -> list[str]:
     from ml_assets.cli.instance import open_instance
 
     with open_instance(settings) as instance:
+        told = end_killed_refreshes(instance)
         if not isinstance(instance.run_storage, SqliteRunStorage):
-            return []
+            return told
         started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
         lost = [run for run in started if run.remote_job_origin is not None]
-        told = end_killed_refreshes(instance)
         if not lost:
             return told
         ids = ", ".join(run.run_id[:8] for run in lost)
