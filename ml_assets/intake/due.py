@@ -69,7 +69,7 @@ def land_abandoned(settings: Settings) -> list[str]:
 
 def new_runs(mlflow: "MLflowResource", postgres: Postgres) -> dict[str, int]:
     """How many runs are new, changed, deleted or restored in MLflow, for the streams that have any."""
-    if mlflow.database is not None and not mlflow.database.exists():
+    if not mlflow.is_made:
         return {}  # nothing has been logged yet, and asking would make the store
     found = pending_runs(mlflow.client(), redact_url(mlflow.tracking_uri()), postgres)
     return {stream: count for stream, count in found.items() if count}

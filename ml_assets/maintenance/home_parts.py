@@ -115,8 +115,7 @@ class MLflowTraces(Maintained):
         Raises:
             StoreUnavailable: the tracking store does not answer.
         """
-        file = None if self._folder is None else self._folder / "mlflow.db"
-        if self._days is None or (file is not None and not file.exists()):
+        if self._days is None or not self._mlflow.is_made:
             return
         before = datetime.now(UTC) - timedelta(days=self._days)
         client, token, gone = self._mlflow.client(), None, 0
@@ -131,7 +130,8 @@ class MLflowTraces(Maintained):
                 break
         if gone:
             yield f"Deleted {counted(gone, 'trace')} from before {before:%Y-%m-%d}."
-        if gone and file is not None:
+        if gone and self._folder is not None:
+            file = self._folder / "mlflow.db"
             with closing(sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None)) as connection:
                 yield from maintain_sqlite(connection)
 

@@ -224,7 +224,7 @@ def _client_of_run(mlflow: "MLflowResource", run_id: str) -> Any:
         Refusal: the run is deleted.
         StoreUnavailable: MLflow does not answer.
     """
-    if (path := mlflow.database) is not None and not path.exists():
+    if not mlflow.is_made:
         return None  # nothing was ever logged
     client = mlflow.client()
     from mlflow.exceptions import MlflowException

@@ -251,7 +251,7 @@ class Gate:
     def _has(self, model_name: str, version: str) -> bool:
         from mlflow.exceptions import MlflowException
 
-        if (path := self._mlflow.database) is not None and not path.exists():
+        if not self._mlflow.is_made:
             return False
         try:
             self._mlflow.client().get_model_version(model_name, version)
@@ -264,7 +264,7 @@ class Gate:
     def _alias_version(self, model_name: str) -> tuple[str | None, str]:
         """The version that has the alias, None if none has; and why that cannot be told."""
         try:
-            if (path := self._mlflow.database) is not None and not path.exists():
+            if not self._mlflow.is_made:
                 return None, ""
             client = self._mlflow.client()
         except StoreUnavailable as fault:

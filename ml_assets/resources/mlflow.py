@@ -75,6 +75,20 @@ class MLflowResource(StoreResource):
             )
         return path
 
+    @property
+    def is_made(self) -> bool:
+        """Whether a reader may open the store: a server, or a file that MLflow has made to the end.
+
+        MLflow makes a file's tables wherever one is missing, without a lock. A reader that opens the file while
+        somebody's first run is making it would do the same steps beside it, and both would fail. The last step
+        is the experiment 'Default'; before it nothing has been logged.
+
+        Raises:
+            StoreUnavailable: the file cannot be read, is not MLflow's, or is set and does not exist.
+        """
+        path = self.database
+        return path is None or (path.exists() and _made(path))
+
     def client(self) -> "MlflowClient":
         """MLflow's client on this store, whatever `MLFLOW_TRACKING_URI` says.
 
@@ -115,20 +129,12 @@ class MLflowResource(StoreResource):
 
     def _probe_file(self, path: Path) -> StoreHealth:
         installed = version("mlflow-skinny")
-        if not path.exists():
+        if not path.exists() or not _made(path):
             return StoreHealth(
                 "healthy",
                 installed,
                 "nothing has been logged yet: the file is made by the first run",
             )
-        try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-                connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.Error as fault:
-            raise StoreUnavailable(
-                f"MLflow's file {path} cannot be read ({fault}): "
-                "set ML_ASSETS_MLFLOW_URL to a tracking store."
-            ) from fault
         return StoreHealth("healthy", installed)
 
     def _probe_server(self) -> StoreHealth:
@@ -146,6 +152,23 @@ class MLflowResource(StoreResource):
                 "check that it runs and that ML_ASSETS_MLFLOW_URL is right",
             ) from None
         return StoreHealth("healthy", answer.text.strip())
+
+
+def _made(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if tables.isdisjoint(("alembic_version", "experiments")) and tables:
+                raise sqlite3.OperationalError("no such table: alembic_version")
+            if not tables.issuperset(("alembic_version", "experiments")):
+                return False
+            versioned = connection.execute("SELECT EXISTS (SELECT 1 FROM alembic_version)").fetchone()
+            named = connection.execute("SELECT EXISTS (SELECT 1 FROM experiments)").fetchone()
+    except sqlite3.Error as fault:
+        raise StoreUnavailable(
+            f"MLflow's file {path} cannot be read ({fault}): set ML_ASSETS_MLFLOW_URL to a tracking store."
+        ) from fault
+    return versioned == named == (1,)
 
 
 class _Limited:

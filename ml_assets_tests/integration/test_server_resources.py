@@ -3,11 +3,13 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,11 +101,31 @@ def test_a_configured_file_that_does_not_exist_is_down_and_says_so(tmp_path: Pat
 def test_a_file_that_is_not_mlflows_is_down_and_says_so(mlflow: MLflowResource) -> None:
     assert mlflow.database is not None
     mlflow.database.parent.mkdir(parents=True)
-    mlflow.database.touch()
+    with closing(sqlite3.connect(mlflow.database)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
     health = mlflow.health()
     assert (health.state, "no such table: alembic_version" in health.detail) == ("down", True)
-    with pytest.raises(StoreUnavailable, match="ML_ASSETS_MLFLOW_URL"):
-        mlflow.client()
+    for ask in (mlflow.client, lambda: mlflow.is_made):
+        with pytest.raises(StoreUnavailable, match="ML_ASSETS_MLFLOW_URL"):
+            ask()
+
+
+@pytest.mark.embedded_only("looks at MLflow's store in a file")
+def test_a_file_that_mlflow_is_still_making_is_left_to_who_makes_it(mlflow: MLflowResource) -> None:
+    """From the first byte to the last: at each table, each step of its version and each row of the making."""
+    assert mlflow.database is not None
+    mlflow.database.parent.mkdir(parents=True)
+    mlflow.database.touch()
+    assert not mlflow.is_made
+
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(lambda: mlflow.client().create_experiment("mine"))
+        while not made.done():
+            seen.append(mlflow.is_made)
+        assert made.result()
+    assert seen[0] is False and seen == sorted(seen)
+    assert mlflow.is_made
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def intake_asset(settings: Settings, tables: Tables, stream: Stream) -> dg.Asset
             root: take_in_files(stream.name, listing, lake, postgres, bounds, source)
             for root, source, listing in stream_inputs(stream.name, settings.landing, settings.sources)
         }
-        if stream.from_mlflow and (mlflow.database is None or mlflow.database.exists()):
+        if stream.from_mlflow and mlflow.is_made:
             root = redact_url(mlflow.tracking_uri())
             reports[root] = take_in_mlflow(stream.name, mlflow.client(), root, lake, postgres, bounds)
         skipped = left_alone(stream.name, {root: report.skipped for root, report in reports.items()})

@@ -127,10 +127,10 @@ def mlflow_sensor() -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         if reason := _reason_to_wait(context.instance, "mlflow_sensor"):
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor)
-        file = mlflow.database
-        if file is not None and not file.exists():
+        if not mlflow.is_made:
             return dg.SensorResult(skip_reason="nothing has been logged to MLflow yet")
         # Taken before the comparison, so that what comes in between is seen by the next tick.
+        file = mlflow.database
         state = _file_state(file) if file else ""
         again = due.streams_to_read_again(postgres).intersection(streams)
         if state and state == context.cursor and not again:
