@@ -512,7 +512,7 @@ class DuckLakeResource(RunLabel, DuckDBResource):
         for statement in store.settings():
             connection.execute(statement)
         try:
-            connection.execute(store.secret(_FILES_CREDENTIAL, self.data))
+            connection.execute(store.secret(_FILES_CREDENTIAL, self.data, _has_keys()))
             self._marks(connection)
         except duckdb.Error as fault:
             if told := self._fault_of_files(fault):
@@ -734,6 +734,11 @@ def _told() -> Iterator[None]:
         if isinstance(fault, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
             raise not_answered("DuckLake", fault) from fault
         raise
+
+
+def _has_keys() -> bool:
+    """Whether this process's environment has keys of AWS."""
+    return all(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
 def _refuse_change(connection: "duckdb.DuckDBPyConnection", query: str) -> None:

@@ -83,6 +83,8 @@ def test_an_endpoint_brings_paths_and_a_region():
     aws = ObjectStore(region="eu-north-1").secret("k", "s3://b/x")
     assert aws.endswith("SCOPE 's3://b/x/', URL_STYLE 'vhost', REGION 'eu-north-1')")
     assert "REGION" not in ObjectStore().secret("k", "s3://b/x")  # that of the profile
+    assert "CHAIN" not in aws + ObjectStore().secret("k", "s3://b/x", keys_in_environment=True)
+    assert "CHAIN 'env'" in ObjectStore("https://h").secret("k", "s3://b/x", keys_in_environment=True)
     assert "'vhost'" in ObjectStore("https://h", url_style="vhost").secret("k", "s3://b/x")
 
 
