@@ -103,12 +103,16 @@ class Machine:
 
     def worker(self, *queues: str) -> str:
         """Start a worker on these queues; its name, once it takes steps."""
-        self.start(
-            "-m", "ml_assets.cli", "worker", "--name", self.name, *(f"--queue={queue}" for queue in queues)
-        )
+        self.start_worker(*queues)
         name = f"{self.name}@{socket.gethostname()}"
         until(lambda: f"{name} ready." in self.log(), f"worker {name} to start", self.log)
         return name
+
+    def start_worker(self, *queues: str) -> None:
+        """Start a worker on these queues, and do not wait for it."""
+        self.start(
+            "-m", "ml_assets.cli", "worker", "--name", self.name, *(f"--queue={queue}" for queue in queues)
+        )
 
     def log(self) -> str:
         """What the processes here have printed."""
