@@ -28,6 +28,8 @@ def work(settings: Settings, queues: Sequence[str], concurrency: int, name: str)
     # Steps look for Dagster's home in the environment; the instance itself comes with each of them.
     prepare_home(settings)
     os.environ.update(settings.child_environment())
+    # The processes that execute steps are forked from this one, and share what it has imported.
+    import ml_assets.build  # noqa: F401
     from ml_assets.executors.celery import worker_app
 
     app = worker_app(settings)
