@@ -4,7 +4,8 @@ Both take steps by Celery from servers over TCP; each machine is a worker that i
 namespace where the system lets one be made. Four runs of 15 days each are launched at once.
 Time counts from the first step that begins to the last that ends, by Dagster's own history; all runs have been launched
 by then. The limit is for two cores that are free, and here servers and launchers share them: at 2,000 rows a day and
-stream, where a step is done in half a second, that is what takes most, and two machines need 0.70 of the time of one. Repeat with `python -m benchmarks distributed`.
+stream, where a step is done in half a second, that is what takes most, and two machines need 0.70 of the time of one.
+Repeat with `python -m benchmarks distributed`.
 """
 
 import json
