@@ -315,6 +315,7 @@ def refresh(home: Path) -> None:
     """Seconds for all documents, and for them again when one in a hundred changed."""
     chance = np.random.default_rng(20)
     texts = [f"# Note {n}\n\n{prose(chance, 120)}" for n in range(DOCUMENTS)]
+    updated_at = [datetime.now(UTC)] * DOCUMENTS
     settings = Settings(home=home)
     stack = Stack(settings)
     postgres, embedder = stack._resources["postgres"], stack._resources["embedder"].get()
@@ -326,7 +327,7 @@ def refresh(home: Path) -> None:
 
     def written() -> EmbeddingCount:
         count = EmbeddingCount()
-        chunks = chunk_documents(documents(texts), embedder)
+        chunks = chunk_documents(documents(texts, updated_at), embedder)
         rows = _select(chunks, columns)
         known = _known_vectors(postgres, contract.table, "id", embedder.name)
         with stage(embed_changed(rows, "id", embedder, known, count), contract, store.limits) as staged:
@@ -341,25 +342,22 @@ def refresh(home: Path) -> None:
         took[name] = time.perf_counter() - began
         table.add_row(name, f"{took[name]:.2f}", f"{count.embedded:,}")
         for n in range(0, DOCUMENTS, 100):
-            texts[n] = f"# Note {n}\n\n{prose(chance, 120)}"
+            texts[n], updated_at[n] = f"# Note {n}\n\n{prose(chance, 120)}", datetime.now(UTC)
     Console().print(table)
     whole, again = took.values()
     within("a refresh of 1 % by embedding all", again / whole, MOST_OF_REFRESH)
 
 
-def documents(texts: list[str]) -> pa.RecordBatchReader:
+def documents(texts: list[str], updated_at: list[datetime]) -> pa.RecordBatchReader:
     """Texts as rows of raw_documents."""
-    now = datetime.now(UTC)
     names = ("document_id", "title", "text", "source", "metadata", "updated_at")
     schema = pa.schema([(name, PASSAGES.field(name).type) for name in names])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(texts), BATCH):
             rows = [
-                dict(
-                    zip(names, (f"d{start + n}", f"Document {start + n}", text, None, None, now), strict=True)
-                )
-                for n, text in enumerate(texts[start : start + BATCH])
+                dict(zip(names, (f"d{n}", f"Document {n}", texts[n], None, None, updated_at[n]), strict=True))
+                for n in range(start, min(start + BATCH, len(texts)))
             ]
             yield pa.RecordBatch.from_pylist(rows, schema)
 

@@ -261,11 +261,11 @@ def _known_vectors(postgres: PostgresResource, table: str, key_column: str, mode
                 return {}  # the first write creates the table
             register_vector(connection)
             given = {"ids": list(keys), "model_name": model_name}
-            rows = connection.execute(statement.encode(), given).fetchall()
+            rows = connection.execute(statement.encode(), given, binary=True).fetchall()
             missing = sorted(set(hashes) - {found for found, _ in rows})
             if missing:  # a text that moved to another key keeps its vector
                 given = {"hashes": missing, "model_name": model_name}
-                rows += connection.execute(elsewhere.encode(), given).fetchall()
+                rows += connection.execute(elsewhere.encode(), given, binary=True).fetchall()
             return {found: vector.to_numpy() for found, vector in rows}
 
     return known
