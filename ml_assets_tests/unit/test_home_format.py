@@ -171,6 +171,17 @@ def _serve(home: Path, ready, end) -> None:
         end.wait()
 
 
+def test_whoever_has_waited_too_long_for_an_upgrade_is_told_by_which_lock(former: Path):
+    from filelock import FileLock
+
+    lock = former / "tmp" / "upgrade.lock"
+    lock.parent.mkdir()
+    with FileLock(lock), pytest.raises(Refusal, match=rf"more than 0.1 s \(lock {lock}\): wait for it"):
+        open_home(Settings(home=former, write_timeout_s=0.1))
+    assert read_format(former).number == 0
+    assert open_home(Settings(home=former))
+
+
 def test_one_process_does_a_step_and_the_others_wait_for_it(former: Path):
     spawn = multiprocessing.get_context("spawn")
     every = [spawn.Process(target=_open_slowly, args=(former,)) for _ in range(3)]

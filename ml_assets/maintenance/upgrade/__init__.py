@@ -5,10 +5,6 @@ belongs here: in which order steps are done, by whom, and that it is written dow
 its own, `step_<number>.py`, or where its store is.
 """
 
-import errno
-import fcntl
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,8 +18,6 @@ from ml_assets.services.home import read_format, refuse_newer_home, release, wri
 from ml_assets.settings import Settings
 
 __all__ = ["STEPS", "Step", "done_steps", "due_steps", "open_home"]
-
-_POLL_S = 0.05
 
 
 def due_steps(home: Path) -> list[Step]:
@@ -97,31 +91,19 @@ def _alone(home: Path, timeout_s: float) -> Iterator[None]:
     Raises:
         Refusal: another process does, and was not done in time.
     """
+    from filelock import FileLock, Timeout
+
     folder = home / "tmp"
     folder.mkdir(mode=0o700, exist_ok=True)
-    deadline = time.monotonic() + timeout_s
-    lock = os.open(folder / "upgrade.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = FileLock(folder / "upgrade.lock", timeout=timeout_s, mode=0o600)
     try:
-        while not _taken(lock):
-            if time.monotonic() > deadline:
-                who = os.pread(lock, 20, 0).decode(errors="replace") or "another one"
-                raise Refusal(
-                    f"Process {who} has been upgrading {home} for more than {timeout_s:g} s: wait for it, and run this "
-                    "again."
-                )
-            time.sleep(_POLL_S)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        lock.acquire()
+    except Timeout:
+        raise Refusal(
+            f"Another process has been upgrading {home} for more than {timeout_s:g} s (lock {lock.lock_file}): wait for "
+            "it, and run this again."
+        ) from None
+    try:
         yield
     finally:
-        os.close(lock)
-
-
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as fault:
-        if fault.errno not in (errno.EACCES, errno.EAGAIN):
-            raise
-        return False
-    return True
+        lock.release()
