@@ -339,7 +339,9 @@ class Settings(BaseSettings):
     def _listed(cls, value: Any) -> Any:
         return cls._streams(value)
 
-    model_config = SettingsConfigDict(env_prefix="ML_ASSETS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="ML_ASSETS_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     home: Path = Field(
         default_factory=lambda: _found().folder, description="folder of everything that is kept: see home.py"
@@ -808,14 +810,15 @@ class Settings(BaseSettings):
         For processes that have one home; elsewhere the next settings would take it for theirs.
         """
         for name, value in self.dotenv.items():
-            os.environ.setdefault(name, value)
+            if not os.environ.get(name, "").strip():  # an empty one says nothing
+                os.environ[name] = value
 
     def child_environment(self) -> dict[str, str]:
         """Environment for processes that we start: the same home and Dagster's home, made absolute."""
         return {
             **DAGSTER_EVENTS,
-            **self.dotenv,
             **os.environ,
+            **{name: value for name, value in self.dotenv.items() if not os.environ.get(name, "").strip()},
             "ML_ASSETS_HOME": str(self.home),
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "1",

@@ -46,6 +46,18 @@ def test_the_environment_comes_first(secrets: Path, monkeypatch: pytest.MonkeyPa
     assert read_settings().port == 3009
 
 
+def test_an_empty_variable_says_nothing(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose hands `${NAME:-}` on as an empty one."""
+    (secrets / "ml_assets_postgres_url").write_text(URL)
+    monkeypatch.setenv("ML_ASSETS_POSTGRES_URL", "")
+    monkeypatch.setenv("ML_ASSETS_REDIS_URL", "")
+    settings = read_settings()
+    assert (settings.postgres_url, settings.redis_url) == (URL, None)
+    assert settings.child_environment()["ML_ASSETS_POSTGRES_URL"] == URL
+    settings.publish()
+    assert os.environ["ML_ASSETS_POSTGRES_URL"] == URL
+
+
 def test_a_dotenv_may_name_the_folder(secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (secrets / "ml_assets_port").write_text("3007")
     for name in ("ML_ASSETS_HOME", "ML_ASSETS_SECRETS_DIR"):
