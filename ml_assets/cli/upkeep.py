@@ -24,7 +24,7 @@ def maintenance(settings: Settings, as_json: bool) -> bool:
     settings.require_home()
     with open_instance(settings) as instance:
         found = keep_small(settings, store_resources(settings), instance)
-    told = [{**asdict(each), "fault": settings.masked(each.fault)} for each in found]
+    told = [asdict(each) for each in found]
     if as_json:
         print(json.dumps({"parts": told}))
     else:

@@ -4,6 +4,7 @@ What belongs here: what is looked after, in which order, by which settings. How 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,9 @@ from ml_assets.tables.store import Retention
 
 
 def keep_small(settings: Settings, resources: Mapping[str, Any], instance: Any) -> list[MaintenanceReport]:
-    """One round of maintenance, as `quality/maintenance` makes it every night. Faults are told in the reports.
+    """One round of maintenance, as `quality/maintenance` makes it every night.
+
+    Faults are told in the reports, without passwords.
 
     Args:
         settings: how long things are kept.
@@ -24,9 +27,10 @@ def keep_small(settings: Settings, resources: Mapping[str, Any], instance: Any) 
         instance: Dagster's (`DagsterInstance`), whose history is kept small, too.
     """
     kept = {each.asset: each.kept_days for each in tables(settings).values() if each.kept_days}
-    return maintain(
+    found = maintain(
         resources,
         Retention(versions=timedelta(days=settings.retention_days), kept_days=kept),
         first=[QuarantineTexts(settings, resources)],
         last=[*home_parts(settings, resources, instance), LightFiles(settings)],
     )
+    return [replace(each, fault=settings.masked(each.fault)) for each in found]
