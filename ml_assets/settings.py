@@ -418,7 +418,9 @@ class Settings(BaseSettings):
         default=8, ge=1, description="MB of an embedded server's log from which the older part of it goes"
     )
     mlflow_trace_days: int | None = Field(
-        default=None, ge=1, description="days for which MLflow's traces are kept; for ever if unset"
+        default=None,
+        ge=1,
+        description="days for which MLflow's traces are kept, of all experiments; for ever if unset",
     )
     quarantine_text_days: int | None = Field(
         default=None,
