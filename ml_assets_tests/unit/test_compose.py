@@ -22,8 +22,9 @@ from ml_assets.settings import DAGSTER_EVENTS, PROJECT_ROOT, Settings
 
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
 DEPLOY = PROJECT_ROOT / "deploy"
-OWN_IMAGE = "ml-assets:0.1.0"
-JUPYTER_IMAGE = "ml-assets-jupyter:0.1.0"
+RELEASE = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["version"]
+OWN_IMAGE = f"ml-assets:{RELEASE}"
+JUPYTER_IMAGE = f"ml-assets-jupyter:{RELEASE}"
 
 # ${NAME:-default} and ${NAME:?sentence}; $$ is a dollar sign.
 VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+):(?P<kind>[-?])(?P<rest>[^}]*)\})")
@@ -915,3 +916,9 @@ def test_clickhouse_has_a_user_who_writes_and_one_who_reads() -> None:
         ClickHouseResource(read_only=True)._settings(write)["max_execution_time"] for write in (False, True)
     ]
     assert max(map(float, asked)) <= float(str(longest))
+
+
+def test_helm_takes_the_image_of_this_release():
+    values = yaml.safe_load((DEPLOY / "helm-values.yaml").read_text())
+    images = [each["image"] for each in values["dagster-user-deployments"]["deployments"]]
+    assert [image["tag"] for image in images] == [RELEASE]
