@@ -296,9 +296,9 @@ def remove_words(settings: Settings) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def forget(connection: "psycopg.Connection") -> None:
-    """Forget all vectors beside those that are served."""
-    connection.execute(read_sql("postgres/search_model/forget.sql"))
+def forget(connection: "psycopg.Connection", subject: Subject) -> None:
+    """Forget the vectors of a subject beside those that are served; those of the other one stay."""
+    connection.execute(read_sql("postgres/search_model/forget.sql"), {"table": subject.table})
 
 
 def keep(connection: "psycopg.Connection", subject: Subject) -> None:

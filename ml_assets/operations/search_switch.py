@@ -351,10 +351,9 @@ def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> b
                     return False
             # First, since indexes are made as the alias says.
             _move_alias(connection, move, found, to_follow)
-            if built.vectors:
-                # Going back takes no embedding; what was served before that is nobody's.
-                forget(connection)
             for subject in (each for each in subjects if each in built.vectors):
+                # Going back takes no embedding; what was served before that is nobody's.
+                forget(connection, subject)
                 keep(connection, subject)
                 contract = contract_of(move.new, subject)
                 if _of_another_length(postgres_table.last_contract(connection, subject.asset), contract):

@@ -23,14 +23,17 @@ from ml_assets.embedders import make_embedder
 from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
 from ml_assets.errors import Refusal
 from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
-from ml_assets.operations.search_candidates import CANDIDATE, sweep
+from ml_assets.operations.search_candidates import CANDIDATE, forget, sweep
+from ml_assets.operations.search_texts import DOCUMENTS
 from ml_assets.resources.chroma import ChromaResource
+from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import MINILM_DIMENSION, Settings
 from ml_assets.stack import Stack
 from ml_assets.stores import postgres_table
 from ml_assets.stores.chroma import ChromaStore
 from ml_assets.stores.duckdb import DuckLakeStore
 from ml_assets.stores.postgres import PostgresStore
+from ml_assets.stores.touched_days import ensure_tables
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.pause import paused
 from ml_assets.tables.staging import stage
@@ -485,3 +488,15 @@ def test_another_index_takes_no_embedding(
     assert not worse.moved and worse.recall == pytest.approx((0.8, 1.0))
     assert "The new index is worse by more than 0.01 (its recall@10 -0.2000" in worse.sentence
     assert indexes(filled) == [half]
+
+
+def test_vectors_of_runs_are_kept_when_those_of_documents_are_forgotten(postgres: PostgresResource) -> None:
+    ensure_tables(postgres, "search_vectors", "postgres/search_model/schema.sql")
+    with postgres.connect(write=True) as connection:
+        connection.execute(
+            "INSERT INTO search_vectors SELECT name, 'a model', 'a hash', 'an owner', '', '[1]' "
+            "FROM unnest(ARRAY['document_embeddings', 'experiment_embeddings']) AS name"
+        )
+        forget(connection, DOCUMENTS)
+        left = connection.execute("SELECT table_name FROM search_vectors").fetchall()
+    assert left == [("experiment_embeddings",)]

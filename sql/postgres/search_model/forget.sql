@@ -1,2 +1,2 @@
--- Forgets the vectors beside those that are served.
-DELETE FROM search_vectors
+-- Forgets the vectors of a table's texts beside those that are served.
+DELETE FROM search_vectors WHERE table_name = %(table)s
