@@ -127,8 +127,7 @@ def switch(
         move = _planned(settings, resources, kind, changes, subjects, progress)
         behind = _behind(move)
         if move.is_nothing:
-            _follow(move, behind)
-            also = "; what is made of it follows now" if behind else ""
+            also = "; what is made of it follows now" if _follow(move, behind) else ""
             return move.told(False, None, f"{move.new.embedder.name} is what is served already{also}.")
         _require_one_model(postgres, subjects, move.old.embedder.name)
         with ExitStack() as until_then:
@@ -334,10 +333,10 @@ def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> b
         Whether it did; not if what it was built from has changed meanwhile.
     """
     from ml_assets.stores import postgres_table
-    from ml_assets.stores.postgres_table.vector_indexes import keep_vector_indexes
+    from ml_assets.stores.postgres_table.vector_indexes import drop_indexes, make_vector_indexes
 
     postgres: PostgresResource = move.resources["postgres"]
-    # Those of the most rows last: from the moment in which their former index goes nobody can read them.
+    # Those of the most rows last: from the moment in which they are made anew nobody can read them.
     subjects = [each for each in (RUNS, DOCUMENTS) if each in move.subjects]
     to_follow = _to_be_followed(move, behind)
     with pause.writing(move.new.settings.home):
@@ -361,8 +360,11 @@ def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> b
                     connection.execute(f"DROP TABLE {quote_identifier(subject.table)}".encode())
                 postgres_table.write(connection, contract, built.vectors[subject])
                 renew(connection, subject)
-            for subject in subjects if move.index else ():
-                keep_vector_indexes(connection, contract_of(move.new, subject))
+            contracts = [contract_of(move.new, subject) for subject in subjects if move.index]
+            # From the moment in which a former index goes nobody can read its table: first all are made.
+            gone = [(contract, make_vector_indexes(connection, contract)) for contract in contracts]
+            for contract, names in gone:
+                drop_indexes(connection, contract, names)
     return True
 
 
@@ -464,19 +466,24 @@ def _cut_otherwise(move: _Move) -> bool:
     return not told <= {ours}
 
 
-def _follow(move: _Move, assets: Sequence[str], built: Built | None = None) -> None:
-    """Have the passages in the lake and the indexes elsewhere follow the alias, each of which is noted once it has."""
+def _follow(move: _Move, assets: Sequence[str], built: Built | None = None) -> list[str]:
+    """Have the passages in the lake and the indexes elsewhere follow the alias, each of which is noted once it has.
+
+    Returns:
+        Those that do. One whose store is not configured just now stays noted, and follows once it is.
+    """
     postgres: PostgresResource = move.resources["postgres"]
     contracts = tables(move.new.settings)
-    for asset in assets:
-        if asset in contracts:  # of a store that is configured
-            move.progress(f"{asset} follows")
-            if asset == CHUNKS:
-                _follow_with_passages(move, contracts[asset], built)
-            else:
-                _follow_with_index(move, contracts[asset], contracts[INDEXED[asset]])
+    followed = [asset for asset in assets if asset in contracts]
+    for asset in followed:
+        move.progress(f"{asset} follows")
+        if asset == CHUNKS:
+            _follow_with_passages(move, contracts[asset], built)
+        else:
+            _follow_with_index(move, contracts[asset], contracts[INDEXED[asset]])
         with postgres.connect(write=True) as connection:
             connection.execute(read_sql("postgres/search_model/followed.sql"), {"asset": asset})
+    return followed
 
 
 def _follow_with_passages(move: _Move, contract: Contract, built: Built | None) -> None:

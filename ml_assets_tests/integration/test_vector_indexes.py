@@ -7,7 +7,7 @@ import pytest
 from ml_assets.contracts import Column, Contract
 from ml_assets.operations.search_texts import Subject
 from ml_assets.stores.postgres import PostgresStore
-from ml_assets.stores.postgres_table.vector_indexes import distance_sql
+from ml_assets.stores.postgres_table.vector_indexes import distance_sql, drop_indexes, make_vector_indexes
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import stage
 
@@ -89,3 +89,16 @@ def test_the_index_that_all_models_shared_gives_way(postgres):
         "hnsw (embedding vector_cosine_ops) WHERE (model_name = 'm'::text)",
         "hnsw (embedding vector_l2_ops)",
     ]
+
+
+def test_indexes_are_made_before_any_is_dropped(postgres):
+    """A switch makes those of several tables, none of which can be read once one of its indexes goes."""
+    vectors = np.eye(8, dtype=np.float32)
+    write(postgres, contract_of(8, vectors_by=""), vectors, ["m"] * 8)
+    with postgres.connect(write=True) as connection:
+        former = make_vector_indexes(connection, contract_of(8))
+    assert former == ["passages_embedding_idx"]
+    assert len(indexes(postgres)) == 2
+    with postgres.connect(write=True) as connection:
+        drop_indexes(connection, contract_of(8), former)
+    assert indexes(postgres) == ["hnsw (embedding vector_cosine_ops) WHERE (model_name = 'm'::text)"]

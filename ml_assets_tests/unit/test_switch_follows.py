@@ -87,3 +87,10 @@ def test_newer_vectors_are_not_replaced_by_older_ones_in_an_index(monkeypatch, s
     contracts = tables(settings)
     search_switch._follow_with_index(move(settings, graph), contracts[INDEX], contracts[VECTORS])
     assert graph.written == ["newer", "old", "newer"]
+
+
+def test_an_index_whose_store_is_not_configured_just_now_stays_noted(tmp_path) -> None:
+    """There is no PostgreSQL here in which it could be noted that it follows."""
+    settings = Settings(home=tmp_path)
+    assert "qdrant/document_index" not in tables(settings)
+    assert search_switch._follow(move(settings, Graph("new", [], "qdrant")), ["qdrant/document_index"]) == []

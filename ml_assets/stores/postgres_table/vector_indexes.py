@@ -56,13 +56,24 @@ def keep_vector_indexes(connection: "psycopg.Connection", contract: Contract) ->
     """Have an index for the vectors of each value of `vectors_by` that there is, and none of one that is gone.
 
     It is called once the rows are in place: an index is made of many rows in a fraction of the time that it takes to
-    let them in one by one. What is to go goes last: nobody can read the table from then on to the transaction's end.
+    let them in one by one.
     """
+    drop_indexes(connection, contract, make_vector_indexes(connection, contract))
+
+
+def drop_indexes(connection: "psycopg.Connection", contract: Contract, names: list[str]) -> None:
+    """Drop indexes of a table, which nobody can read from then on to the transaction's end."""
+    for name in names:
+        run(connection, f"DROP INDEX {qualified(contract.schema, name)}")
+
+
+def make_vector_indexes(connection: "psycopg.Connection", contract: Contract) -> list[str]:
+    """Make the indexes that `keep_vector_indexes` has; returns the names of those that are to go after that."""
     # Somebody's own tables are as they say themselves.
     options = options_of(connection) if contract.asset in INDEXED.values() else DEFAULT
     indexed = {column.name: sql for column in contract.columns if (sql := _indexed_sql(column, options))}
     if not contract.vectors_by or not indexed:
-        return
+        return []
     by = quote_identifier(contract.vectors_by)
     values = [
         value for (value,) in run(connection, f"SELECT DISTINCT {by} FROM {_table(contract)}").fetchall()
@@ -80,10 +91,12 @@ def keep_vector_indexes(connection: "psycopg.Connection", contract: Contract) ->
                 connection, _index_sql(name, _table(contract), sql, options, f"{by} = {quote_literal(value)}")
             )
     shared = {f"{contract.table}_{name}_idx" for name in indexed}
-    for name in present:
-        # Of a model or parameters that are gone, or of a table that was made when all models shared one.
-        if name not in wanted and (name in shared or name.startswith(_prefix(contract))):
-            run(connection, f"DROP INDEX {qualified(contract.schema, name)}")
+    # Of a model or parameters that are gone, or of a table that was made when all models shared one.
+    return [
+        name
+        for name in present
+        if name not in wanted and (name in shared or name.startswith(_prefix(contract)))
+    ]
 
 
 def index_alone(
