@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ class MiniLMEmbedder:
         is to cost little beside embedding the few that changed.
         """
         words = [[text] if _REMOVED.search(text) else text.split() for text in texts]
+        with suppress(KeyError):  # of a word that was not asked for yet
+            return [sum(map(self._words.__getitem__, each)) for each in words]
         known = {word: self._words.get(word) for each in words for word in each}
         new = [word for word, count in known.items() if count is None]
         counts = dict(zip(new, (len(encoding.ids) for encoding in self._encode(new)), strict=True))

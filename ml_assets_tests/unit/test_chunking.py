@@ -1,5 +1,6 @@
 """Splitting documents into passages."""
 
+import random
 import re
 import tracemalloc
 from itertools import pairwise
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_assets.errors import Refusal
+from ml_assets.lib import text_blocks
 from ml_assets.lib.chunking import SECTION, Chunk, chunk_document, content_hash, context_of, embedding_text
 from ml_assets.lib.passages import BATCH_ROWS, SCHEMA, chunk_documents
 from ml_assets.lib.text_blocks import FORMATS, LOOKED_AT, blocks, format_of
@@ -404,3 +406,40 @@ def test_the_table_of_passages_is_that_of_the_contract():
     from ml_assets.settings import Settings
 
     assert SCHEMA.names == list(tables(Settings())["duckdb/document_chunks"].names)
+
+
+@pytest.mark.parametrize("pattern", text_blocks._NEEDS, ids=lambda pattern: pattern.pattern[:12])
+def test_no_mark_of_a_format_is_without_what_is_looked_for_first(pattern: re.Pattern[str]) -> None:
+    chance = random.Random(20)  # noqa: S311 - nothing secret
+    parts = [
+        "</p>",
+        "</h1 >",
+        "#",
+        " ",
+        "\n",
+        "a",
+        "``",
+        "`",
+        "~",
+        "[",
+        "](",
+        ")",
+        "-",
+        "|",
+        ":",
+        "..",
+        "=",
+        "_",
+        "^",
+        '"',
+        "'",
+        "*",
+        "+",
+    ]
+    found = 0
+    for _ in range(20_000):
+        text = "".join(chance.choices(parts, k=chance.randint(3, 14)))
+        if pattern.search(text):
+            found += 1
+            assert any(part in text for part in text_blocks._NEEDS[pattern]), text
+    assert found > 200
