@@ -1,11 +1,14 @@
 """Rows of PostgreSQL's tables as Arrow batches, by COPY in both directions."""
 
 import io
+import struct
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import chain, pairwise, repeat
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -41,6 +44,79 @@ def copy_in(
             text = io.BytesIO()
             pyarrow.csv.write_csv(_vectors_as_text(batch, contract), text, options)
             copy.write(text.getbuffer())
+
+
+def copy_staged(
+    connection: "psycopg.Connection", table: str, contract: Contract, batches: Iterable[pa.RecordBatch]
+) -> None:
+    """Load batches by COPY into a table that was made with the contract's own types.
+
+    Vectors go as bytes, which takes a third of the time of their digits. That fits no column of another type, as those
+    of somebody's own table may be.
+    """
+    if not any(column.type == "vector" for column in contract.columns):
+        copy_in(connection, table, contract, batches)
+        return
+    columns = ", ".join(map(quote_identifier, contract.names))
+    statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+    count = struct.pack(">h", len(contract.columns))
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.write(_BINARY_HEAD)
+        for batch in batches:
+            fields = [_BINARY[column.type](batch.column(column.name)) for column in contract.columns]
+            copy.write(b"".join(chain.from_iterable(zip(repeat(count), *fields))))
+        copy.write(_BINARY_END)
+
+
+_BINARY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_BINARY_END = b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_EPOCH_US, _EPOCH_DAYS = 946_684_800_000_000, 10_957
+"""PostgreSQL counts from 2000 on."""
+
+
+def _fixed(format: str, kind: pa.DataType, epoch: int = 0) -> Callable[[pa.Array], list[bytes]]:
+    packed = struct.Struct(f">i{format}")
+    size = packed.size - 4
+
+    def fields(array: pa.Array) -> list[bytes]:
+        return [
+            _NULL if value is None else packed.pack(size, value - epoch)
+            for value in array.cast(kind).to_pylist()
+        ]
+
+    return fields
+
+
+def _texts(array: pa.Array, before: bytes = b"") -> list[bytes]:
+    values = (None if value is None else before + value.encode() for value in array.to_pylist())
+    return [_NULL if value is None else struct.pack(">i", len(value)) + value for value in values]
+
+
+def _vectors(array: pa.Array) -> list[bytes]:
+    """As pgvector receives them: how many numbers, two bytes of nothing, the numbers."""
+    numbers = memoryview(array.values.to_numpy(zero_copy_only=False).astype(">f4").tobytes())
+    ends = array.offsets.to_pylist()
+    head = struct.Struct(">iHH")
+    return [
+        b"".join((head.pack(4 + 4 * (end - start), end - start, 0), numbers[4 * start : 4 * end]))
+        if there
+        else _NULL
+        for (start, end), there in zip(pairwise(ends), array.is_valid().to_pylist(), strict=True)
+    ]
+
+
+_BINARY: Mapping[str, Callable[[Any], list[bytes]]] = {
+    "string": _texts,
+    "json": partial(_texts, before=b"\x01"),  # the version of jsonb's own format
+    "int64": _fixed("q", pa.int64()),
+    "float64": _fixed("d", pa.float64()),
+    "bool": _fixed("?", pa.bool_()),
+    "timestamp": _fixed("q", pa.int64(), _EPOCH_US),
+    "date": _fixed("i", pa.int32(), _EPOCH_DAYS),
+    "vector": _vectors,
+}
+"""Values of a column as COPY takes them in binary, each after its length, by the contract's types."""
 
 
 def read(

@@ -17,7 +17,7 @@ from ml_assets.stores.postgres_table.ddl import (
 from ml_assets.stores.postgres_table.evolution import ensure_table
 from ml_assets.stores.postgres_table.foreign_keys import ensure_foreign_keys, points_nowhere
 from ml_assets.stores.postgres_table.limits import within_limits
-from ml_assets.stores.postgres_table.rows import copy_in, read, time_literal
+from ml_assets.stores.postgres_table.rows import copy_in, copy_staged, read, time_literal
 from ml_assets.stores.postgres_table.statements import lock, run, table_exists
 from ml_assets.stores.postgres_table.vector_indexes import keep_vector_indexes
 from ml_assets.tables import write as seam
@@ -140,7 +140,7 @@ def _stage(connection: "psycopg.Connection", contract: Contract, staged: Staged,
     run(connection, f"DROP TABLE IF EXISTS pg_temp.{stage}")
     columns = ", ".join(f"{quote_identifier(c.name)} {sql_type(c)}" for c in contract.columns)
     run(connection, f"CREATE TEMPORARY TABLE {stage} ({columns}) ON COMMIT DROP")
-    copy_in(connection, stage, contract, staged.batches(buckets))
+    copy_staged(connection, stage, contract, staged.batches(buckets))
     run(connection, f"ANALYZE {stage}")
     return stage
 
