@@ -657,7 +657,7 @@ class Settings(BaseSettings):
 
         Keys are no setting: DuckDB's aws extension finds them by AWS's rules.
         """
-        said = {**self.dotenv, **os.environ}
+        said = self._said()
         of_aws = {
             "s3_endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
             "s3_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -764,7 +764,7 @@ class Settings(BaseSettings):
         """Text with the passwords of all configured URLs masked, keys of other services, and alert URLs."""
         fields = (name for name in type(self).model_fields if name.endswith("_url"))
         text = without_alert_urls(text, self.alert_url_list)
-        said = {**self.dotenv, **os.environ}
+        said = self._said()
         of_aws = [said.get(name) for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
         for key in (self.openlineage_api_key, self.rerank_api_key, self.openai_api_key, *of_aws):
             if key:
@@ -811,16 +811,19 @@ class Settings(BaseSettings):
 
         For processes that have one home; elsewhere the next settings would take it for theirs.
         """
-        for name, value in self.dotenv.items():
-            if not os.environ.get(name, "").strip():  # an empty one says nothing
-                os.environ[name] = value
+        said = self._said()
+        os.environ.update({name: said[name] for name in self.dotenv})
+
+    def _said(self) -> dict[str, str]:
+        """The environment, and what a `.env` or a secret's file says where it says nothing, as an empty variable does."""
+        unsaid = {name: value for name, value in self.dotenv.items() if not os.environ.get(name, "").strip()}
+        return {**os.environ, **unsaid}
 
     def child_environment(self) -> dict[str, str]:
         """Environment for processes that we start: the same home and Dagster's home, made absolute."""
         return {
             **DAGSTER_EVENTS,
-            **os.environ,
-            **{name: value for name, value in self.dotenv.items() if not os.environ.get(name, "").strip()},
+            **self._said(),
             "ML_ASSETS_HOME": str(self.home),
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "1",

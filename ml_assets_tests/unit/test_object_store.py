@@ -167,6 +167,11 @@ def test_keys_of_aws_are_masked_in_whatever_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "S3CRETtoken")
     told = Settings(home=tmp_path).masked("refused S3CRETkey and S3CRETtoken")
     assert told == "refused *** and ***"
+    # A process that is started here has the key of the `.env` for an empty variable, and may tell of it.
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+    given = Settings(home=tmp_path, dotenv={"AWS_SECRET_ACCESS_KEY": "S3CRETother"})
+    assert given.child_environment()["AWS_SECRET_ACCESS_KEY"] == "S3CRETother"
+    assert given.masked("refused S3CRETother") == "refused ***"
 
 
 def test_a_backup_names_what_copies_the_files(tmp_path):
