@@ -98,11 +98,14 @@ def test_a_configured_file_that_does_not_exist_is_down_and_says_so(tmp_path: Pat
 
 
 @pytest.mark.embedded_only("looks at MLflow's store in a file")
-def test_a_file_that_is_not_mlflows_is_down_and_says_so(mlflow: MLflowResource) -> None:
+@pytest.mark.parametrize("table", ["recipes", "experiments"])
+def test_a_file_that_is_not_mlflows_is_down_and_says_so(mlflow: MLflowResource, table: str) -> None:
     assert mlflow.database is not None
     mlflow.database.parent.mkdir(parents=True)
     with closing(sqlite3.connect(mlflow.database)) as connection:
-        connection.execute("CREATE TABLE recipes (name TEXT)")
+        connection.execute(f"CREATE TABLE {table} (name TEXT)")
+        connection.execute(f"INSERT INTO {table} VALUES ('soup')")
+        connection.commit()
     health = mlflow.health()
     assert (health.state, "no such table: alembic_version" in health.detail) == ("down", True)
     for ask in (mlflow.client, lambda: mlflow.is_made):
