@@ -64,7 +64,8 @@ def copy_staged(
         copy.write(_BINARY_HEAD)
         for batch in batches:
             fields = [_BINARY[column.type](batch.column(column.name)) for column in contract.columns]
-            copy.write(b"".join(chain.from_iterable(zip(repeat(count), *fields))))
+            rows = zip(repeat(count, batch.num_rows), *fields, strict=True)
+            copy.write(b"".join(chain.from_iterable(rows)))
         copy.write(_BINARY_END)
 
 
