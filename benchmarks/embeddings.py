@@ -31,19 +31,22 @@ from rich.table import Table
 from benchmarks.limits import finish, within
 from ml_assets import services
 from ml_assets.contracts import tables
-from ml_assets.defs.embeddings import _known_vectors, _select
+from ml_assets.defs.embeddings import _select
 from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
 from ml_assets.embedders.minilm import END, MAX_TOKENS, START, MiniLMEmbedder
 from ml_assets.embedders.minilm import _batches as minilm_batches
 from ml_assets.lib.passages import SCHEMA as PASSAGES
-from ml_assets.lib.passages import chunk_documents
+from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
+from ml_assets.operations.made_before import known_passages, known_vectors
 from ml_assets.settings import MINILM_DIMENSION, Settings
 from ml_assets.stack import Stack
 from ml_assets.stores.chroma import ChromaStore
+from ml_assets.stores.duckdb import DuckLakeStore
 from ml_assets.stores.postgres import PostgresStore
 from ml_assets.stores.qdrant import QdrantStore
 from ml_assets.tables.arrow_types import arrow_schema
 from ml_assets.tables.staging import stage
+from ml_assets.tables.validation import WHOLE
 
 VECTORS = int(os.environ.get("ML_ASSETS_BENCH_VECTORS", "100000"))
 QUESTIONS = int(os.environ.get("ML_ASSETS_BENCH_QUESTIONS", "200"))
@@ -319,17 +322,19 @@ def refresh(home: Path) -> None:
     settings = Settings(home=home)
     stack = Stack(settings)
     postgres, embedder = stack._resources["postgres"], stack._resources["embedder"].get()
-    contract = tables(settings)["postgres/document_embeddings"]
-    store = PostgresStore(postgres)
-    made = ("embedding", "model_name")
-    renamed = {"id": "chunk_id", "created_at": "updated_at"}
-    columns = {name: renamed.get(name, name) for name in (*contract.names, "context") if name not in made}
+    lake, contracts = stack._resources["lake"], tables(settings)
+    contract, cut = contracts["postgres/document_embeddings"], contracts["duckdb/document_chunks"]
+    store, lake_store = PostgresStore(postgres), DuckLakeStore(lake, postgres)
+    columns = VECTOR_COLUMNS
 
-    def written() -> EmbeddingCount:
+    def written(raw: pa.RecordBatchReader) -> EmbeddingCount:
+        # As the assets do it: passages into the lake, and out of it into vectors.
         count = EmbeddingCount()
-        chunks = chunk_documents(documents(texts, updated_at), embedder)
-        rows = _select(chunks, columns)
-        known = _known_vectors(postgres, contract.table, "id", embedder.name)
+        chunks = chunk_documents(raw, embedder, None, known_passages(lake, cut))
+        with stage(chunks, cut, lake_store.limits) as staged:
+            lake_store.write(cut, staged)
+        rows = _select(lake_store.read(cut, sorted(columns.values()), WHOLE), columns)
+        known = known_vectors(postgres, contract.table, "id", embedder.name)
         with stage(embed_changed(rows, "id", embedder, known, count), contract, store.limits) as staged:
             store.write(contract, staged)
         return count
@@ -337,8 +342,9 @@ def refresh(home: Path) -> None:
     table = Table("", "seconds", "embedded", title=f"{DOCUMENTS:,} documents of 120 words")
     took = {}
     for name in ("all", "one in a hundred changed"):
+        raw = documents(texts, updated_at).to_reader()
         began = time.perf_counter()
-        count = written()
+        count = written(raw)
         took[name] = time.perf_counter() - began
         table.add_row(name, f"{took[name]:.2f}", f"{count.embedded:,}")
         for n in range(0, DOCUMENTS, 100):
@@ -348,20 +354,18 @@ def refresh(home: Path) -> None:
     within("a refresh of 1 % by embedding all", again / whole, MOST_OF_REFRESH)
 
 
-def documents(texts: list[str], updated_at: list[datetime]) -> pa.RecordBatchReader:
+def documents(texts: list[str], updated_at: list[datetime]) -> pa.Table:
     """Texts as rows of raw_documents."""
-    names = ("document_id", "title", "text", "source", "metadata", "updated_at")
-    schema = pa.schema([(name, PASSAGES.field(name).type) for name in names])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(texts), BATCH):
-            rows = [
-                dict(zip(names, (f"d{n}", f"Document {n}", texts[n], None, None, updated_at[n]), strict=True))
-                for n in range(start, min(start + BATCH, len(texts)))
-            ]
-            yield pa.RecordBatch.from_pylist(rows, schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    count = len(texts)
+    values = {
+        "document_id": [f"d{n}" for n in range(count)],
+        "title": [f"Document {n}" for n in range(count)],
+        "text": texts,
+        "source": [None] * count,
+        "metadata": [None] * count,
+        "updated_at": updated_at,
+    }
+    return pa.table(values, pa.schema([(name, PASSAGES.field(name).type) for name in values]))
 
 
 PARTS: dict[str, Callable[[], None]] = {"embed": embed, "search": search}
@@ -378,17 +382,3 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-
-
-"""What embeddings and searches cost, beside what they are made of: `python -m benchmarks.embeddings [PART ...]`.
-
-    search      the 10 nearest of many vectors, in pgvector, Chroma and embedded Qdrant by `stack.search`, beside pgvector
-                alone, all vectors compared by numpy (which is what recall@10 is measured against) and hnswlib alone; and
-                the same under a filter that one vector in a thousand passes. Qdrant is opened anew for each question, and
-                once more it is kept open
-
-Texts of a question are not embedded: the vectors are drawn around centres, as those of a model lie, and so are the
-questions. ML_ASSETS_BENCH_VECTORS sets how many (100,000 by default), ML_ASSETS_BENCH_QUESTIONS the questions of each way
-(200). hnswlib is imported where it is installed (`pip install chroma-hnswlib`), and left out where it is not. The exit
-status is 1 if a recall is too small.
-"""

@@ -36,6 +36,10 @@ def tables(settings: Settings) -> tuple[Contract, ...]:
                 text("format", "that the document was taken for: markdown, html, rst or plain"),
                 text("context", "what the model is given before the text: title and section, shortened"),
                 text("cut_for", "the model, and how long passages were when the document was cut"),
+                text(
+                    "document_hash",
+                    "SHA-256 of the document and of cut_for: while it stays, so do its passages",
+                ),
             ),
             key=("chunk_id",),
         ),

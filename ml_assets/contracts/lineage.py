@@ -130,6 +130,7 @@ def declared(
     found[chunks] = _of(
         "duckdb/raw_documents",
         {"cut_for": _MODEL},
+        document_hash=("document_id", "title", "text", "source", "metadata", "updated_at"),
         chunk_id=("document_id", *cut, "title"),
         document_id=("document_id",),
         **dict.fromkeys(("chunk_index", "text", "token_count", "start_offset", "end_offset", "section"), cut),

@@ -1,10 +1,12 @@
 """Documents to passages, as Arrow batches."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ml_assets.lib.chunking import chunk_document
 from ml_assets.lib.reader import Reader
@@ -28,8 +30,12 @@ SCHEMA = pa.schema(
         ("format", pa.string()),
         ("context", pa.string()),
         ("cut_for", pa.string()),
+        ("document_hash", pa.string()),
     ]
 )
+
+PassagesBefore = Callable[[Sequence[str]], pa.Table]
+"""Passages that documents were cut into before, by `document_id`; of `SCHEMA`."""
 
 VECTOR_COLUMNS = {
     "id": "chunk_id",
@@ -45,36 +51,61 @@ VECTOR_COLUMNS = {
 
 BATCH_ROWS = 1_024
 
+LOOKED_UP = 16_384
+"""Documents that are looked up at once."""
+
 _LARGE_BYTES = 16 * 1024 * 1024
 
 
 def chunk_documents(
-    documents: pa.RecordBatchReader, model: Reader, passages: Passages | None = None
+    documents: pa.RecordBatchReader,
+    model: Reader,
+    passages: Passages | None = None,
+    before: PassagesBefore | None = None,
 ) -> pa.RecordBatchReader:
     """Passages of rows of `raw_documents` for a model; each keeps its document's metadata, title and source.
 
     Args:
         passages: how long they are; as ever if None.
+        before: what was cut before. A document that is the same, and was cut for the same, keeps its passages.
     """
     passages = passages or Passages()
+    told_cut_for = cut_for(model, passages)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        each = (document for batch in documents for document in _rows(batch))
-        rows = chain.from_iterable(_chunks(document, model, passages) for document in each)
-        while some := list(islice(rows, BATCH_ROWS)):
-            yield pa.RecordBatch.from_pylist(some, schema=SCHEMA)
+        for some in chain.from_iterable(map(_slices, documents)):
+            rows = some.to_pylist()
+            hashes = [_document_hash(row, told_cut_for) for row in rows]
+            kept: set[str] = set()
+            if before is not None:
+                found = before(some["document_id"].to_pylist())
+                found = found.filter(pc.field("document_hash").isin(hashes))
+                kept = set(found["document_hash"].unique().to_pylist())
+                yield from found.to_batches(BATCH_ROWS)
+            new = chain.from_iterable(
+                _chunks(row, hashed, model, passages)
+                for row, hashed in zip(rows, hashes, strict=True)
+                if hashed not in kept
+            )
+            while cut := list(islice(new, BATCH_ROWS)):
+                yield pa.RecordBatch.from_pylist(cut, schema=SCHEMA)
 
     return pa.RecordBatchReader.from_batches(SCHEMA, batches())
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict]:
-    """Some at once, or one by one where documents are long."""
-    some = 1 if batch.nbytes > _LARGE_BYTES else 256
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Some at once, and fewer where documents are long."""
+    some = max(1, min(LOOKED_UP, batch.num_rows * _LARGE_BYTES // max(1, batch.nbytes)))
     for n in range(0, batch.num_rows, some):
-        yield from batch.slice(n, some).to_pylist()
+        yield batch.slice(n, some)
 
 
-def _chunks(document: dict, model: Reader, passages: Passages) -> Iterator[dict]:
+def _document_hash(document: dict, told_cut_for: str) -> str:
+    """SHA-256 of all that the passages of a document depend on."""
+    return hashlib.sha256(orjson.dumps([told_cut_for, *document.items()])).hexdigest()
+
+
+def _chunks(document: dict, hashed: str, model: Reader, passages: Passages) -> Iterator[dict]:
     told_cut_for = cut_for(model, passages)
     metadata = orjson.loads(document["metadata"] or "{}")
     told = metadata if isinstance(metadata, dict) else {}
@@ -107,4 +138,5 @@ def _chunks(document: dict, model: Reader, passages: Passages) -> Iterator[dict]
             "format": chunk.format,
             "context": chunk.context or None,
             "cut_for": told_cut_for,
+            "document_hash": hashed,
         }

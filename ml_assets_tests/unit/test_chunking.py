@@ -6,6 +6,7 @@ import tracemalloc
 from itertools import pairwise
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from ml_assets.errors import Refusal
 from ml_assets.lib import text_blocks
 from ml_assets.lib.chunking import SECTION, Chunk, chunk_document, content_hash, context_of, embedding_text
 from ml_assets.lib.passages import BATCH_ROWS, SCHEMA, chunk_documents
+from ml_assets.lib.search_setup import Passages
 from ml_assets.lib.text_blocks import FORMATS, LOOKED_AT, blocks, format_of
 
 
@@ -346,13 +348,54 @@ def test_a_word_of_ten_megabytes_is_cut():
     assert sum(len(chunk.text) for chunk in found) == 10_000_000
 
 
+RAW = ("document_id", "title", "text", "source", "metadata", "updated_at")
+
+
+def documents(texts: dict[str, str]) -> pa.RecordBatchReader:
+    schema = pa.schema([(name, SCHEMA.field(name).type) for name in RAW])
+    rows = [dict.fromkeys(RAW) | {"document_id": id, "text": text} for id, text in texts.items()]
+    return pa.Table.from_pylist(rows, schema).to_reader(2)
+
+
+def test_only_documents_that_changed_are_cut_again():
+    class Counting(Words):
+        def count_tokens(self, texts):
+            seen.update(word for text in texts for word in text.split() if word.startswith("in-"))
+            return super().count_tokens(texts)
+
+        most_tokens = count_tokens
+
+    texts = {id: f"# One\n\nfirst in-{id}\n\n# Two\n\nsecond in-{id}" for id in "abcde"} | {"empty": " "}
+    asked: list[str] = []
+
+    def before(ids):
+        asked.extend(ids)
+        return held.filter(pc.field("document_id").isin(ids))
+
+    def cut(passages=None):
+        seen.clear()
+        return chunk_documents(documents(texts), Counting(), passages, before).read_all().sort_by("chunk_id")
+
+    seen: set[str] = set()
+    held = SCHEMA.empty_table()
+    held = cut()
+    assert seen == {f"in-{id}" for id in "abcde"} and held.num_rows == 10
+
+    texts |= {"b": texts["b"].replace("second", "other"), "f": "new in-f"}
+    del texts["c"]
+    again = cut()
+    assert seen == {"in-b", "in-f"} and sorted(asked[-6:]) == ["a", "b", "d", "e", "empty", "f"]
+    assert again.equals(chunk_documents(documents(texts), Words()).read_all().sort_by("chunk_id"))
+
+    held = again
+    cut(Passages(tokens=16, overlap_tokens=0))
+    assert seen == {f"in-{id}" for id in "abdef"}, "what is cut for something else is cut anew"
+
+
 def test_a_document_of_100_000_passages_comes_in_batches_with_a_key_for_each():
     text = "\n\n".join(f"Part {n // 2} of it" for n in range(100_000))
-    row = dict.fromkeys(("title", "source", "metadata", "updated_at")) | {"document_id": "d", "text": text}
-    schema = pa.schema([(name, SCHEMA.field(name).type) for name in row])
-    document = pa.Table.from_pylist([row], schema).to_reader()
     keys, rows = set(), 0
-    for batch in chunk_documents(document, Words(max_tokens=7)):
+    for batch in chunk_documents(documents({"d": text}), Words(max_tokens=7)):
         assert batch.num_rows <= BATCH_ROWS
         keys.update(batch["chunk_id"].to_pylist())
         rows += batch.num_rows

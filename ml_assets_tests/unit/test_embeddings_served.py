@@ -44,7 +44,7 @@ class Resource(EmbedderResource):
 @pytest.fixture
 def embed(monkeypatch):
     """Embeds one passage that was cut as it is served at first; the ids of what is to be written."""
-    monkeypatch.setattr(embeddings, "_known_vectors", lambda *_: lambda keys, hashes: {})
+    monkeypatch.setattr(embeddings, "known_vectors", lambda *_: lambda keys, hashes: {})
     monkeypatch.setattr(embeddings, "sweep", lambda *_: None)
     asset = next(
         each

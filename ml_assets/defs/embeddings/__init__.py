@@ -1,9 +1,8 @@
 """Texts to vectors: chunks, pgvector, and the same vectors in Chroma and Qdrant. A vector is computed once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from ml_assets import metadata
@@ -12,19 +11,19 @@ from ml_assets.contracts.embeddings import CLUSTERS
 from ml_assets.defs.checks import table_checks
 from ml_assets.defs.options import key, table_asset
 from ml_assets.embedders import make_embedder
-from ml_assets.embedders.incremental import EmbeddingCount, KnownVectors, embed_changed
+from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
 from ml_assets.errors import Refusal
 from ml_assets.lib import clusters, plots
 from ml_assets.lib.chunking import VERSION as CHUNKER
 from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
-from ml_assets.lib.sql import quote_identifier
 from ml_assets.operations import search_clusters
+from ml_assets.operations.made_before import known_passages, known_vectors
 from ml_assets.operations.reconcile import Listed, compare_sides, stored_keys
 from ml_assets.operations.search_candidates import sweep
+from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.resources.postgres import PostgresResource
 from ml_assets.settings import Settings
-from ml_assets.sql_files import read_sql
 from ml_assets.stores.registry import kind_of
 
 
@@ -70,14 +69,17 @@ def _chunks(settings: Settings, tables: Tables) -> dg.AssetsDefinition:
             "one heading, between paragraphs, items of lists, tables and code where it can. An embedding model reads no "
             "more than it reads: what stands behind that "
             "would never be found. The cut depends on the document, the model and that length alone, and the "
-            "key of a passage on what the model is given: an unchanged passage keeps key and vector wherever it moves."
+            "key of a passage on what the model is given: an unchanged passage keeps key and vector wherever it moves. "
+            "Only documents that have changed since are cut again."
         ),
         logic=[f"chunks {CHUNKER}", _embedder(settings)],
         ins={"documents": dg.AssetIn(key("duckdb/raw_documents"))},
     )
-    def document_chunks(documents: pa.RecordBatchReader, embedder: EmbedderResource) -> pa.RecordBatchReader:
-        served = embedder.served()
-        rows = chunk_documents(documents, served.embedder, served.passages)
+    def document_chunks(
+        documents: pa.RecordBatchReader, embedder: EmbedderResource, lake: DuckLakeResource
+    ) -> pa.RecordBatchReader:
+        served, before = embedder.served(), known_passages(lake, tables["duckdb/document_chunks"])
+        rows = chunk_documents(documents, served.embedder, served.passages, before)
         return _if_still_served(rows, served.cut_for, lambda: embedder.served().cut_for)
 
     return document_chunks
@@ -122,7 +124,7 @@ def _vectors(
 
         began_for, model = made_for(), embedder.get()  # in this order: what is served between them is noticed
         count = EmbeddingCount(progress=lambda c: context.log.info(f"{c.embedded} embedded, {c.kept} kept"))
-        known = _known_vectors(postgres, table, key_column, model.name)
+        known = known_vectors(postgres, table, key_column, model.name)
         if is_cut:
             texts = _if_cut_for(texts, began_for)
         made = embed_changed(_select(texts, columns), key_column, model, known, count)
@@ -244,31 +246,6 @@ def _select(rows: pa.RecordBatchReader, columns: dict[str, str]) -> pa.RecordBat
         pa.RecordBatch.from_arrays([batch[old] for old in columns.values()], schema=schema) for batch in rows
     )
     return pa.RecordBatchReader.from_batches(schema, batches)
-
-
-def _known_vectors(postgres: PostgresResource, table: str, key_column: str, model_name: str) -> KnownVectors:
-    statement = read_sql("postgres/embeddings/known_vectors.sql").format(
-        table=quote_identifier(table), key=quote_identifier(key_column)
-    )
-
-    elsewhere = read_sql("postgres/embeddings/known_elsewhere.sql").format(table=quote_identifier(table))
-
-    def known(keys: Sequence[str], hashes: Sequence[str]) -> dict[str, np.ndarray]:
-        from pgvector.psycopg import register_vector
-
-        with postgres.connect() as connection:
-            if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
-                return {}  # the first write creates the table
-            register_vector(connection)
-            given = {"ids": list(keys), "model_name": model_name}
-            rows = connection.execute(statement.encode(), given, binary=True).fetchall()
-            missing = sorted(set(hashes) - {found for found, _ in rows})
-            if missing:  # a text that moved to another key keeps its vector
-                given = {"hashes": missing, "model_name": model_name}
-                rows += connection.execute(elsewhere.encode(), given, binary=True).fetchall()
-            return {found: vector.to_numpy() for found, vector in rows}
-
-    return known
 
 
 def _clusters(settings: Settings, tables: Tables, named: str) -> dg.AssetsDefinition:
