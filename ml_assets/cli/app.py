@@ -496,7 +496,11 @@ def search_quality(
 @partial(command, group=app)
 def search_switch(
     embedder: Annotated[
-        str | None, typer.Argument(help="as ML_ASSETS_EMBEDDER has it, such as minilm or ollama")
+        str | None,
+        typer.Argument(
+            help="as ML_ASSETS_EMBEDDER has it: minilm, minilm-int8, or ollama or openai with the model that "
+            "ML_ASSETS_OLLAMA_MODEL or ML_ASSETS_OPENAI_MODEL names"
+        ),
     ] = None,
     passage_tokens: Annotated[
         int | None, typer.Option("--passage-tokens", help="of a passage of a document, at most")

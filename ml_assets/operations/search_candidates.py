@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 CHUNKS, RAW = "duckdb/document_chunks", "duckdb/raw_documents"
 
+ALIAS = "search_model"
+"""What the lock of the alias goes by: shared by those who write rows for it, alone with who moves it."""
+
 Progress = Callable[[str], None]
 
 
@@ -310,6 +313,23 @@ def keep(connection: "psycopg.Connection", subject: Subject) -> None:
 def renew(connection: "psycopg.Connection", subject: Subject) -> None:
     """Have what was kept belong to what is served now."""
     connection.execute(*_about_states("renew", subject))
+
+
+@contextmanager
+def alias_stays(postgres: "PostgresResource") -> Iterator[None]:
+    """Have a switch wait with moving the alias until the block ends, and wait for one that moves it.
+
+    Rows wait for their table's lock after they were looked at for the last time: without this the alias could move while
+    they wait, and they would undo what it moved to.
+
+    Raises:
+        WriteBusy: a switch took longer than a write may.
+    """
+    from ml_assets.stores import postgres_table
+
+    with postgres.connect(write=True) as connection:
+        postgres_table.lock(connection, ALIAS, shared=True)
+        yield
 
 
 def sweep(postgres: "PostgresResource", table: str) -> None:

@@ -22,6 +22,7 @@ from ml_assets.lib.search_setup import as_settings, cut_for, with_changes
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.words import counted
 from ml_assets.operations.search_candidates import (
+    ALIAS,
     CHUNKS,
     RAW,
     Builder,
@@ -130,6 +131,7 @@ def switch(
             also = "; what is made of it follows now" if _follow(move, behind) else ""
             return move.told(False, None, f"{move.new.embedder.name} is what is served already{also}.")
         _require_one_model(postgres, subjects, move.old.embedder.name)
+        progress(move.plan)
         with ExitStack() as until_then:
             built = until_then.enter_context(move.builder.built(move.rewritten))
             found = _judge(move, built)
@@ -203,6 +205,14 @@ class _Move:
         if self.cut:
             return "new cut of the documents"
         return "new index"
+
+    @property
+    def plan(self) -> str:
+        """What is built beside what, in words."""
+        built = [str(self.new.embedder.name)] if self.model else []
+        built += [str(self.new.passages)] if self.old.passages != self.new.passages else []
+        built += [str(self.new.index)] if self.index else []
+        return f"{'; '.join(built)}: built beside {self.old.embedder.name}, which is served meanwhile"
 
     @property
     def change(self) -> str:
@@ -343,8 +353,11 @@ def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> b
         if move.builder.versions(move.rewritten) != built.versions:
             return False
         with postgres.connect(write=True) as connection:
+            postgres_table.lock(connection, ALIAS)
             for subject in subjects:
                 postgres_table.lock(connection, subject.asset)
+            # Whoever waits for these locks waits no longer than ever; an index takes as long as its vectors are many.
+            connection.execute("SET LOCAL statement_timeout = 0")
             for asset, version in move.builder.versions(move.rewritten, connection).items():
                 if built.versions[asset] != version:
                     return False

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,12 +20,12 @@ import pytest
 
 from ml_assets import connect
 from ml_assets.contracts import tables
-from ml_assets.defs.embeddings import _known_vectors
 from ml_assets.embedders import make_embedder
 from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
 from ml_assets.errors import Refusal
 from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
-from ml_assets.operations.search_candidates import CANDIDATE, forget, sweep
+from ml_assets.operations.made_before import known_passages, known_vectors
+from ml_assets.operations.search_candidates import CANDIDATE, alias_stays, forget, sweep
 from ml_assets.operations.search_texts import DOCUMENTS
 from ml_assets.resources.chroma import ChromaResource
 from ml_assets.resources.postgres import PostgresResource
@@ -159,8 +161,10 @@ def refresh(stack: Stack, documents: dict[str, str], *indexes: str) -> list[str]
     put(lake, raw, pa.Table.from_pylist(rows, arrow_schema(raw)))
     served, embedded = resources["embedder"].served(), list[str]()
     read = lake.read(raw, raw.names, WHOLE)
-    put(lake, contracts["duckdb/document_chunks"], chunk_documents(read, served.embedder, served.passages))
-    chunks = lake.read(contracts["duckdb/document_chunks"], list(VECTOR_COLUMNS.values()), WHOLE).read_all()
+    cut = contracts["duckdb/document_chunks"]
+    before = known_passages(resources["lake"], cut)
+    put(lake, cut, chunk_documents(read, served.embedder, served.passages, before))
+    chunks = lake.read(cut, list(VECTOR_COLUMNS.values()), WHOLE).read_all()
 
     class Counting:
         name, dimension = served.embedder.name, served.embedder.dimension
@@ -169,7 +173,7 @@ def refresh(stack: Stack, documents: dict[str, str], *indexes: str) -> list[str]
             embedded.extend(texts)
             return served.embedder.embed(texts)
 
-    known = _known_vectors(resources["postgres"], "document_embeddings", "id", served.embedder.name)
+    known = known_vectors(resources["postgres"], "document_embeddings", "id", served.embedder.name)
     made = embed_changed(
         chunks.rename_columns(list(VECTOR_COLUMNS)).to_reader(),
         "id",
@@ -460,13 +464,30 @@ def indexes(stack: Stack) -> list[str]:
     return [definition.partition(" USING ")[2].partition(" WHERE ")[0] for (definition,) in found]
 
 
+def waits_for_a_lock(postgres: PostgresResource) -> bool:
+    with postgres.asking() as ask:
+        database = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        return bool(
+            ask(f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = {database}")
+        )
+
+
 def test_another_index_takes_no_embedding(
     filled: Stack, texts_of_minilm: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert indexes(filled) == ["hnsw (embedding vector_cosine_ops)"]
     with filled._resources["postgres"].asking() as ask:
         before = ask("SELECT id, xmin::text FROM document_embeddings ORDER BY id")
-    told = filled.search.switch(m=24, ef_construction=100, precision="half")
+    # Rows of the graph that wait for their turn are written before it, and not after what they were made for is gone.
+    postgres = filled._resources["postgres"]
+    with ThreadPoolExecutor() as pool:
+        with alias_stays(postgres):
+            switch = pool.submit(filled.search.switch, m=24, ef_construction=100, precision="half")
+            until = time.monotonic() + 60
+            while not (switch.done() or waits_for_a_lock(postgres)) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert not switch.done() and indexes(filled) == ["hnsw (embedding vector_cosine_ops)"]
+        told = switch.result()
     assert told.moved and told.recall == (1.0, 1.0), told.sentence
     assert "An index with m 24, ef_construction 100, half precision is served now" in told.sentence
     half = "hnsw (((embedding)::halfvec(384)) halfvec_cosine_ops) WITH (m='24', ef_construction='100')"

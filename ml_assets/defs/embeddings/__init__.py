@@ -1,6 +1,7 @@
 """Texts to vectors: chunks, pgvector, and the same vectors in Chroma and Qdrant. A vector is computed once."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import dagster as dg
 import pyarrow as pa
@@ -19,7 +20,7 @@ from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
 from ml_assets.operations import search_clusters
 from ml_assets.operations.made_before import known_passages, known_vectors
 from ml_assets.operations.reconcile import Listed, compare_sides, stored_keys
-from ml_assets.operations.search_candidates import sweep
+from ml_assets.operations.search_candidates import alias_stays, sweep
 from ml_assets.resources.duckdb import DuckLakeResource
 from ml_assets.resources.embedder import EmbedderResource
 from ml_assets.resources.postgres import PostgresResource
@@ -128,10 +129,16 @@ def _vectors(
         if is_cut:
             texts = _if_cut_for(texts, began_for)
         made = embed_changed(_select(texts, columns), key_column, model, known, count)
-        yield dg.Output(
-            _if_still_served(made, began_for, made_for),
-            metadata={"embedding_model": model.name, "dimension": model.dimension},
-        )
+        with ExitStack() as until_written:
+
+            def still_made_for() -> str:
+                until_written.enter_context(alias_stays(postgres))
+                return made_for()
+
+            yield dg.Output(
+                _if_still_served(made, began_for, still_made_for),
+                metadata={"embedding_model": model.name, "dimension": model.dimension},
+            )
         # The rows are written: what a switch keeps of those that are gone goes with them.
         sweep(postgres, table)
 

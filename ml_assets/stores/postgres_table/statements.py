@@ -20,8 +20,11 @@ def run(
     return connection.execute(statement.encode(), values)
 
 
-def lock(connection: "psycopg.Connection", name: str) -> None:
+def lock(connection: "psycopg.Connection", name: str, shared: bool = False) -> None:
     """Let only one transaction at a time write what goes by this name.
+
+    Args:
+        shared: let others in that share it, too.
 
     Raises:
         WriteBusy: its turn did not come within the transaction's statement time-out.
@@ -29,7 +32,8 @@ def lock(connection: "psycopg.Connection", name: str) -> None:
     import psycopg
 
     try:
-        run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["ml-assets " + name])
+        taken = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        run(connection, f"SELECT {taken}(hashtextextended(%s, 0))", ["ml-assets " + name])
     except psycopg.errors.QueryCanceled as fault:
         raise waited_too_long(name) from fault
 
