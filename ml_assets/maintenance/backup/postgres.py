@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ class Dump:
         self.target = target
         self._said: list[str] = []
         self._locked = threading.Event()
-        arguments, environment = _connection(url)
+        # The file goes with this object, once the program has ended.
+        arguments, environment, self._secret = connection_of(url)
         # Compressed, since texts and vectors are a fifth then; always alike, so that the same rows are the same file.
         command = [
             _found("pg_dump", url),
@@ -247,7 +249,7 @@ def _make_roles(connection: "psycopg.Connection", statements: str) -> None:
 
 
 def _run(command: Sequence[str], url: str, what: str) -> subprocess.CompletedProcess[str]:
-    arguments, environment = _connection(url)
+    arguments, environment, _secret = connection_of(url)
     done = subprocess.run(
         [_found(command[0], url), *command[1:], *arguments],
         env=environment,
@@ -263,8 +265,12 @@ def _run(command: Sequence[str], url: str, what: str) -> subprocess.CompletedPro
     return done
 
 
-def _connection(url: str) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment that lead a program to a database; the password is in no list of processes."""
+def connection_of(url: str) -> tuple[list[str], dict[str, str], IO[str] | None]:
+    """What leads a program to a database: arguments, environment, and a file that is to be kept until it has ended.
+
+    No password is in a list of processes. libpq has no variable for that of a client's key: it stands in the file, which
+    nobody else can read and which goes as soon as it is let go of.
+    """
     from psycopg import conninfo
 
     words = {name: str(value) for name, value in conninfo.conninfo_to_dict(url).items() if value is not None}
@@ -272,7 +278,13 @@ def _connection(url: str) -> tuple[list[str], dict[str, str]]:
     environment = {**os.environ, "LC_ALL": "C", "PGAPPNAME": "ml-assets backup"}
     if password is not None:
         environment["PGPASSWORD"] = password
-    return ["--dbname", conninfo.make_conninfo(**words)], environment
+    secret = None
+    if (of_key := words.pop("sslpassword", None)) is not None:
+        secret = tempfile.NamedTemporaryFile("w", prefix="ml-assets-", suffix=".conf")  # noqa: SIM115
+        secret.write(f"[ml-assets]\nsslpassword={of_key}\n")
+        secret.flush()
+        environment["PGSERVICEFILE"], words["service"] = secret.name, "ml-assets"
+    return ["--dbname", conninfo.make_conninfo(**words)], environment, secret
 
 
 def _found(name: str, url: str) -> str:
@@ -282,6 +294,8 @@ def _found(name: str, url: str) -> str:
         Refusal: it is not here, or the server asks for what it cannot do.
         StoreUnavailable: PostgreSQL does not answer.
     """
+    from psycopg import conninfo
+
     own = program(name)
     release = _release_behind_tls(url) if own or _installed(name) else None
     if release is None:
@@ -296,6 +310,8 @@ def _found(name: str, url: str) -> str:
             f"and there is no other {name} of release {release} or later here"
         )
         wanted = f"PostgreSQL's client programs of release {release} or later"
+        if conninfo.conninfo_to_dict(url).get("sslmode", "prefer") in ("allow", "prefer"):
+            wanted += " (or put sslmode=disable into the URL, if nobody can listen between here and there)"
     if found is None:
         raise Refusal(
             f"{lacking}: install {wanted}, or run where they are: pg_dump -Fd -f FOLDER '{redact_url(url)}'"

@@ -1,0 +1,29 @@
+"""What leads PostgreSQL's programs to a database."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+from ml_assets.maintenance.backup.postgres import connection_of
+from ml_assets.services.postgres import program
+
+
+def test_no_password_stands_in_a_list_of_processes():
+    url = "postgresql://me:one%20word@127.0.0.1:1/team?sslpassword=of%20the%3Dkey&sslmode=disable"
+    arguments, environment, secret = connection_of(url)
+    told = " ".join(arguments)
+    assert "one word" not in told and "the=key" not in told and "dbname=team" in told
+    assert environment["PGPASSWORD"] == "one word" and "PGPASSWORD" not in os.environ
+    assert secret is not None and stat.S_IMODE(Path(secret.name).stat().st_mode) == 0o600
+    # libpq takes what stands in the file for what it is: nothing is missed but the server.
+    command = [program("pg_dump") or "pg_dump", *arguments]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
+    assert "Connection refused" in said
+    path = Path(secret.name)
+    del secret
+    assert not path.exists()
+
+
+def test_without_a_key_there_is_no_file():
+    assert connection_of("postgresql://me@127.0.0.1:1/team")[2] is None
