@@ -157,6 +157,7 @@ class Workers:
         self._asked_at = self._blind_until = -lost_after_s
         self._executed: dict[str, float] = {}
         self._queues: dict[str, float] = {}
+        self._filled: dict[str, float] = {}
         self._app: Celery | None = None
         self._unreachable: tuple[type[Exception], ...] = ()
 
@@ -183,9 +184,20 @@ class Workers:
         self._ask(since)
         return self._is_over(self._queues.get(queue, since))
 
-    def _is_over(self, heard: float) -> bool:
+    def vanished(self, task: str, queue: str, since: float) -> bool:
+        """Whether a task that nobody has begun is not in its queue any more, which was empty for too long.
+
+        A broker that was started anew, without what it kept, has no step that waited.
+        """
+        self._filled.setdefault(queue, since)
+        self._ask(since)
+        heard = max(self._filled[queue], self._executed.get(task, since))
+        # What a killed worker had fetched is back in the queue after a while.
+        return self._is_over(heard, self._lost_after_s + _REDELIVERED_S)
+
+    def _is_over(self, heard: float, after_s: float | None = None) -> bool:
         # Only what questions have found counts, and not the time in which nobody was asked.
-        return self._asked_at - max(heard, self._blind_until) >= self._lost_after_s
+        return self._asked_at - max(heard, self._blind_until) >= (after_s or self._lost_after_s)
 
     def _ask(self, since: float) -> None:
         # Waiting for answers holds the run up for a second, so short steps are not asked about.
@@ -199,6 +211,7 @@ class Workers:
             answers = ask(timeout=_ANSWER_S).active_queues() or {}
             # As many as have just answered will do so at once.
             executed = ask(timeout=_ANSWER_S, limit=len(answers)).active(safe=True) or {} if answers else {}
+            filled = [queue for queue in self._filled if self._messages(queue)]
         except self._unreachable:
             # A broker that cannot be asked says nothing about workers, which have to find it again, too.
             self._blind_until = time.monotonic()
@@ -209,6 +222,17 @@ class Workers:
             self._queues |= dict.fromkeys((queue["name"] for queue in queues), heard_at)
         for tasks in executed.values():
             self._executed |= dict.fromkeys((task["id"] for task in tasks), heard_at)
+        self._filled |= dict.fromkeys(filled, heard_at)
+
+    def _messages(self, queue: str) -> int:
+        """How many steps wait in a queue."""
+        if self._app is None:
+            return 0
+        with self._app.connection_for_read() as connection:
+            try:
+                return connection.default_channel.queue_declare(queue, passive=True).message_count
+            except connection.channel_errors:  # there is no such queue, until somebody takes or gives a step
+                return 0
 
 
 class Step:
@@ -265,6 +289,9 @@ class Step:
             self._lost(f"worker {worker} does not answer any more, or was started anew")
 
     def _look_for_takers(self) -> None:
+        if self._workers.vanished(str(self._result.id), self._queue, self._since):
+            self._lost(f"the broker has lost it out of the queue {self._queue!r}")
+            return
         if self._workers.deserted(self._queue, self._since):
             self._result.revoke()
             self._fault = self._revoked() or Refusal(
@@ -279,7 +306,7 @@ class Step:
         self._losses += 1
         if self._losses >= MOST_LOSSES:
             self._fault = Refusal(
-                f"Step {self._key} was begun {self._losses} times, and each time its worker was lost, last because "
+                f"Step {self._key} was given out {self._losses} times, and each time it was lost, last because "
                 f"{why}: see what the step needs (memory, most often), then launch the run again."
             )
             return

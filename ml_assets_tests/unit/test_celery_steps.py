@@ -27,11 +27,31 @@ class Broker:
 
     answers: dict[str, list[str]] = field(default_factory=dict)
     executed: dict[str, list[str]] = field(default_factory=dict)
+    queues: dict[str, int] = field(default_factory=dict)
     asked: int = 0
     is_down: bool = False
     recoverable_connection_errors: tuple[type[Exception], ...] = (ConnectionError,)
+    channel_errors: tuple[type[Exception], ...] = (LookupError,)
 
     def connection_for_read(self) -> "Broker":
+        return self
+
+    def __enter__(self) -> "Broker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def default_channel(self) -> "Broker":
+        return self
+
+    @property
+    def message_count(self) -> int:
+        return self.count
+
+    def queue_declare(self, queue: str, passive: bool) -> "Broker":
+        self.count = self.queues[queue]
         return self
 
     @property
@@ -183,7 +203,7 @@ def test_a_step_that_kills_its_workers_ends(world):
         ready = step.ready()
     assert ready
     assert len(world.submitted) == celery.MOST_LOSSES
-    with pytest.raises(Refusal, match="Step raw_runs was begun 3 times, and each time its worker was lost"):
+    with pytest.raises(Refusal, match="Step raw_runs was given out 3 times, and each time it was lost"):
         step.get()
 
 
@@ -218,7 +238,36 @@ def test_a_lost_step_of_a_cancelled_run_is_given_to_nobody(world):
 def test_a_step_waits_for_a_busy_worker(world):
     step = world.step()
     world.broker.answers = {"a@host": ["dagster"]}
+    world.broker.queues = {"dagster": 1}
     assert not world.wait(step, 3_600)
+    assert len(world.submitted) == 1
+
+
+@pytest.mark.parametrize("emptied", [{"dagster": 0}, {}])
+def test_a_step_that_the_broker_has_lost_is_given_out_again(world, emptied):
+    step = world.step()
+    world.broker.answers = {"a@host": ["dagster"]}
+    world.broker.queues = {"dagster": 1}
+    assert not world.wait(step, 600)
+    world.broker.queues = emptied
+    assert not world.wait(step, 60)
+    assert len(world.submitted) == 1, "a worker that was killed as it fetched it may still have kept it"
+    assert not world.wait(step, 20)
+    assert len(world.submitted) == 2
+    assert world.warnings == [
+        "Step raw_runs is given to another worker, because the broker has lost it out of the queue 'dagster'."
+    ]
+    world.broker.queues = {"dagster": 1}
+    assert not world.wait(step, 600)
+    assert len(world.submitted) == 2
+
+
+def test_a_step_that_a_worker_executes_without_a_word_is_not_lost(world):
+    step = world.step()
+    world.broker.answers, world.broker.queues = {"a@host": ["dagster"]}, {"dagster": 0}
+    world.broker.executed = {"a@host": [world.submitted[0].id]}  # the backend lost that it began
+    assert not world.wait(step, 3_600)
+    assert len(world.submitted) == 1
 
 
 def test_a_broker_that_does_not_answer_is_no_lost_worker(world):
