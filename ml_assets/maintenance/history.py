@@ -145,13 +145,32 @@ def forget_runs(instance: "DagsterInstance", ended_before: datetime, first: date
     # Sensors and automation remember ids of events, and SQLite gives the last one anew once it is free.
     last = _last_writer(instance)
     gone = [run_id for run_id in old if run_id != last]
-    for start in range(0, len(gone), _BATCH):
-        batch = gone[start : start + _BATCH]
+    for batch in _batches(gone):
         _forget_events(instance, batch, first)
         for run_id in batch:
             instance.compute_log_manager.delete_logs(prefix=[run_id])
             instance.run_storage.delete_run(run_id)
+    # What stayed of a run for a day's sake goes when the day does, which is later.
+    for batch in _batches([run_id for run_id in _without_run(instance, first) if run_id != last]):
+        _forget_events(instance, batch, first)
     return len(gone)
+
+
+def _batches(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(run_ids), _BATCH):
+        yield run_ids[start : start + _BATCH]
+
+
+def _without_run(instance: "DagsterInstance", first: date) -> list[str]:
+    """Runs that are gone and have events of days before the first one."""
+    from sqlalchemy import text
+
+    storage: Any = instance.event_log_storage
+    with storage.index_connection() as connection:
+        statement = text(read_sql("dagster/runs_of_gone_days.sql"))
+        found = [run_id for (run_id,) in connection.execute(statement, {"first": first.isoformat()})]
+    known = set(instance.get_run_ids()) if found else set()
+    return [run_id for run_id in found if run_id not in known]
 
 
 def _forget_events(instance: "DagsterInstance", runs: Sequence[str], first: date) -> None:

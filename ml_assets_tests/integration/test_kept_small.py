@@ -161,6 +161,17 @@ def test_days_before_the_first_partition_go_with_their_run(tmp_path: Path):
         assert checked(instance) == set(instance.get_run_ids())
 
 
+def test_days_go_with_the_first_partition_though_their_run_is_gone_before(tmp_path: Path):
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    with instance_of(Settings(home=tmp_path)) as instance:
+        ids = materialized(instance, "2026-01-01", "2026-01-02", "2026-01-03")
+        assert forget_runs(instance, later, date(2026, 1, 1)) == 2
+        assert known(instance)["days"] == [{"2026-01-01", "2026-01-02", "2026-01-03"}] * 2
+        assert forget_runs(instance, later, date(2026, 1, 2)) == 0
+        assert known(instance)["days"] == [{"2026-01-02", "2026-01-03"}] * 2
+        assert checked(instance) == {ids[2]}
+
+
 def test_a_young_file_of_an_unknown_run_stays(tmp_path: Path):
     settings = Settings(home=tmp_path)
     with instance_of(settings) as instance:
