@@ -73,6 +73,8 @@ case ",$profiles," in
   *,qdrant,*) write qdrant_url "http://:$value@qdrant:6333" ;;
   *) write qdrant_url "" ;;
 esac
+# The key of an object store is yours to fill in: docs/servers.md. What is there stays.
+[ -e "$folder/aws_credentials" ] || write aws_credentials ""
 
 # Passwords of an .env of before there were files are in files now.
 if grep -qE '^[A-Z_]+_(PASSWORD|TOKEN)=' .env; then

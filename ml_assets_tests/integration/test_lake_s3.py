@@ -107,6 +107,28 @@ for width in range(1, 6):
 """
 
 
+def test_the_key_may_stand_in_a_file(s3_lake, object_store, tmp_path, monkeypatch):
+    keys = {name.lower(): value for name, value in object_store.environment.items()}
+    file = tmp_path / "aws_credentials"
+    for text, is_right in (
+        ("", False),
+        ("[default]\n" + "".join(f"{n} = {v}\n" for n, v in keys.items()), True),
+    ):
+        file.write_text(text)
+        with monkeypatch.context() as patch:
+            patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+            patch.setenv("AWS_REGION", "us-east-1")
+            patch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # nobody has a role here
+            for name in object_store.environment:
+                patch.delenv(name)
+            if is_right:
+                write(s3_lake, 3)
+                assert widths(s3_lake) == [(3, 100)]
+            else:
+                with pytest.raises(StoreUnavailable, match="no credentials were found"):
+                    write(s3_lake, 2)
+
+
 def test_two_processes_write_one_lake(s3_lake, postgres, tmp_path):
     from pathlib import Path
 

@@ -275,7 +275,11 @@ def test_images_get_only_variables_that_they_document(services: dict[str, Any]) 
     own = names.pop("dagster-code")
     assert names.pop("celery-worker") == names.pop("metrics") == own
     assert names.pop("jupyter") == own | {"JUPYTER_TOKEN_FILE", "ML_ASSETS_READ_ONLY"}
-    assert {name for name in own if not name.startswith("ML_ASSETS_")} == {"DAGSTER_POSTGRES_URL_FILE"}
+    assert {name for name in own if not name.startswith("ML_ASSETS_")} == {
+        "DAGSTER_POSTGRES_URL_FILE",
+        "AWS_REGION",
+        "AWS_SHARED_CREDENTIALS_FILE",
+    }
     assert {name: variables for name, variables in names.items() if variables} == {
         "dagster-webserver": {"DAGSTER_POSTGRES_URL_FILE"},
         "dagster-daemon": {"DAGSTER_POSTGRES_URL_FILE"},
@@ -358,7 +362,7 @@ def test_each_service_is_given_the_secrets_that_it_needs_and_no_other(
         if "secrets" in service
     }
     writer = {"dagster_postgres_url", "writer_postgres_url", "writer_lake_url", "writer_clickhouse_url"}
-    writer |= {"redis_url", "qdrant_url", "celery_broker_url"}
+    writer |= {"redis_url", "qdrant_url", "celery_broker_url", "aws_credentials"}
     assert given == {
         "postgres": {name for name in PASSWORDS if name.startswith("postgres_")},
         "clickhouse": {name for name in PASSWORDS if name.startswith("clickhouse_")},
@@ -371,6 +375,7 @@ def test_each_service_is_given_the_secrets_that_it_needs_and_no_other(
             "reader_clickhouse_url",
             "redis_url",
             "qdrant_url",
+            "aws_credentials",
         },
         "dagster-code": writer,
         "celery-worker": writer,
@@ -575,7 +580,7 @@ def test_new_env_writes_fresh_secrets_once(compose: dict[str, Any], checkout: Pa
     passwords = {name: value for name, value in written.items() if re.fullmatch("[0-9a-f]{48}", value)}
     assert set(passwords) == set(PASSWORDS)
     assert len(set(passwords.values())) == len(PASSWORDS)
-    assert written["qdrant_url"] == ""
+    assert written["qdrant_url"] == written["aws_credentials"] == ""
     urls = {name: value for name, value in written.items() if name not in PASSWORDS and value}
     assert all(any(f":{password}@" in url for password in passwords.values()) for url in urls.values())
     assert not [value for value in passwords.values() if value in done.stdout]
@@ -611,12 +616,17 @@ def test_new_env_takes_over_what_is_there(checkout: Path) -> None:
     }
     assert (secret / "qdrant_url").read_text().startswith("http://:")
 
+    # The key of an object store, which nobody can make up.
+    (secret / "aws_credentials").chmod(0o600)
+    (secret / "aws_credentials").write_text("[default]\n")
+
     # A password of one's own.
     (secret / "redis_password").unlink()
     (secret / "redis_password").write_text("mine\n")
     assert run(*script).returncode == 0
     assert (secret / "redis_url").read_text() == "redis://:mine@redis:6379/0"
     assert (secret / "redis_password").read_text() == "mine"
+    assert (secret / "aws_credentials").read_text() == "[default]\n"
     (secret / "redis_password").unlink()
     (secret / "redis_password").write_text("m/ne")
     refused = run(*script)
