@@ -4,7 +4,7 @@ What belongs here: the decision which texts need a new vector, batch by batch. M
 stored vectors are fetched by a function that the caller passes in.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,9 @@ KnownVectors = Callable[[Sequence[str], Sequence[str]], dict[str, np.ndarray]]
 """Keys and content hashes of rows -> {content hash: vector} for those that are stored already."""
 
 BATCH_ROWS = 1_024
+
+LOOKED_UP = 8 * BATCH_ROWS
+"""Rows that are looked up at once: a text that is not known by its key is looked for in the whole table."""
 
 CONTEXT = "context"
 
@@ -58,31 +61,37 @@ def embed_changed(
     schema = pa.schema([*(each for each in rows.schema if each.name != CONTEXT), *added])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in rows:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield _embed_batch(batch.slice(start, BATCH_ROWS), schema, key_column, embedder, known, count)
+        for some in _slices(rows, LOOKED_UP):
+            stored = known(some[key_column].to_pylist(), some["content_hash"].to_pylist())
+            fitting = {hash: vector for hash, vector in stored.items() if len(vector) == embedder.dimension}
+            for batch in _slices([some], BATCH_ROWS):
+                yield _embed_batch(batch, schema, embedder, fitting, count)
                 count.progress(count)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
+def _slices(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, most):
+            yield batch.slice(start, most)
+
+
 def _embed_batch(
     batch: pa.RecordBatch,
     schema: pa.Schema,
-    key_column: str,
     embedder: Embedder,
-    known: KnownVectors,
+    fitting: dict[str, np.ndarray],
     count: EmbeddingCount,
 ) -> pa.RecordBatch:
+    """The rows with their vectors; those that are made are added to `fitting`."""
     hashes = batch["content_hash"].to_pylist()
-    stored = known(batch[key_column].to_pylist(), hashes)
-    fitting = {found: vector for found, vector in stored.items() if len(vector) == embedder.dimension}
     missing = {found: row for row, found in enumerate(hashes) if found not in fitting}
     if missing:  # each text once, however many rows hold it
         before = batch[CONTEXT if CONTEXT in batch.schema.names else "title"].to_pylist()
         texts = batch["text"].to_pylist()
         made = embedder.embed([embedding_text(before[row], texts[row]) for row in missing.values()])
-        fitting |= dict(zip(missing, _judged(made, len(missing), embedder), strict=True))
+        fitting.update(zip(missing, _judged(made, len(missing), embedder), strict=True))
     vectors = np.empty((len(hashes), embedder.dimension), dtype=np.float32)
     for row, found in enumerate(hashes):
         vectors[row] = fitting[found]

@@ -1,12 +1,11 @@
 """Documents to passages, as Arrow batches."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ml_assets.lib.chunking import chunk_document
 from ml_assets.lib.reader import Reader
@@ -34,8 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-PassagesBefore = Callable[[Sequence[str]], pa.Table]
-"""Passages that documents were cut into before, by `document_id`; of `SCHEMA`."""
+PassagesBefore = Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
+"""Passages that documents were cut into before, by `document_hash`; of `SCHEMA`."""
 
 VECTOR_COLUMNS = {
     "id": "chunk_id",
@@ -51,10 +50,10 @@ VECTOR_COLUMNS = {
 
 BATCH_ROWS = 1_024
 
-LOOKED_UP = 16_384
+LOOKED_UP = 32_768
 """Documents that are looked up at once."""
 
-_LARGE_BYTES = 16 * 1024 * 1024
+_LARGE_BYTES = 32 * 1024 * 1024
 
 
 def chunk_documents(
@@ -77,11 +76,9 @@ def chunk_documents(
             rows = some.to_pylist()
             hashes = [_document_hash(row, told_cut_for) for row in rows]
             kept: set[str] = set()
-            if before is not None:
-                found = before(some["document_id"].to_pylist())
-                found = found.filter(pc.field("document_hash").isin(hashes))
-                kept = set(found["document_hash"].unique().to_pylist())
-                yield from found.to_batches(BATCH_ROWS)
+            for found in before(hashes) if before is not None else ():
+                kept.update(found["document_hash"].unique().to_pylist())
+                yield found
             new = chain.from_iterable(
                 _chunks(row, hashed, model, passages)
                 for row, hashed in zip(rows, hashes, strict=True)

@@ -1,6 +1,6 @@
 """What was made of documents before and need not be made again: their passages, and the vectors of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ml_assets.contracts import Contract
@@ -25,7 +25,7 @@ def known_passages(lake: "DuckLakeResource", contract: Contract) -> PassagesBefo
     """
     from ml_assets.stores.duckdb import DuckLakeStore
     from ml_assets.stores.duckdb.ddl import columns_of
-    from ml_assets.tables.arrow_types import arrow_schema, recast
+    from ml_assets.tables.arrow_types import recast
 
     with lake.get_connection() as connection:
         [existing] = columns_of(connection, (contract.schema, contract.table))
@@ -41,9 +41,9 @@ def known_passages(lake: "DuckLakeResource", contract: Contract) -> PassagesBefo
         table=qualified("lake", contract.schema, contract.table),
     )
 
-    def before(document_ids: Sequence[str]) -> "pa.Table":
-        found = lake.reader(statement, {"document_ids": list(document_ids)}, bulk=True)
-        return recast(found, arrow_schema(contract, SCHEMA.names)).read_all().cast(SCHEMA)
+    def before(document_hashes: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+        found = lake.reader(statement, {"document_hashes": list(document_hashes)}, bulk=True)
+        yield from recast(found, SCHEMA)
 
     return before
 
@@ -61,18 +61,22 @@ def known_vectors(
     elsewhere = read_sql("postgres/embeddings/known_elsewhere.sql").format(**names)
 
     def known(keys: Sequence[str], hashes: Sequence[str]) -> "dict[str, np.ndarray]":
-        from pgvector.psycopg import register_vector
-
         with postgres.connect() as connection:
             if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
                 return {}  # the first write creates the table
-            register_vector(connection)
             given = {"ids": list(keys), "model_name": model_name}
             rows = connection.execute(statement.encode(), given, binary=True).fetchall()
             missing = sorted(set(hashes) - {found for found, _ in rows})
             if missing:  # a text that moved to another key keeps its vector
                 given = {"hashes": missing, "model_name": model_name}
                 rows += connection.execute(elsewhere.encode(), given, binary=True).fetchall()
-            return {found: vector.to_numpy() for found, vector in rows}
+            return vectors_as_sent(rows)
 
     return known
+
+
+def vectors_as_sent(rows: Iterable[tuple[str, bytes]]) -> "dict[str, np.ndarray]":
+    """Vectors by name, out of what pgvector's `vector_send` gives: the length, two bytes, and the numbers in 32 bits."""
+    import numpy as np
+
+    return {name: np.frombuffer(sent, dtype=">f4", offset=4) for name, sent in rows}

@@ -18,6 +18,7 @@ from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
 from ml_assets.lib.search_setup import Passages, VectorIndex
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.words import counted
+from ml_assets.operations.made_before import vectors_as_sent
 from ml_assets.operations.search_texts import DOCUMENTS, RUNS, AskedOf, Subject
 from ml_assets.operations.search_words import table_version
 from ml_assets.settings import Settings
@@ -225,16 +226,14 @@ class Builder:
         )
 
         def known(keys: Sequence[str], hashes: Sequence[str]) -> "dict[str, np.ndarray]":
-            from pgvector.psycopg import register_vector
-
             given = {"table": subject.table, "model_name": self.new.embedder.name, "hashes": list(hashes)}
             with self._postgres.connect() as connection:
-                register_vector(connection)
-                found = connection.execute(beside, given).fetchall()
+                found = connection.execute(beside, given, binary=True).fetchall()
                 missing = sorted(set(hashes) - {each for each, _ in found})
                 if missing and self.new.embedder.name == self.served:
-                    found += connection.execute(among.encode(), {**given, "hashes": missing}).fetchall()
-                return {each: vector.to_numpy() for each, vector in found}
+                    given["hashes"] = missing
+                    found += connection.execute(among.encode(), given, binary=True).fetchall()
+                return vectors_as_sent(found)
 
         return known
 

@@ -368,9 +368,9 @@ def test_only_documents_that_changed_are_cut_again():
     texts = {id: f"# One\n\nfirst in-{id}\n\n# Two\n\nsecond in-{id}" for id in "abcde"} | {"empty": " "}
     asked: list[str] = []
 
-    def before(ids):
-        asked.extend(ids)
-        return held.filter(pc.field("document_id").isin(ids))
+    def before(hashes):
+        asked.extend(hashes)
+        return held.filter(pc.field("document_hash").isin(hashes)).to_batches()
 
     def cut(passages=None):
         seen.clear()
@@ -384,7 +384,7 @@ def test_only_documents_that_changed_are_cut_again():
     texts |= {"b": texts["b"].replace("second", "other"), "f": "new in-f"}
     del texts["c"]
     again = cut()
-    assert seen == {"in-b", "in-f"} and sorted(asked[-6:]) == ["a", "b", "d", "e", "empty", "f"]
+    assert seen == {"in-b", "in-f"} and len(set(asked[-6:]) - set(asked[:6])) == 2
     assert again.equals(chunk_documents(documents(texts), Words()).read_all().sort_by("chunk_id"))
 
     held = again

@@ -1,2 +1,2 @@
--- Passages of some documents, as they were cut before.
-SELECT {columns} FROM {table} WHERE document_id IN (SELECT unnest($document_ids))
+-- Passages of documents that are as they were when they were cut. {columns} and {table} are identifiers.
+SELECT {columns} FROM {table} WHERE document_hash IN (SELECT unnest($document_hashes))
