@@ -38,7 +38,7 @@ def tables(settings: Settings) -> tuple[Contract, ...]:
                 text("cut_for", "the model, and how long passages were when the document was cut"),
                 text(
                     "document_hash",
-                    "SHA-256 of the document and of cut_for: while it stays, so do its passages",
+                    "SHA-256 of the document and of what it was cut for: while it stays, so do its passages",
                 ),
             ),
             key=("chunk_id",),

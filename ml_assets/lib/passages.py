@@ -69,12 +69,13 @@ def chunk_documents(
         before: what was cut before. A document that is the same, and was cut for the same, keeps its passages.
     """
     passages = passages or Passages()
-    told_cut_for = cut_for(model, passages)
+    # Of a server's model its name does not tell the last two, which are settings.
+    decisive = [cut_for(model, passages), model.max_tokens, model.dimension]
 
     def batches() -> Iterator[pa.RecordBatch]:
         for some in chain.from_iterable(map(_slices, documents)):
             rows = some.to_pylist()
-            hashes = [_document_hash(row, told_cut_for) for row in rows]
+            hashes = [_document_hash(row, decisive) for row in rows]
             kept: set[str] = set()
             for found in before(hashes) if before is not None else ():
                 kept.update(found["document_hash"].unique().to_pylist())
@@ -97,9 +98,9 @@ def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(n, some)
 
 
-def _document_hash(document: dict, told_cut_for: str) -> str:
-    """SHA-256 of all that the passages of a document depend on."""
-    return hashlib.sha256(orjson.dumps([told_cut_for, *document.items()])).hexdigest()
+def _document_hash(document: dict, decisive: Sequence[str | int]) -> str:
+    """SHA-256 of all that the passages of a document depend on: of itself, and of what else decides how it is cut."""
+    return hashlib.sha256(orjson.dumps([*decisive, *document.items()])).hexdigest()
 
 
 def _chunks(document: dict, hashed: str, model: Reader, passages: Passages) -> Iterator[dict]:

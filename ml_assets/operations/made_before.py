@@ -23,6 +23,8 @@ def known_passages(lake: "DuckLakeResource", contract: Contract) -> PassagesBefo
     Args:
         contract: of the table of passages.
     """
+    import duckdb
+
     from ml_assets.stores.duckdb import DuckLakeStore
     from ml_assets.stores.duckdb.ddl import columns_of
     from ml_assets.tables.arrow_types import recast
@@ -32,9 +34,13 @@ def known_passages(lake: "DuckLakeResource", contract: Contract) -> PassagesBefo
     # A table that a former release made has not all the columns, and is made anew once.
     if not set(SCHEMA.names) <= set(existing):
         return None
-    # What was changed by hand is made anew, too, and not carried on.
+    # What was changed by hand, or whose files are gone, is made anew, too, and not carried on.
     store = DuckLakeStore(lake)
-    if store.live_state(contract).content_hash != store.ledger_state(contract).content_hash:
+    try:
+        live = store.live_state(contract)
+    except duckdb.IOException:
+        return None
+    if live.content_hash != store.ledger_state(contract).content_hash:
         return None
     statement = read_sql("duckdb/embeddings/known_passages.sql").format(
         columns=", ".join(map(quote_identifier, SCHEMA.names)),

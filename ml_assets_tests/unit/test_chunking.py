@@ -391,6 +391,13 @@ def test_only_documents_that_changed_are_cut_again():
     cut(Passages(tokens=16, overlap_tokens=0))
     assert seen == {f"in-{id}" for id in "abdef"}, "what is cut for something else is cut anew"
 
+    # A server's model has the same name when a setting says that it reads less.
+    texts = {"long": " ".join(f"word{n}" for n in range(100))}
+    for max_tokens in (1_000, 30):
+        model = Words(max_tokens=max_tokens)
+        held = chunk_documents(documents(texts), model, None, before).read_all()
+    assert held.num_rows == chunk_documents(documents(texts), Words(max_tokens=30)).read_all().num_rows > 1
+
 
 def test_a_document_of_100_000_passages_comes_in_batches_with_a_key_for_each():
     text = "\n\n".join(f"Part {n // 2} of it" for n in range(100_000))
