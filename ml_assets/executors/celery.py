@@ -62,6 +62,8 @@ def options(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             **DEFAULT_CONFIG["broker_transport_options"],
             "visibility_timeout": _REDELIVERED_S,
+            # What is due is looked for every 10 s, and not every 100.
+            "unacked_restore_throttle": 1,
         },
     }
     return {"broker": settings.celery_broker_url, **backend, "config_source": config}
@@ -210,7 +212,10 @@ class Workers:
             ask = self._app.control.inspect
             answers = ask(timeout=_ANSWER_S).active_queues() or {}
             # As many as have just answered will do so at once.
-            executed = ask(timeout=_ANSWER_S, limit=len(answers)).active(safe=True) or {} if answers else {}
+            asked = ask(timeout=_ANSWER_S, limit=len(answers))
+            executed = asked.active(safe=True) or {} if answers else {}
+            # Brokers other than Redis hand out steps that wait at the worker behind those that it executes.
+            fetched = asked.reserved(safe=True) or {} if answers else {}
             filled = [queue for queue in self._filled if self._messages(queue)]
         except self._unreachable:
             # A broker that cannot be asked says nothing about workers, which have to find it again, too.
@@ -220,7 +225,7 @@ class Workers:
         self._asked_at, heard_at = asked_at, time.monotonic()
         for queues in answers.values():
             self._queues |= dict.fromkeys((queue["name"] for queue in queues), heard_at)
-        for tasks in executed.values():
+        for tasks in (*executed.values(), *fetched.values()):
             self._executed |= dict.fromkeys((task["id"] for task in tasks), heard_at)
         self._filled |= dict.fromkeys(filled, heard_at)
 

@@ -27,6 +27,7 @@ class Broker:
 
     answers: dict[str, list[str]] = field(default_factory=dict)
     executed: dict[str, list[str]] = field(default_factory=dict)
+    fetched: dict[str, list[str]] = field(default_factory=dict)
     queues: dict[str, int] = field(default_factory=dict)
     asked: int = 0
     is_down: bool = False
@@ -68,9 +69,13 @@ class Broker:
         return {worker: [{"name": q} for q in queues] for worker, queues in self.answers.items()} or None
 
     def active(self, safe: bool) -> dict[str, list[dict[str, str]]] | None:
-        return {
-            worker: [{"id": task} for task in self.executed.get(worker, ())] for worker in self.answers
-        } or None
+        return self._named(self.executed)
+
+    def reserved(self, safe: bool) -> dict[str, list[dict[str, str]]] | None:
+        return self._named(self.fetched)
+
+    def _named(self, tasks: dict[str, list[str]]) -> dict[str, list[dict[str, str]]] | None:
+        return {worker: [{"id": task} for task in tasks.get(worker, ())] for worker in self.answers} or None
 
 
 @dataclass
@@ -262,10 +267,12 @@ def test_a_step_that_the_broker_has_lost_is_given_out_again(world, emptied):
     assert len(world.submitted) == 2
 
 
-def test_a_step_that_a_worker_executes_without_a_word_is_not_lost(world):
+@pytest.mark.parametrize("kind", ["executed", "fetched"])
+def test_a_step_that_a_worker_has_without_a_word_is_not_lost(world, kind):
     step = world.step()
     world.broker.answers, world.broker.queues = {"a@host": ["dagster"]}, {"dagster": 0}
-    world.broker.executed = {"a@host": [world.submitted[0].id]}  # the backend lost that it began
+    # The backend lost that it began, or the worker has fetched it and executes another one.
+    setattr(world.broker, kind, {"a@host": [world.submitted[0].id]})
     assert not world.wait(step, 3_600)
     assert len(world.submitted) == 1
 
