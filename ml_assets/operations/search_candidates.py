@@ -331,6 +331,23 @@ def alias_stays(postgres: "PostgresResource") -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alias_moves(postgres: "PostgresResource") -> Iterator[None]:
+    """Be the only one that moves the alias, while nobody writes rows for it.
+
+    It is taken before the pause of a backup and before the locks of tables, as `alias_stays` is, and let go of after
+    them: otherwise both could wait for each other, where no database sees it.
+
+    Raises:
+        WriteBusy: writing took longer than a write may.
+    """
+    from ml_assets.stores import postgres_table
+
+    with postgres.connect(write=True) as connection:
+        postgres_table.lock(connection, ALIAS)
+        yield
+
+
 def sweep(postgres: "PostgresResource", table: str) -> None:
     """Forget the vectors beside those that are served of texts that have changed since, or are gone."""
     subject = next((each for each in (DOCUMENTS, RUNS) if each.table == table), None)

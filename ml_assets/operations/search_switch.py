@@ -16,18 +16,18 @@ import orjson
 
 from ml_assets.contracts import INDEXED, Contract, tables
 from ml_assets.embedders import make_embedder
-from ml_assets.errors import Refusal, missing_table
+from ml_assets.errors import Refusal, WriteBusy, missing_table
 from ml_assets.lib.retrieval import DEPTH, Inferiority, inferiority, measured
 from ml_assets.lib.search_setup import as_settings, cut_for, with_changes
 from ml_assets.lib.sql import quote_identifier
 from ml_assets.lib.words import counted
 from ml_assets.operations.search_candidates import (
-    ALIAS,
     CHUNKS,
     RAW,
     Builder,
     Built,
     Setup,
+    alias_moves,
     candidate,
     contract_of,
     forget,
@@ -343,20 +343,20 @@ def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> b
         Whether it did; not if what it was built from has changed meanwhile.
     """
     from ml_assets.stores import postgres_table
-    from ml_assets.stores.postgres_table.vector_indexes import drop_indexes, make_vector_indexes
+    from ml_assets.stores.postgres_table.vector_indexes import make_vector_indexes
 
     postgres: PostgresResource = move.resources["postgres"]
     # Those of the most rows last: from the moment in which they are made anew nobody can read them.
     subjects = [each for each in (RUNS, DOCUMENTS) if each in move.subjects]
     to_follow = _to_be_followed(move, behind)
-    with pause.writing(move.new.settings.home):
+    with alias_moves(postgres), pause.writing(move.new.settings.home):
         if move.builder.versions(move.rewritten) != built.versions:
             return False
         with postgres.connect(write=True) as connection:
-            postgres_table.lock(connection, ALIAS)
             for subject in subjects:
                 postgres_table.lock(connection, subject.asset)
-            # Whoever waits for these locks waits no longer than ever; an index takes as long as its vectors are many.
+            # An index takes as long as its vectors are many; who reads a table is waited for no longer than ever.
+            connection.execute(f"SET LOCAL lock_timeout = {int(postgres.write_timeout_s * 1000)}".encode())
             connection.execute("SET LOCAL statement_timeout = 0")
             for asset, version in move.builder.versions(move.rewritten, connection).items():
                 if built.versions[asset] != version:
@@ -377,8 +377,23 @@ def _moved(move: _Move, built: Built, found: Judged, behind: Sequence[str]) -> b
             # From the moment in which a former index goes nobody can read its table: first all are made.
             gone = [(contract, make_vector_indexes(connection, contract)) for contract in contracts]
             for contract, names in gone:
-                drop_indexes(connection, contract, names)
+                _drop(connection, contract, names)
     return True
+
+
+def _drop(connection: "psycopg.Connection", contract: Contract, names: list[str]) -> None:
+    import psycopg
+
+    from ml_assets.stores.postgres_table.vector_indexes import drop_indexes
+
+    try:
+        drop_indexes(connection, contract, names)
+    except psycopg.errors.LockNotAvailable as fault:
+        raise WriteBusy(
+            f"{contract.asset}: somebody has been reading it in one transaction for longer than a write may take, so its "
+            "former index cannot go: end that transaction (pg_stat_activity names it), or wait for the backup that it "
+            "is of, and run this again. Nothing was moved."
+        ) from fault
 
 
 def _move_alias(

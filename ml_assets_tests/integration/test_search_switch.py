@@ -22,7 +22,7 @@ from ml_assets import connect
 from ml_assets.contracts import tables
 from ml_assets.embedders import make_embedder
 from ml_assets.embedders.incremental import EmbeddingCount, embed_changed
-from ml_assets.errors import Refusal
+from ml_assets.errors import Refusal, WriteBusy
 from ml_assets.lib.passages import VECTOR_COLUMNS, chunk_documents
 from ml_assets.operations.made_before import known_passages, known_vectors
 from ml_assets.operations.search_candidates import CANDIDATE, alias_stays, forget, sweep
@@ -497,6 +497,13 @@ def test_another_index_takes_no_embedding(
         assert ask("SELECT id, xmin::text FROM document_embeddings ORDER BY id") == before
     assert found(filled) == found(filled, "chroma") == list(QUESTIONS.values())
     assert filled.search.quality().index_recall == 1.0
+    # Somebody who goes on reading is not waited for without end.
+    hurried = connect(settings=filled.settings.model_copy(update={"write_timeout_s": 5.0}))
+    with postgres.connect() as connection:
+        connection.execute("SELECT count(*) FROM document_embeddings")
+        with pytest.raises(WriteBusy, match="former index cannot go"):
+            hurried.search.switch(precision="full")
+    assert indexes(filled) == [half]
     # Whoever writes next keeps it, and so does another model.
     changed = {id: f"# {title}\n\n{text} More." for id, (title, text) in TEXTS.items()}
     assert len(refresh(filled, changed)) == len(TEXTS) and indexes(filled) == [half]
