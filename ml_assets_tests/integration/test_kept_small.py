@@ -164,11 +164,15 @@ def test_days_before_the_first_partition_go_with_their_run(tmp_path: Path):
 def test_days_go_with_the_first_partition_though_their_run_is_gone_before(tmp_path: Path):
     later = datetime.now(UTC) + timedelta(minutes=1)
     with instance_of(Settings(home=tmp_path)) as instance:
+        instance.report_runless_asset_event(dg.AssetObservation("first", partition="2026-01-01"))
         ids = materialized(instance, "2026-01-01", "2026-01-02", "2026-01-03")
         assert forget_runs(instance, later, date(2026, 1, 1)) == 2
         assert known(instance)["days"] == [{"2026-01-01", "2026-01-02", "2026-01-03"}] * 2
         assert forget_runs(instance, later, date(2026, 1, 2)) == 0
         assert known(instance)["days"] == [{"2026-01-02", "2026-01-03"}] * 2
+        assert len(instance.fetch_observations(dg.AssetKey("first"), limit=9).records) == 1, (
+            "what is of no run stays"
+        )
         assert checked(instance) == {ids[2]}
 
 
