@@ -5,6 +5,9 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from ml_assets.errors import Refusal
 from ml_assets.maintenance.backup.postgres import connection_of
 from ml_assets.services.postgres import program
 
@@ -23,6 +26,19 @@ def test_no_password_stands_in_a_list_of_processes():
     path = Path(secret.name)
     del secret
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("sslpassword=key&service=prod", "put sslpassword into the service's file"),
+        ("sslpassword=key%20", "ends in white space"),
+        ("sslpassword=key%0Ahost%3Dother", "has a line break"),
+    ],
+)
+def test_a_password_that_cannot_stand_in_the_file_is_refused(more: str, told: str):
+    with pytest.raises(Refusal, match=told):
+        connection_of(f"postgresql://me@127.0.0.1:1/team?{more}")
 
 
 def test_without_a_key_there_is_no_file():

@@ -270,6 +270,9 @@ def connection_of(url: str) -> tuple[list[str], dict[str, str], IO[str] | None]:
 
     No password is in a list of processes. libpq has no variable for that of a client's key: it stands in the file, which
     nobody else can read and which goes as soon as it is let go of.
+
+    Raises:
+        Refusal: it cannot stand in such a file.
     """
     from psycopg import conninfo
 
@@ -279,7 +282,16 @@ def connection_of(url: str) -> tuple[list[str], dict[str, str], IO[str] | None]:
     if password is not None:
         environment["PGPASSWORD"] = password
     secret = None
+    if "sslpassword" in words and ("service" in words or "PGSERVICE" in environment):
+        raise Refusal(
+            "PostgreSQL is named by a service, and its URL has sslpassword besides: put sslpassword into the service's "
+            "file, so that it stands in no list of processes."
+        )
     if (of_key := words.pop("sslpassword", None)) is not None:
+        if of_key != of_key.rstrip() or "\n" in of_key:
+            raise Refusal(
+                "sslpassword ends in white space or has a line break: give the client's key another one."
+            )
         secret = tempfile.NamedTemporaryFile("w", prefix="ml-assets-", suffix=".conf")  # noqa: SIM115
         secret.write(f"[ml-assets]\nsslpassword={of_key}\n")
         secret.flush()
