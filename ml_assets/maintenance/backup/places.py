@@ -19,8 +19,9 @@ from ml_assets.lib.backup import LeftOut
 from ml_assets.settings import Settings
 from ml_assets.tables import pause
 
-_RUNTIME = {"tmp", "services", "up.json", "up.lock", pause.TURNSTILE, pause.GATE}
-"""In a home: what processes leave for each other, and the embedded servers' folders, which are places of their own."""
+_NOT_KEPT = {"tmp", "services", "up.json", "up.lock", pause.TURNSTILE, pause.GATE, "models"}
+"""In a home: what processes leave for each other, the embedded servers' folders, which are places of their own, and the
+embedding models, which their first use builds anew out of what is installed."""
 
 _SQLITE_SUFFIXES = {".db", ".sqlite", ".sqlite3"}
 _SQLITE_HEADER = b"SQLite format 3\0"
@@ -101,7 +102,7 @@ def everything(
 
 def runtime_files(settings: Settings) -> set[Path]:
     """What of a home is not backed up, since it is made by whoever runs, or filled out of PostgreSQL."""
-    found = {settings.home / name for name in _RUNTIME}
+    found = {settings.home / name for name in _NOT_KEPT}
     if settings.qdrant_url and (url := urlsplit(settings.qdrant_url)).scheme == "edge":
         folder = Path(unquote(url.path))
         found |= {folder, *(folder.with_name(f"{folder.name}.{each}") for each in ("lock", "wanted"))}
