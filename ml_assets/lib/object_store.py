@@ -145,10 +145,12 @@ class StoreFault:
     Args:
         cause: in its words, on one line.
         remedy: as an imperative.
+        is_loss: whether it answers, and a file is not there.
     """
 
     cause: str
     remedy: str
+    is_loss: bool = False
 
 
 def fault_of(error: BaseException) -> StoreFault | None:
@@ -174,7 +176,8 @@ def _read(words: str) -> StoreFault | None:
         )
     if not (status := _STATUS.search(said)) or not ("HTTP Error" in said or "s3://" in said):
         return None
-    return StoreFault(said, _remedy(next(filter(None, status.groups())), said))
+    number = next(filter(None, status.groups()))
+    return StoreFault(said, _remedy(number, said), number == "404" and _NO_BUCKET not in said)
 
 
 def _remedy(status: str, said: str) -> str:

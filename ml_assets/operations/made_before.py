@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ml_assets.contracts import Contract
+from ml_assets.errors import StoreUnavailable
 from ml_assets.lib.passages import SCHEMA, PassagesBefore
 from ml_assets.lib.sql import qualified, quote_identifier
 from ml_assets.sql_files import read_sql
@@ -38,8 +39,10 @@ def known_passages(lake: "DuckLakeResource", contract: Contract) -> PassagesBefo
     store = DuckLakeStore(lake)
     try:
         live = store.live_state(contract)
-    except duckdb.IOException:
-        return None
+    except (duckdb.IOException, StoreUnavailable) as fault:
+        if lake.is_loss(fault):
+            return None
+        raise
     if live.content_hash != store.ledger_state(contract).content_hash:
         return None
     statement = read_sql("duckdb/embeddings/known_passages.sql").format(

@@ -533,6 +533,14 @@ class DuckLakeResource(RunLabel, DuckDBResource):
             f"The lake's files at {self.data}{at} cannot be used ({found.cause}): {found.remedy}."
         )
 
+    def is_loss(self, fault: BaseException) -> bool:
+        """Whether a fault of reading means that files of the lake are gone, and not that they cannot be reached."""
+        import duckdb
+
+        if self._is_remote:
+            return (found := fault_of(fault)) is not None and found.is_loss
+        return isinstance(fault, duckdb.IOException)
+
     def _attach(self, connection: "duckdb.DuckDBPyConnection", write: bool) -> None:
         import duckdb
 

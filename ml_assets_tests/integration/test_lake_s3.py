@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import boto3
+import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
@@ -16,7 +17,7 @@ from ml_assets.contracts import Column, Contract
 from ml_assets.errors import Refusal, StoreUnavailable
 from ml_assets.io_managers.duckdb import DuckLakeIOManager
 from ml_assets.resources.duckdb import DuckLakeResource
-from ml_assets.stores.duckdb import DuckLakeStore
+from ml_assets.stores.duckdb import DuckLakeStore, pins
 from ml_assets.stores.duckdb import extensions as extension_files
 from ml_assets.tables.staging import stage
 from ml_assets.tables.store import Retention
@@ -204,6 +205,31 @@ def test_a_file_that_vanished_is_told_with_its_table(s3_lake, bucket):
             bucket.Object(f"{s3_lake.data.split('/', 3)[3]}/{name}").delete()
     with pytest.raises(StoreUnavailable, match="see that nothing else removes files below the prefix"):
         s3_lake.answer("SELECT sum(width) FROM features.doors")
+
+
+def test_a_pinned_version_that_lost_its_files_stops_no_upgrade(s3_lake, bucket, object_store):
+    write(s3_lake, 1)
+    with s3_lake.get_connection(write=True) as connection:
+        connection.execute(
+            "UPDATE lake.ledger.writes SET hash_version = 'former'"
+        )  # so that its rows are read
+        ((version,),) = connection.execute("SELECT id FROM lake.current_snapshot()").fetchall()
+        connection.execute(
+            "CREATE TABLE lake.ledger.pins (name VARCHAR, version BIGINT, pinned_at TIMESTAMPTZ)"
+        )
+        connection.execute("INSERT INTO lake.ledger.pins VALUES ('damaged', $1, now())", [version])
+    for name in names(bucket, s3_lake):
+        if "doors" in name:
+            bucket.Object(f"{s3_lake.data.split('/', 3)[3]}/{name}").delete()
+    assert pins.move_former(s3_lake) == []
+    with s3_lake.get_connection() as connection:
+        assert pins.pinned(s3_lake, connection) == {"damaged": version}
+        with pytest.raises(duckdb.Error) as lost:
+            connection.execute("FROM features.doors")
+        with pytest.raises(duckdb.Error) as elsewhere:
+            connection.execute("FROM read_parquet('s3://nothing-here/x.parquet')")
+    assert s3_lake.is_loss(lost.value)
+    assert not s3_lake.is_loss(elsewhere.value)
 
 
 @pytest.mark.parametrize("name", ["httpfs", "aws"])

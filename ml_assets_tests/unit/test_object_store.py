@@ -120,6 +120,7 @@ def test_a_fault_is_told_with_its_remedy(words, remedy):
     assert found is not None
     assert remedy in found.remedy
     assert "LINE 1" not in found.cause
+    assert found.is_loss == ("a file that is not there" in remedy)
 
 
 def test_other_faults_are_none_of_an_object_store():

@@ -61,6 +61,10 @@ class Lake(Protocol):
         """A connection to the catalog's PostgreSQL on which each statement stands alone."""
         ...
 
+    def is_loss(self, fault: BaseException) -> bool:
+        """Whether a fault of reading means that files are gone."""
+        ...
+
     def identity(self, connection: "duckdb.DuckDBPyConnection") -> str:
         """The catalog's own identity."""
         ...

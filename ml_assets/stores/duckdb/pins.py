@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_assets.contracts import Contract
+from ml_assets.errors import StoreUnavailable
 from ml_assets.lib.words import counted
 from ml_assets.sql_files import read_sql
 from ml_assets.stores.duckdb import ledger
@@ -202,8 +203,10 @@ def move_former(lake: "Lake") -> list[str]:
         for name, (version, written_at, pinned_at) in _movable(lake).items():
             try:
                 states = contents(lake.at(version))
-            except duckdb.IOException:  # files of its tables, or of its ledger, are lost
-                continue
+            except (duckdb.IOException, StoreUnavailable) as fault:
+                if lake.is_loss(fault):  # of files of its tables, or of its ledger
+                    continue
+                raise
             row = _row(name, version, written_at, states)
             with lake.catalog(write=True) as catalog:
                 catalog.execute(read_sql("postgres/pins/move.sql"), row | {"pinned_at": pinned_at})
