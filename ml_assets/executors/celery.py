@@ -10,6 +10,7 @@ Broker and backend come from the environment of each process and stand in no run
 """
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from dagster_celery.tasks import create_task
 from kombu.exceptions import OperationalError
 
 from ml_assets.errors import Refusal
+from ml_assets.executors.ending import answer_to_the_end
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def worker_app(settings: Settings) -> Celery:
     """The application that `ml-assets worker` runs."""
     app = make_app(options(settings))
     create_task(app, base=StepOfRun)
+    answer_to_the_end(app)
     return app
 
 
@@ -134,6 +137,8 @@ class WatchedCeleryExecutor(CeleryExecutor):
     ) -> Generator[Any, Any, None]:
         """The events of the steps, as they end."""
         workers = Workers(self._lost_after_s)
+        # dagster-celery makes its task anew for each step, and Celery warns that it has it.
+        warnings.filterwarnings("ignore", message="Task name 'execute_plan' is already registered")
 
         def submit(app: Celery, context: Any, step: Any, queue: str, priority: int, state: Any) -> "Step":
             return Step(

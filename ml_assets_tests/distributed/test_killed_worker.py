@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
@@ -11,9 +12,11 @@ import psycopg
 import pytest
 import redis
 
+from ml_assets.contracts import Contract
 from ml_assets.intake.raw import unbalanced_intake, unbalanced_raw
 from ml_assets.resources import store_resources
 from ml_assets.settings import Settings
+from ml_assets.stores.duckdb.write import writing
 from ml_assets_tests import cluster
 from ml_assets_tests.scale import BACKFILLED_DAYS
 
@@ -48,6 +51,8 @@ WHERE begun.event LIKE '%%in celery worker%%' AND begun.event LIKE %s AND begun.
         AND started.dagster_event_type = 'STEP_START'
 )
 """
+
+_STARTED = "SELECT FROM event_logs WHERE dagster_event_type = 'STEP_START' AND run_id <> ALL (%s)"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +142,36 @@ def test_a_backfill_outlives_a_machine(servers: cluster.Cluster) -> None:
     _no_password(servers, everything + home.log() + other.log())
 
 
+def test_a_worker_that_is_told_to_stop_ends_its_step(servers: cluster.Cluster) -> None:
+    """However long that takes, and whoever takes from its queue meanwhile."""
+    for machine in servers.machines:
+        machine.kill()  # whose worker would take the steps
+    home, lost_after_s = servers.machine("c"), 2
+    home.urls = {**servers.urls, "ML_ASSETS_CELERY_LOST_AFTER_S": str(lost_after_s)}
+    file = home.home / "landing" / "performance" / "late.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{json.dumps({**row('performance', FIRST, 0), 'event_id': 'late'})}\n")
+    home.worker("home", "dagster")
+    told_to_stop = home.processes[-1]
+    with psycopg.connect(servers.urls["DAGSTER_POSTGRES_URL"], autocommit=True) as history:
+        home.run(*home.materialize("duckdb/intake_performance"))
+        before = [run for (run,) in history.execute("SELECT run_id FROM runs")]
+        lake = _stores(servers)["lake"]
+        with writing(lake, Contract("duckdb/raw_performance", "", (), key=())):  # so the step waits
+            launched = home.start(*home.materialize("duckdb/raw_performance", f"{FIRST}...{FIRST}"))
+            cluster.until(lambda: bool(history.execute(_STARTED, [before]).fetchall()), "the step", home.log)
+            told_to_stop.terminate()
+            home.start_worker("home", "dagster")
+            cluster.until(lambda: home.log().count("ready.") == 2, "the next worker to start", home.log)
+            time.sleep(4 * lost_after_s)  # for which the worker is silent to all other questions
+            assert told_to_stop.poll() is None, home.log()[-8000:]
+        assert launched.wait(timeout=300) == 0, home.log()[-8000:]
+        assert told_to_stop.wait(timeout=60) == 0
+        status = history.execute("SELECT status FROM runs WHERE run_id <> ALL (%s)", [before]).fetchall()
+        assert status == [("SUCCESS",)]
+    assert "is given to another worker" not in home.log()
+
+
 def _has_history(history: psycopg.Connection) -> bool:
     found = history.execute(
         "SELECT to_regclass('event_logs') IS NOT NULL AND to_regclass('runs') IS NOT NULL"
@@ -149,8 +184,8 @@ def _messages(history: psycopg.Connection) -> list[str]:
     return [json.loads(event).get("user_message") or "" for (event,) in found]
 
 
-def _every_row_once(servers: cluster.Cluster) -> None:
-    """In the lake, in PostgreSQL, in ClickHouse, and in the accounts."""
+def _stores(servers: cluster.Cluster) -> dict[str, Any]:
+    """The servers' stores, for a reader of its own."""
     names = (
         "postgres_url",
         "lake_url",
@@ -161,7 +196,12 @@ def _every_row_once(servers: cluster.Cluster) -> None:
         "redis_url",
     )
     given: dict[str, Any] = {name: servers.urls[f"ML_ASSETS_{name.upper()}"] for name in names}
-    resources = store_resources(Settings(home=servers.folder / "reader", **given))
+    return store_resources(Settings(home=servers.folder / "reader", **given))
+
+
+def _every_row_once(servers: cluster.Cluster) -> None:
+    """In the lake, in PostgreSQL, in ClickHouse, and in the accounts."""
+    resources = _stores(servers)
     lake, postgres, clickhouse = (resources[name] for name in ("lake", "postgres", "clickhouse"))
     expected = len(DAYS) * A_DAY
     with lake.get_connection() as connection:
