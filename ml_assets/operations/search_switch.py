@@ -207,31 +207,26 @@ class _Move:
         return "new index"
 
     @property
+    def _differences(self) -> list[tuple[str, str]]:
+        """Each thing that is another one, in words: what it is to be, and what it is."""
+        found = [(self.new.embedder.name, self.old.embedder.name)] if self.model else []
+        each = [(self.new.passages, self.old.passages), (self.new.index, self.old.index)]
+        return [*found, *((str(new), str(old)) for new, old in each if new != old)]
+
+    @property
     def plan(self) -> str:
         """What is built beside what, in words."""
-        built = [str(self.new.embedder.name)] if self.model else []
-        built += [str(self.new.passages)] if self.old.passages != self.new.passages else []
-        built += [str(self.new.index)] if self.index else []
-        return f"{'; '.join(built)}: built beside {self.old.embedder.name}, which is served meanwhile"
+        built = "; ".join(new for new, _ in self._differences)
+        return f"{built}: built beside {self.old.embedder.name}, which is served meanwhile"
 
     @property
     def change(self) -> str:
         """What takes the place of what, in words."""
-        now, then = list[str](), list[str]()
-        if self.model:
-            now.append(self.new.embedder.name)
-            then.append(self.old.embedder.name)
-        if self.old.passages != self.new.passages:
-            now.append(str(self.new.passages))
-            then.append(str(self.old.passages))
-        if self.index:
-            now.append(str(self.new.index))
-            then.append(str(self.old.index))
-        verb = "is" if self.model or not self.cut else "are"
-        served = "; ".join(now)
+        served, former = ("; ".join(each) for each in zip(*self._differences, strict=True))
         if not self.model:  # a model's name is written as it is
             served = f"{served[0].upper()}{served[1:]}"
-        return f"{served} {verb} served now in place of {'; '.join(then)}."
+        verb = "is" if self.model or not self.cut else "are"
+        return f"{served} {verb} served now in place of {former}."
 
     def told(self, moved: bool, found: Judged | None, sentence: str) -> Switched:
         """What became of it."""
