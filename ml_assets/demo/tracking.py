@@ -8,6 +8,7 @@ Imports mlflow: import it where the demo is made and nowhere else.
 
 import json
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -98,11 +99,10 @@ class Tracker:
                 self._delete(run)
 
     def withdraw(self) -> None:
-        """Remove every run and every registered model of the demo."""
+        """Remove every run of the demo, their versions, and models that have no others."""
+        self._erase_models(set(self.run_ids()))
         for run in self._runs("tags.replayed = 'true'"):
             self._delete(run)
-        for model in self._client.search_registered_models(filter_string=f"tags.{MODEL_TAG} = 'true'"):
-            self._client.delete_registered_model(model.name)
 
     def run_ids(self) -> list[str]:
         """The ids of all runs of the demo, those that were deleted and can be restored among them."""
@@ -250,10 +250,12 @@ class Tracker:
                     description=f"{record.model_type} on {record.dataset}, retrained every day.",
                 )
             champion = known[0].aliases.get("champion") if known else None
-            self._champions[name] = (
-                float(self._client.get_model_version(name, champion).tags[ACCURACY_TAG]) if champion else None
-            )
+            self._champions[name] = self._accuracy(name, champion) if champion else None
         return self._champions[name]
+
+    def _accuracy(self, name: str, version: str) -> float:
+        """Of a version; no other takes the place of one that somebody else has registered."""
+        return float(self._client.get_model_version(name, version).tags.get(ACCURACY_TAG, math.inf))
 
     def _runs(self, condition: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
         experiments = self._client.search_experiments(view, filter_string="name LIKE 'demo-%'")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
 
 from ml_assets.contracts import STREAMS
 from ml_assets.demo import Manifest, Plan, make_demo
@@ -402,6 +403,20 @@ def test_another_fortnight_replaces_the_demo(tmp_path):
     days = {path.stem for path in (tmp_path / "landing").glob("*/*")}
     assert days == {"demo-2026-02-01"}
     assert {path.name[-10:] for path in (tmp_path / "demo" / "files").iterdir()} == {"2026-02-01"}
+
+
+def test_a_version_that_somebody_registered_survives_another_fortnight_as_champion(tmp_path):
+    make_demo(settings(tmp_path), plan=TINY)
+    uri = settings(tmp_path).embedded_mlflow_uri
+    client = MlflowClient(uri, uri)
+    name = client.search_registered_models()[0].name
+    run = client.create_run("0").info.run_id
+    mine = client.create_model_version(name, source="file:///mine", run_id=run)
+    client.set_registered_model_alias(name, "champion", mine.version)
+    make_demo(settings(tmp_path, date(2026, 2, 1)), plan=TINY)
+    versions = client.search_model_versions(f"name = '{name}'")
+    assert sorted(version.run_id == run for version in versions) == [False, True]
+    assert client.get_model_version_by_alias(name, "champion").run_id == run
 
 
 def test_files_of_others_survive_the_demo_whatever_their_names(tmp_path):
