@@ -69,6 +69,21 @@ def test_disk_use_after_many_overwrites_is_that_of_one_load(store: str, home: Pa
     assert place.bytes() <= LIMIT * once.bytes()
 
 
+def test_the_ledger_of_many_days_stays_one_file(home: Path):
+    """Though a few of its lines are replaced every day."""
+    place = site("duckdb", home)
+    for today in range(8):
+        place.write(range(max(0, today - 1), today + 1), today, 20)
+        nights_later(place)
+    with place.resources["lake"].catalog() as catalog:
+        files = catalog.execute(
+            "SELECT count(*) FROM ducklake_data_file AS f JOIN ducklake_table USING (table_id) "
+            "WHERE table_name = 'writes' AND f.end_snapshot IS NULL"
+        ).fetchone()
+    assert files == (1,)
+    assert state(place)[0] == state(place)[1]
+
+
 def test_every_store_in_one_round(home: Path):
     resources = store_resources(Settings(home=home))
     for store in STORES:

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 _DELETED_SHARE = 0.3
 """Share of deleted rows from which rewriting a file pays."""
 
+_SMALL = 4 * 2**20
+"""Bytes of a table whose files are rewritten for any deleted row: until then they cannot be merged, and the ledger, of
+which a few lines are replaced every day, would be a file of seven lines for every three days."""
+
 _LISTINGS = 30
 """How often a folder is listed in which files keep vanishing."""
 
@@ -143,14 +147,15 @@ def _compact(lake: "Lake", postgres: Postgres, connection: "duckdb.DuckDBPyConne
     import duckdb
 
     contracts = {(each.schema, each.table): each for each in ledger.opened(connection).contracts()}
-    before, held = _live_files(connection), inlining.inlined(connection)
+    before, held, small = _live_files(connection), inlining.inlined(connection), _small(connection)
     damaged: list[str] = []
     for schema, table in sorted({*_scattered(connection), *held}):
         try:
             with _writer_lock(lake, postgres, contracts.get((schema, table)), schema, table):
                 if (schema, table) in held:
                     _flush(lake, schema, table)
-                _compact_one(lake, connection, schema, table)
+                share = 0.0 if (schema, table) in small else _DELETED_SHARE
+                _compact_one(lake, connection, schema, table, share)
                 if damage := inlining.damage(connection, schema, table):
                     damaged.append(damage)
         except (duckdb.TransactionException, IntakeBusy) as busy:
@@ -167,10 +172,12 @@ def _flush(lake: "Lake", schema: str, table: str) -> None:
         inlining.flush(connection, schema, table)
 
 
-def _compact_one(lake: "Lake", connection: "duckdb.DuckDBPyConnection", schema: str, table: str) -> None:
+def _compact_one(
+    lake: "Lake", connection: "duckdb.DuckDBPyConnection", schema: str, table: str, deleted_share: float
+) -> None:
     name, place = quote_literal(table), f"schema => {quote_literal(schema)}"
     for call in (
-        f"ducklake_rewrite_data_files('lake', {name}, {place}, delete_threshold => {_DELETED_SHARE})",
+        f"ducklake_rewrite_data_files('lake', {name}, {place}, delete_threshold => {deleted_share})",
         f"ducklake_merge_adjacent_files('lake', {name}, {place})",
     ):
         _asked(lake, connection, f"CALL {call}")
@@ -221,6 +228,21 @@ def _scattered(connection: "duckdb.DuckDBPyConnection") -> list[tuple[str, str]]
         ORDER BY ALL
         """
     ).fetchall()
+
+
+def _small(connection: "duckdb.DuckDBPyConnection") -> set[tuple[str, str]]:
+    """Tables whose files are rewritten for any deleted row."""
+    found = connection.execute(
+        f"""
+        SELECT schema_name, table_name
+        FROM {METADATA}.ducklake_data_file AS f JOIN {METADATA}.ducklake_table AS t USING (table_id)
+        JOIN {METADATA}.ducklake_schema AS s USING (schema_id)
+        WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL AND s.end_snapshot IS NULL
+        GROUP BY ALL HAVING sum(file_size_bytes) <= $1
+        """,
+        [_SMALL],
+    )
+    return set(found.fetchall())
 
 
 def _delete_orphans(lake: "Lake", connection: "duckdb.DuckDBPyConnection", oldest: str) -> Iterator[str]:
