@@ -28,7 +28,7 @@ from dagster_celery.tasks import create_task
 from kombu.exceptions import OperationalError
 
 from ml_assets.errors import Refusal
-from ml_assets.executors.ending import answer_to_the_end
+from ml_assets.executors.ending import COMMAND, answer_to_the_end
 from ml_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -214,13 +214,7 @@ class Workers:
         if asked_at - self._asked_at > self._lost_after_s:
             self._blind_until = asked_at
         try:
-            ask = self._app.control.inspect
-            answers = ask(timeout=_ANSWER_S).active_queues() or {}
-            # As many as have just answered will do so at once.
-            asked = ask(timeout=_ANSWER_S, limit=len(answers))
-            executed = asked.active(safe=True) or {} if answers else {}
-            # Brokers other than Redis hand out steps that wait at the worker behind those that it executes.
-            fetched = asked.reserved(safe=True) or {} if answers else {}
+            answers = self._app.control.broadcast(COMMAND, reply=True, timeout=_ANSWER_S) or []
             filled = [queue for queue in self._filled if self._messages(queue)]
         except self._unreachable:
             # A broker that cannot be asked says nothing about workers, which have to find it again, too.
@@ -228,10 +222,10 @@ class Workers:
             return
         # A question shows silence until it is put; how long the answers take shows nothing.
         self._asked_at, heard_at = asked_at, time.monotonic()
-        for queues in answers.values():
-            self._queues |= dict.fromkeys((queue["name"] for queue in queues), heard_at)
-        for tasks in (*executed.values(), *fetched.values()):
-            self._executed |= dict.fromkeys((task["id"] for task in tasks), heard_at)
+        # What a worker could not answer has other keys.
+        for answer in (answer for told in answers for answer in told.values()):
+            self._queues |= dict.fromkeys(answer.get("queues", ()), heard_at)
+            self._executed |= dict.fromkeys(answer.get("steps", ()), heard_at)
         self._filled |= dict.fromkeys(filled, heard_at)
 
     def _messages(self, queue: str) -> int:

@@ -151,7 +151,7 @@ def test_a_worker_that_is_told_to_stop_ends_its_step(servers: cluster.Cluster) -
     file = home.home / "landing" / "performance" / "late.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text(f"{json.dumps({**row('performance', FIRST, 0), 'event_id': 'late'})}\n")
-    home.worker("home", "dagster")
+    name = home.worker("home", "dagster")
     told_to_stop = home.processes[-1]
     with psycopg.connect(servers.urls["DAGSTER_POSTGRES_URL"], autocommit=True) as history:
         home.run(*home.materialize("duckdb/intake_performance"))
@@ -161,8 +161,9 @@ def test_a_worker_that_is_told_to_stop_ends_its_step(servers: cluster.Cluster) -
             launched = home.start(*home.materialize("duckdb/raw_performance", f"{FIRST}...{FIRST}"))
             cluster.until(lambda: bool(history.execute(_STARTED, [before]).fetchall()), "the step", home.log)
             told_to_stop.terminate()
+            told_to_stop.terminate()  # as somebody who is impatient does
             home.start_worker("home", "dagster")
-            cluster.until(lambda: home.log().count("ready.") == 2, "the next worker to start", home.log)
+            cluster.until(lambda: home.log().count(f"{name} ready.") == 2, "the next worker", home.log)
             time.sleep(4 * lost_after_s)  # for which the worker is silent to all other questions
             assert told_to_stop.poll() is None, home.log()[-8000:]
         assert launched.wait(timeout=300) == 0, home.log()[-8000:]
@@ -170,6 +171,9 @@ def test_a_worker_that_is_told_to_stop_ends_its_step(servers: cluster.Cluster) -
         status = history.execute("SELECT status FROM runs WHERE run_id <> ALL (%s)", [before]).fetchall()
         assert status == [("SUCCESS",)]
     assert "is given to another worker" not in home.log()
+    assert "cannot be told" not in home.log()
+    with redis.Redis.from_url(servers.urls["ML_ASSETS_CELERY_BROKER_URL"]) as broker:
+        assert "ending-" not in str(broker.smembers("_kombu.binding.celery.pidbox"))
 
 
 def _has_history(history: psycopg.Connection) -> bool:

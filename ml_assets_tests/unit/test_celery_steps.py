@@ -59,23 +59,17 @@ class Broker:
     def control(self) -> "Broker":
         return self
 
-    def inspect(self, timeout: float, limit: int | None = None) -> "Broker":
-        return self
-
-    def active_queues(self) -> dict[str, list[dict[str, str]]] | None:
+    def broadcast(
+        self, command: str, reply: bool, timeout: float
+    ) -> list[dict[str, dict[str, list[str]]]] | None:
         self.asked += 1
         if self.is_down:
             raise ConnectionError("refused")
-        return {worker: [{"name": q} for q in queues] for worker, queues in self.answers.items()} or None
-
-    def active(self, safe: bool) -> dict[str, list[dict[str, str]]] | None:
-        return self._named(self.executed)
-
-    def reserved(self, safe: bool) -> dict[str, list[dict[str, str]]] | None:
-        return self._named(self.fetched)
-
-    def _named(self, tasks: dict[str, list[str]]) -> dict[str, list[dict[str, str]]] | None:
-        return {worker: [{"id": task} for task in tasks.get(worker, ())] for worker in self.answers} or None
+        told = [
+            {name: {"queues": queues, "steps": self.executed.get(name, []) + self.fetched.get(name, [])}}
+            for name, queues in self.answers.items()
+        ]
+        return [*told, {"confused": {"error": ["whatever it raised"]}}] if told else None
 
 
 @dataclass
