@@ -163,8 +163,8 @@ def fault_of(error: BaseException) -> StoreFault | None:
 
 def _read(words: str) -> StoreFault | None:
     # DuckDB quotes the statement behind its message.
-    said = re.split(r"\s+LINE \d+: ", words)[0].rstrip(". ")
-    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+    whole = re.split(r"\s+LINE \d+: ", words)[0].rstrip(". ")
+    said = whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]} ..."
     if _NO_CREDENTIALS in said:
         return StoreFault(
             "no credentials were found",
@@ -177,7 +177,7 @@ def _read(words: str) -> StoreFault | None:
     if not (status := _STATUS.search(said)) or not ("HTTP Error" in said or "s3://" in said):
         return None
     number = next(filter(None, status.groups()))
-    return StoreFault(said, _remedy(number, said), number == "404" and _NO_BUCKET not in said)
+    return StoreFault(said, _remedy(number, whole), number == "404" and _NO_BUCKET not in whole)
 
 
 def _remedy(status: str, said: str) -> str:

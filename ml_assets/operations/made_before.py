@@ -39,7 +39,7 @@ def known_passages(lake: "DuckLakeResource", contract: Contract) -> PassagesBefo
     store = DuckLakeStore(lake)
     try:
         live = store.live_state(contract)
-    except (duckdb.IOException, StoreUnavailable) as fault:
+    except (duckdb.IOException, OSError, StoreUnavailable) as fault:
         if lake.is_loss(fault):
             return None
         raise

@@ -539,7 +539,10 @@ class DuckLakeResource(RunLabel, DuckDBResource):
 
         if self._is_remote:
             return (found := fault_of(fault)) is not None and found.is_loss
-        return isinstance(fault, duckdb.IOException)
+        # Of a file far behind, whoever reads a stream as Arrow is told by an error of Python's own.
+        return isinstance(fault, duckdb.IOException) or (
+            isinstance(fault, OSError) and str(fault).startswith("IO Error:")
+        )
 
     def _attach(self, connection: "duckdb.DuckDBPyConnection", write: bool) -> None:
         import duckdb

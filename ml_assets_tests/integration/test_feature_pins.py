@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -279,6 +280,29 @@ def test_a_version_that_has_lost_its_files_stops_no_upgrade(stack: Stack):
     assert values(stack.features.pinned("damaged", "fragile")) == [
         1
     ]  # kept, and read as soon as the files are back
+
+
+def test_a_version_that_has_lost_a_file_far_behind_stops_no_upgrade(stack: Stack):
+    """Rows before it are read by then, and what reads a stream raises another error."""
+    lake = lake_of(stack)
+    with lake.get_connection(write=True) as connection:
+        connection.execute("CREATE TABLE lake.features.long (id BIGINT)")
+        for part in range(30):
+            start = part * 100_000
+            connection.execute(
+                f"INSERT INTO lake.features.long SELECT range FROM range({start}, {start + 100_000})"
+            )
+    files = sorted(
+        Path(lake.data, "features", "long").rglob("*.parquet"), key=lambda file: file.stat().st_mtime_ns
+    )
+    files[-1].rename(files[-1].with_suffix(".lost"))
+    with lake.get_connection() as connection, pytest.raises(OSError) as lost:
+        for _ in connection.execute("FROM lake.features.long").to_arrow_reader(10_000):
+            pass
+    assert lake.is_loss(lost.value)
+    with lake.get_connection() as connection, pytest.raises(duckdb.Error) as another:
+        connection.execute("SELECT id + 'x' FROM lake.features.long LIMIT 1").fetchall()
+    assert not lake.is_loss(another.value)
 
 
 def test_a_run_of_mlflow_knows_its_pin(stack: Stack):

@@ -230,6 +230,8 @@ def test_a_pinned_version_that_lost_its_files_stops_no_upgrade(s3_lake, bucket, 
             connection.execute("FROM read_parquet('s3://nothing-here/x.parquet')")
     assert s3_lake.is_loss(lost.value)
     assert not s3_lake.is_loss(elsewhere.value)
+    with pytest.raises(StoreUnavailable, match="ML_ASSETS_S3_ENDPOINT"):
+        pins.move_former(other(s3_lake, s3_endpoint="http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize("name", ["httpfs", "aws"])

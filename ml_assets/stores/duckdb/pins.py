@@ -203,7 +203,7 @@ def move_former(lake: "Lake") -> list[str]:
         for name, (version, written_at, pinned_at) in _movable(lake).items():
             try:
                 states = contents(lake.at(version))
-            except (duckdb.IOException, StoreUnavailable) as fault:
+            except (duckdb.IOException, OSError, StoreUnavailable) as fault:
                 if lake.is_loss(fault):  # of files of its tables, or of its ledger
                     continue
                 raise
