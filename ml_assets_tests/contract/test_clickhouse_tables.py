@@ -287,6 +287,7 @@ def test_the_embedded_engine_gives_rows_as_a_stream(clickhouse):
     assert grown_mb < 100
 
 
+@pytest.mark.embedded_only("asks the embedded engine; a server has a time-out of its own")
 def test_a_read_that_takes_the_embedded_engine_too_long_ends(clickhouse):
     with clickhouse.client(write=True) as client:
         client.command("CREATE TABLE slow (id Int64) ENGINE = MergeTree ORDER BY id")

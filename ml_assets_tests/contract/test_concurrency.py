@@ -284,6 +284,7 @@ def test_a_write_that_takes_too_long_ends_and_leaves_the_old_rows(case):
     assert case.read()["amount"].to_pylist() == [-1.0]
 
 
+@pytest.mark.embedded_only("chooses the victim by a setting that takes a superuser")
 @pytest.mark.parametrize("case", ["postgres", "serving"], indirect=True)
 def test_a_deadlock_with_a_stranger_is_tried_again(case, row):
     """We have deleted the rows that a stranger asks for; he changes one that we would delete next."""
