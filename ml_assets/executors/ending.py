@@ -60,7 +60,7 @@ def answer_to_the_end(app: "Celery") -> None:
     def begin(sender: str, how: str, **_: Any) -> None:
         if how != "Warm":  # what was begun is not ended
             is_over.set()
-        elif not threads:  # who asks twice for the same is told of by Celery once more
+        elif not threads:  # Celery tells of each signal, and a second one changes nothing
             threads.append(
                 threading.Thread(target=_answer, args=(app, sender, is_over), name="ending", daemon=True)
             )
