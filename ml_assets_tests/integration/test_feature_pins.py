@@ -305,6 +305,7 @@ def test_a_version_that_has_lost_a_file_far_behind_stops_no_upgrade(stack: Stack
     assert not lake.is_loss(another.value)
 
 
+@pytest.mark.embedded_only("breaks MLflow's own SQLite file")
 def test_a_run_of_mlflow_knows_its_pin(stack: Stack):
     overwrite(stack, contract("events"), 0, 2, 1)
     mlflow: MLflowResource = stack._resources["mlflow"]

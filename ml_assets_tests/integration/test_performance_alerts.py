@@ -93,7 +93,9 @@ def stores(
     """Settings of a home with these stores, for given alert URLs."""
 
     def settings(alert_urls: str | None = None) -> Settings:
-        return Settings(home=tmp_path, postgres_url=postgres.url, alert_urls=alert_urls)
+        return Settings(
+            home=tmp_path, postgres_url=postgres.url, clickhouse_url=clickhouse.url, alert_urls=alert_urls
+        )
 
     return settings
 

@@ -107,6 +107,7 @@ def sentence(told: dict[str, Any], topic: str) -> str:
     return next(claim["sentence"] for claim in told["claims"] if claim["topic"] == topic)
 
 
+@pytest.mark.embedded_only("begins without a home")
 def test_the_corrupted_dataset_and_its_day_are_named(
     settings: Settings, cli: Any, environment: dict[str, str]
 ):
