@@ -93,6 +93,7 @@ def held_by_another_process(home: str) -> Iterator[None]:
         other.communicate("\n")
 
 
+@pytest.mark.embedded_only("holds the file of an embedded store")
 def test_figures_are_those_of_status(filled, cli, environment, tmp_path, monkeypatch):
     file = tmp_path / "ml_assets.prom"
     done = cli(filled.home, "status", "--prometheus", "--output", str(file), **environment)

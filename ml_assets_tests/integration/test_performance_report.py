@@ -80,6 +80,7 @@ def facts(settings: Settings, model_name: str) -> ModelFacts:
     return facts_of(stores["clickhouse"], stores["lake"], stores["postgres"], model_name, NOW)
 
 
+@pytest.mark.embedded_only("reads a home, which only embedded stores make")
 def test_odd_models_have_pages(known: Settings, tmp_path: Path, cli, environment) -> None:
     one = facts(known, EVIL)
     assert (one.days, len(one.daily), one.daily[0]["avg_accuracy"]) == (
@@ -128,6 +129,7 @@ def test_odd_models_have_pages(known: Settings, tmp_path: Path, cli, environment
     assert json.loads(told.stdout) == {"model_name": "steady", "path": str(tmp_path / "x.html")}
 
 
+@pytest.mark.embedded_only("reads a home, which only embedded stores make")
 def test_tables_of_others_are_read_as_their_contracts_have_them(known: Settings) -> None:
     day = datetime(2026, 3, 5, tzinfo=UTC)
     shared = {"model_name": "steady", "slice": "all", "slice_value": ""}
@@ -212,6 +214,7 @@ def test_tables_of_others_are_read_as_their_contracts_have_them(known: Settings)
     assert "never materialized" not in page
 
 
+@pytest.mark.embedded_only("reads a home, which only embedded stores make")
 def test_days_whose_events_expired_are_those_of_the_rollup(known: Settings) -> None:
     with store_resources(known)["clickhouse"].client(write=True) as client:
         ensure_table(client, tables(known)["clickhouse/performance_daily"])
