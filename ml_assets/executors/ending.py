@@ -31,6 +31,7 @@ def _steps(state: Any) -> dict[str, list[str]]:
     taken = state.consumer.task_consumer
     return {
         "queues": [queue.name for queue in taken.queues] if taken else [],
+        # Both, though what is executed was fetched: a lost connection empties the list of what was.
         "steps": _ids(of_worker.reserved_requests) + _ids(of_worker.active_requests),
     }
 
